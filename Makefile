@@ -1,0 +1,53 @@
+# Each target makes its own virtual environment from a clean checkout; nothing else is needed first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+export PYTHONWARNINGS =
+
+ifeq ($(UV),)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+MAKE_VENV = $(PYTHON) -m venv $(VENV) && $(PIP) install -q --upgrade "pip>=25.1"
+else
+PIP := $(UV) pip --python $(BIN)/python
+MAKE_VENV = $(UV) venv -q --python $(PYTHON) $(VENV)
+endif
+
+SOURCES := pyproject.toml $(shell find src -name '*.py')
+
+.PHONY: demo test lint bench clean
+
+$(BIN)/python:
+	$(MAKE_VENV)
+
+# What is run and tested is the built wheel, not the source tree.
+$(VENV)/.demo: $(BIN)/python $(SOURCES)
+	$(PIP) install -q ".[demo]"
+	$(PIP) install -q --no-deps --force-reinstall .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) install -q --group test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) install -q --group lint
+	@touch $@
+
+demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the real SDK
+	$(BIN)/resilience demo --fast
+
+test: $(VENV)/.test  ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: $(VENV)/.test  ## cost against a hand-written try/except, as ratios in one run
+	$(BIN)/python benchmarks/at_rest.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -1,0 +1,41 @@
+"""Resilience policies for calls that fail, first of all calls to LLM APIs."""
+
+from ._core.attempt import Attempt
+from ._core.guarded import Guarded
+from ._core.history import history
+from ._core.order import PolicyOrderWarning
+from ._core.outcome import Outcome
+from ._core.pipeline import Pipeline
+from ._core.served import current_attempt, served_by
+from .decorator import resilient
+from .errors import (
+    CircuitOpenError,
+    DeadlineExceededError,
+    RejectedError,
+    ResilienceError,
+    WorkersBusyError,
+)
+from .policies import CircuitBreaker, Fallback, Model, ModelFallback, Retry, Timeout
+
+__all__ = [
+    "Attempt",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "DeadlineExceededError",
+    "Fallback",
+    "Guarded",
+    "Model",
+    "ModelFallback",
+    "Outcome",
+    "Pipeline",
+    "PolicyOrderWarning",
+    "RejectedError",
+    "ResilienceError",
+    "Retry",
+    "Timeout",
+    "WorkersBusyError",
+    "current_attempt",
+    "history",
+    "resilient",
+    "served_by",
+]

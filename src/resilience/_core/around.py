@@ -1,0 +1,38 @@
+"""What a call finds around it, reached through one context variable.
+
+`around` is None in ordinary life: a pipeline at rest sets nothing, so looking there costs one
+read. A full call sets its `Record`; tests set a virtual world or switch policies off.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from .scope import Scope, live
+
+if TYPE_CHECKING:
+    from ..typing import World
+    from .record import Record
+
+__all__ = ["Surroundings", "around"]
+
+
+class Surroundings:
+    """The world a call runs in, whether policies are off, the deadline it is under."""
+
+    __slots__ = ("call", "disabled", "scope", "world")
+
+    def __init__(self, outer: Surroundings | None) -> None:
+        self.call: Record | None = None
+        self.disabled = False
+        self.world: World | None = None
+        self.scope: Scope | None = None
+        if outer is not None:
+            self.call = outer.call
+            self.disabled = outer.disabled
+            self.world = outer.world
+            self.scope = live(outer.scope)
+
+
+around: ContextVar[Surroundings | None] = ContextVar("resilience_around", default=None)

@@ -1,0 +1,26 @@
+"""An attempt, as data."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ..failures import Failure
+
+__all__ = ["Attempt"]
+
+
+@frozen
+class Attempt:
+    """One start of the guarded function.
+
+    `number` counts from 1 over the whole call, models and nested pipelines included; `started` is
+    seconds after the call began; `waited` the seconds waited just before it; `failure` is None for
+    an attempt that succeeded (or is still under way, where `duration` is None as well).
+    """
+
+    number: int = 1
+    started: float = 0.0
+    duration: float | None = None
+    model: str | None = None
+    failure: Failure | None = None
+    waited: float = 0.0

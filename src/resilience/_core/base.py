@@ -1,0 +1,75 @@
+"""The innermost step of every chain: one attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..typing import Call, Runtime
+from .record import Carried, HandOver, Record, current
+from .results import check, is_awaitable
+
+__all__ = ["base", "plainly"]
+
+
+def base(runtime: Runtime) -> Call:
+    """The step that calls the user's function, for chains bound to `runtime`."""
+
+    async def attempt(*args: Any, **kwargs: Any) -> Any:
+        record = current()
+        resumed, record.resumed = record.resumed, None
+        if resumed is None:
+            this = record.begin(runtime.now(), kwargs)
+        else:
+            this = record.begin(resumed.started, kwargs, since=resumed.started)
+        try:
+            if resumed is None:
+                result = await _result(runtime, record, args, kwargs)
+            elif resumed.error is not None:
+                raise resumed.error
+            else:
+                result = resumed.result
+        except HandOver:
+            record.withdraw(this)
+            raise
+        except Exception as error:
+            record.failed(this, error, runtime.now())
+            raise
+        record.succeeded(this, runtime.now())
+        return result
+
+    return attempt
+
+
+async def _result(
+    runtime: Runtime, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What the function gives: awaited where there is a loop, handed over where there is none."""
+    ready, record.ready = record.ready, None
+    if ready is not None and ready.serves(args, kwargs):
+        return await ready.awaitable
+    if ready is not None:
+        ready.discard()
+    result = await runtime.invoke(record.fn, args, record.lend(kwargs, runtime.now()))
+    if record.settled is False or not is_awaitable(result):
+        check(result)
+        record.facts.plain = True
+        return result
+    record.facts.awaitable = True
+    if runtime.asynchronous:
+        return await result
+    handed = HandOver(result, args, kwargs)
+    if record.substituted:
+        handed.ready.discard()
+        raise TypeError(
+            "Model(call=...) returned an awaitable in a sync call; give it a sync function"
+        )
+    raise handed
+
+
+def plainly(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function; a StopIteration of its own is carried past the coroutines above us."""
+    try:
+        return fn(*args, **kwargs)
+    except StopIteration as error:
+        raise Carried(error) from None

@@ -1,0 +1,183 @@
+"""Fields for options: what is converted and checked, and how a policy reads when printed.
+
+Every bad value is refused at construction, with a message that names field, rule and value.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from attrs import NOTHING, Attribute, Converter, field, fields
+
+__all__ = [
+    "call_repr",
+    "checked",
+    "count",
+    "flag",
+    "number",
+    "seconds",
+    "suggesting",
+    "to_callable",
+    "to_count",
+    "to_number",
+    "to_seconds",
+    "to_text",
+]
+
+T = TypeVar("T", bound=type)
+
+
+def to_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """A finite float from an int or a float within bounds; a bool is not a number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got a whole number too large") from None
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    if not least <= found <= most:
+        bounds = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
+        raise ValueError(f"{name} must be {bounds}, got {value!r}")
+    return found
+
+
+def to_seconds(name: str, value: Any, *, positive: bool = True) -> float:
+    """Seconds from a number or a timedelta."""
+    plain = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(plain, bool) or not isinstance(plain, (int, float)):
+        raise TypeError(f"{name} must be seconds (a number or a timedelta), got {value!r}")
+    found = to_number(name, plain)
+    if found < 0 or (positive and found == 0):
+        rule = "more than 0" if positive else "0 or more"
+        raise ValueError(f"{name} must be {rule} seconds, got {value!r}")
+    return found
+
+
+def to_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, got {value!r}")
+    return value
+
+
+def to_flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def to_text(name: str, value: Any) -> str:
+    """A string with something in it."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")
+    if not value:
+        raise ValueError(f"{name} must not be empty, got ''")
+    return value
+
+
+def to_callable(name: str, value: Any) -> Any:
+    """A function (any callable but a class)."""
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"{name} must be a function, got {value!r}")
+    return value
+
+
+def checked(
+    check: Callable[[str, Any], Any],
+    default: Any = NOTHING,
+    *,
+    optional: bool = False,
+    **rest: Any,
+) -> Any:
+    """A field whose values go through `check(name, value)`; with `optional`, None as it is."""
+
+    def convert(value: Any, attribute: Attribute[Any]) -> Any:
+        return None if optional and value is None else check(attribute.name, value)
+
+    return field(
+        default=default,
+        converter=Converter(convert, takes_field=True),  # type: ignore[call-overload]
+        **rest,
+    )
+
+
+def seconds(default: Any = NOTHING, *, positive: bool = True, optional: bool = False) -> Any:
+    """A field of seconds."""
+    return checked(functools.partial(to_seconds, positive=positive), default, optional=optional)
+
+
+def number(default: Any = NOTHING, *, least: float = 0.0, most: float = math.inf) -> Any:
+    """A field with a number between two bounds."""
+    return checked(functools.partial(to_number, least=least, most=most), default)
+
+
+def count(default: Any = NOTHING, *, least: int = 1, optional: bool = False) -> Any:
+    """A field with a whole number."""
+    return checked(functools.partial(to_count, least=least), default, optional=optional)
+
+
+def flag(default: bool) -> Any:
+    """A field that is True or False."""
+    return checked(to_flag, default)
+
+
+def suggesting(cls: T) -> T:
+    """Have an attrs class answer a mistyped option with the right one."""
+    names = [f.alias for f in fields(cls) if f.init]
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        for name in kwargs:
+            if name not in names:
+                near = get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+                raise TypeError(f"{cls.__name__} has no option {name!r}; {hint}")
+        init(self, *args, **kwargs)
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls
+
+
+def call_repr(value: Any, positional: tuple[str, ...] = ()) -> str:
+    """The code that makes an attrs value: options at their defaults are left out."""
+    parts = []
+    for attribute in fields(type(value)):
+        if not attribute.init or not attribute.repr:
+            continue
+        found = getattr(value, attribute.name)
+        if attribute.name in positional:
+            parts.append(repr(found))
+        elif not _is_default(found, attribute):
+            parts.append(f"{attribute.alias}={_shown(found)}")
+    return f"{type(value).__name__}({', '.join(parts)})"
+
+
+def _is_default(found: Any, attribute: Attribute[Any]) -> bool:
+    default: Any = attribute.default
+    if default is found:
+        return True
+    if hasattr(default, "factory"):
+        default = default.factory()
+    try:
+        return type(default) is type(found) and bool(default == found)
+    except Exception:  # a user's value may refuse to be compared
+        return False
+
+
+def _shown(value: Any) -> str:
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return repr(value)

@@ -1,0 +1,284 @@
+"""A function under policies. The one fast path of the library is here: a call at rest."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Coroutine
+from time import monotonic  # noqa: TID251 - at rest the runtime is not looked up
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from . import served
+from .around import around
+from .callables import Facts, facts_of, underlying
+from .outcome import Outcome
+from .record import Ready, Resumed
+from .rest import Rest, Token
+from .results import PLAIN, check, is_awaitable
+
+if TYPE_CHECKING:
+    from ..typing import Policy
+    from .pipeline import Pipeline
+
+__all__ = ["Guarded"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+T_co = TypeVar("T_co", covariant=True)
+
+_surroundings = around.get
+
+
+class _Signature:
+    """`inspect.signature` of a guarded function is that of the function."""
+
+    def __get__(self, guarded: Guarded[Any, Any] | None, owner: type) -> inspect.Signature:
+        if guarded is None:
+            raise AttributeError("__signature__")
+        return inspect.signature(guarded._fn)
+
+
+class Guarded(Generic[P, T_co]):
+    """What `resilient` and `Pipeline.wrap` give: call it like the function itself.
+
+    It has the function's name, docs and signature, is a coroutine function if the function is
+    one, binds as a method does, and pickles by its qualified name as functions do.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_facts", "_fn", "_pipeline", "_rest")
+
+    __signature__ = _Signature()
+
+    _fn: Callable[..., Any]
+    _facts: Facts
+    _pipeline: Pipeline
+    _rest: Rest
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("make a Guarded with resilient(...) or Pipeline.wrap(fn)")
+
+    @classmethod
+    def bare(cls, pipeline: Pipeline, fn: Any) -> Guarded[Any, Any]:
+        """For one call: nothing is copied from the function."""
+        if isinstance(fn, Guarded) and fn._pipeline is pipeline:
+            return fn
+        guarded = cls._of(pipeline, fn, facts_of(fn))
+        if pipeline not in guarded._facts.vetted:
+            pipeline.vet(fn, decorating=False)
+            if not isinstance(fn, functools.partial):  # what is bound differs from one to another
+                guarded._facts.vetted.add(pipeline)
+        return guarded
+
+    @classmethod
+    def around(cls, pipeline: Pipeline, fn: Any) -> Any:
+        """To keep: with the function's name, docs, signature and colour."""
+        if isinstance(fn, (classmethod, staticmethod)):
+            return type(fn)(cls.around(pipeline, fn.__func__))
+        pipeline.vet(fn, decorating=True)
+        guarded = cls._of(pipeline, fn, facts_of(fn))
+        functools.update_wrapper(guarded, fn)
+        function = underlying(fn)
+        if inspect.iscoroutinefunction(function) and pipeline.asynchronous is not False:
+            # What inspect.iscoroutinefunction looks for in things that are not functions.
+            for name in ("__name__", "__code__", "__defaults__", "__kwdefaults__"):
+                guarded.__dict__.setdefault(name, getattr(function, name, None))
+            guarded.__dict__.setdefault("__annotations__", {})
+        return guarded
+
+    @classmethod
+    def _of(cls, pipeline: Pipeline, fn: Callable[..., Any], facts: Facts) -> Guarded[Any, Any]:
+        guarded: Guarded[Any, Any] = cls.__new__(cls)
+        guarded._fn = fn
+        guarded._facts = facts
+        guarded._pipeline = pipeline
+        guarded._rest = pipeline.rest
+        return guarded
+
+    # Calling
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T_co:
+        token = self._rest.token
+        if token is None or _surroundings() is not None:
+            return self._pipeline.run(self._fn, self._facts, args, kwargs)  # type: ignore[no-any-return]
+        if token.first is not None:
+            return self._first(token, args, kwargs)  # type: ignore[no-any-return]
+        started = monotonic()
+        try:
+            result = self._fn(*args, **kwargs)
+        except Exception as error:
+            resumed = Resumed(token.epoch, started, None, error)
+        else:
+            if type(result) in PLAIN and self._rest.token is token:
+                return result  # type: ignore[no-any-return]
+            return self._looked(token, started, result, args, kwargs)  # type: ignore[no-any-return]
+        return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]
+
+    def _first(self, token: Token, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same where a model chain rewrites the first attempt's arguments."""
+        assert token.first is not None
+        model, *rewritten = token.first(self._fn, args, kwargs)
+        started = monotonic()
+        try:
+            result = self._fn(*rewritten[0], **rewritten[1])
+        except Exception as error:
+            resumed = Resumed(token.epoch, started, None, error)
+        else:
+            ready = Ready(result, *rewritten)
+            return self._looked(token, started, result, args, kwargs, model, ready)
+        return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)
+
+    def _looked(
+        self,
+        token: Token,
+        started: float,
+        result: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        model: str | None = None,
+        ready: Ready | None = None,
+    ) -> Any:
+        """What to do with a result that is not plainly plain, or came when no longer at rest."""
+        if self._pipeline.asynchronous is not False and is_awaitable(result):
+            self._facts.awaitable = True
+            return self._awaited(token, ready or Ready(result, args, kwargs), model, args, kwargs)
+        check(result)
+        self._facts.plain = True
+        if self._rest.token is token:
+            if model is not None:
+                served.note(model)
+            return result
+        resumed = Resumed(token.epoch, started, result, None)
+        return self._pipeline.run(
+            self._fn, self._facts, args, kwargs, asynchronous=False, resumed=resumed
+        )
+
+    async def _awaited(
+        self,
+        token: Token,
+        ready: Ready,
+        model: str | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """The rest of a call at rest whose function has returned an awaitable."""
+        run = functools.partial(
+            self._pipeline.run, self._fn, self._facts, args, kwargs, asynchronous=True
+        )
+        if self._rest.token is not token or _surroundings() is not None:
+            return await run(ready=ready)
+        started = monotonic()
+        try:
+            result = await ready.awaitable
+        except Exception as error:
+            resumed = Resumed(token.epoch, started, None, error)
+        else:
+            if type(result) not in PLAIN:
+                check(result)
+            if self._rest.token is token:
+                if model is not None:
+                    served.note(model)
+                return result
+            resumed = Resumed(token.epoch, started, result, None)
+        return await run(resumed=resumed)
+
+    # What else it can do
+
+    @overload
+    def outcome(
+        self: Guarded[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, Outcome[R]]: ...
+    @overload
+    def outcome(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[T_co]: ...
+    def outcome(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it, and tell what happened: an `Outcome`, with the error in it, not raised."""
+        return self._pipeline.run(self._fn, self._facts, args, kwargs, outcome=True)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that guards it."""
+        return self._pipeline
+
+    def with_policies(self, *policies: Policy) -> Guarded[P, T_co]:
+        """The function under these policies only, for one call site."""
+        from .pipeline import Pipeline
+
+        return self._under(Pipeline(*policies, asynchronous=self._pipeline.asynchronous))
+
+    def replacing(self, *policies: Policy) -> Guarded[P, T_co]:
+        """The function under the same policies, with the one of each type given replaced.
+
+        Raises ValueError if the pipeline has none of that type, or more than one.
+        """
+        from .pipeline import Pipeline
+
+        present = list(self._pipeline.policies)
+        for policy in policies:
+            at = [i for i, old in enumerate(present) if type(old) is type(policy)]
+            if len(at) != 1:
+                found = "none" if not at else f"{len(at)} of them"
+                raise ValueError(
+                    f"replacing needs exactly one {type(policy).__name__} in the pipeline, "
+                    f"found {found} in {self._pipeline!r}"
+                )
+            present[at[0]] = policy
+        return self._under(Pipeline(*present, asynchronous=self._pipeline.asynchronous))
+
+    def _under(self, pipeline: Pipeline) -> Guarded[P, T_co]:
+        return type(self).around(pipeline, self._fn)  # type: ignore[no-any-return]
+
+    # Being like a function
+
+    @overload
+    def __get__(self, obj: None, owner: Any = None) -> Guarded[P, T_co]: ...
+    @overload
+    def __get__(
+        self: Guarded[Concatenate[S, Q], T_co], obj: S, owner: Any = None
+    ) -> Guarded[Q, T_co]: ...
+    def __get__(self, obj: Any, owner: Any = None) -> Any:
+        if obj is None or not hasattr(type(self._fn), "__get__"):
+            return self
+        method = self._fn.__get__(obj, owner)
+        bound = type(self)._of(self._pipeline, method, self._facts)
+        bound.__dict__ = self.__dict__  # name, docs, colour: shared, not copied
+        return bound
+
+    @property
+    def __self__(self) -> Any:
+        return self._fn.__self__  # type: ignore[attr-defined]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Guarded):
+            return NotImplemented
+        return self._fn == other._fn and self._pipeline is other._pipeline
+
+    def __hash__(self) -> int:
+        return hash((self._fn, id(self._pipeline)))
+
+    def __repr__(self) -> str:
+        name = getattr(self._fn, "__qualname__", None) or repr(self._fn)
+        return f"<guarded {name} under {self._pipeline!r}>"
+
+    def __reduce__(self) -> Any:
+        """By qualified name, as functions pickle; a bound one by its object and name."""
+        name = getattr(self._fn, "__qualname__", None)
+        module = sys.modules.get(getattr(self._fn, "__module__", None) or "")
+        if name is not None and inspect.ismethod(self._fn):
+            return getattr, (self._fn.__self__, self._fn.__name__)
+        found: Any = module
+        for part in (name or "").split("."):
+            found = getattr(found, part, None)
+        if found is not self:
+            raise TypeError(
+                f"cannot pickle {self!r}: it pickles by name, and {name!r} in its module is "
+                f"something else; decorate a function of a module to send it elsewhere"
+            )
+        return name
+
+    def __copy__(self) -> Guarded[P, T_co]:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Guarded[P, T_co]:
+        return self

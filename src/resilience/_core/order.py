@@ -1,0 +1,91 @@
+"""Orders of policies that do not do what they look like, with the reason.
+
+Policies are known here by their `role` and a few of their options, not by their classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+__all__ = ["PolicyOrderWarning", "hazards", "warn_of_order"]
+
+
+class PolicyOrderWarning(UserWarning):
+    """A pipeline's order of policies defeats one of them; the message says which and why."""
+
+
+def warn_of_order(policies: Sequence[object]) -> None:
+    """Warn once for each hazard, at the line that builds the pipeline."""
+    for hazard in hazards(policies):
+        warnings.warn(hazard, PolicyOrderWarning, stacklevel=_outside())
+
+
+def hazards(policies: Sequence[Any]) -> Iterator[str]:
+    """What is wrong with an order, outermost policy first."""
+    roles = [getattr(policy, "role", None) for policy in policies]
+    at = {role: [i for i, r in enumerate(roles) if r == role] for role in set(roles)}
+    retries, breakers = at.get("retry", []), at.get("breaker", [])
+    models, limits = at.get("models", []), at.get("timeout", [])
+
+    if len(retries) > 1:
+        yield (
+            "two Retry policies in one pipeline: what the inner one gives up on, the outer one "
+            "does not retry (unless again=True); keep one"
+        )
+    if retries and any(breaker < retries[0] for breaker in breakers):
+        yield (
+            "CircuitBreaker outside Retry: it hears only of calls whose retries have failed, and "
+            "opens late; put it inside Retry"
+        )
+    for breaker in breakers:
+        if any(limit < breaker for limit in limits) and not any(limit > breaker for limit in limits):
+            yield (
+                "CircuitBreaker with a Timeout outside it and none inside: a call cut from outside "
+                "is no verdict, so it never hears of hung calls; put a Timeout inside it"
+            )
+            break
+    if models and retries and retries[0] < models[0]:
+        yield (
+            "Retry outside ModelFallback: every retry runs through the whole chain of models "
+            "again; put it inside ModelFallback"
+        )
+    if models and retries:
+        between = [limit for limit in limits if models[0] < limit < retries[-1]]
+        if between and not any(limit < models[0] for limit in limits):
+            yield (
+                "attempt Timeout outside Retry with no total Timeout: it bounds all attempts at "
+                "one model together, and nothing bounds the call; put it inside Retry and a total "
+                "Timeout outermost"
+            )
+    yield from _too_slow(policies, models, retries, limits)
+
+
+def _too_slow(
+    policies: Sequence[Any], models: list[int], retries: list[int], limits: list[int]
+) -> Iterator[str]:
+    if not models or not retries or retries[-1] < models[0]:
+        return
+    totals = [policies[i].seconds for i in limits if i < models[0]]
+    tries = [policies[i].seconds for i in limits if i > retries[-1]]
+    attempts = policies[retries[-1]].attempts
+    known = [t for t in (*totals, *tries) if isinstance(t, float)]
+    if not totals or not tries or attempts is None or len(known) != len(totals) + len(tries):
+        return
+    total, each = min(totals), min(tries)
+    if attempts * each >= total:
+        yield (
+            f"{attempts} attempts of {each:g} s use up the total Timeout of {total:g} s before the "
+            f"second model's turn; shorten the attempts' Timeout or lengthen the total"
+        )
+
+
+def _outside() -> int:
+    """The stack level of the first frame that is not ours."""
+    import sys
+
+    level, frame = 1, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("resilience."):
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    return level

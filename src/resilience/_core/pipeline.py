@@ -1,0 +1,274 @@
+"""Policies in order, around any callable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextvars import Token
+from typing import Any, ParamSpec, TypeVar, overload
+
+from .. import events
+from .._runtimes import runtime_for
+from ..typing import Call, Policy, Runtime
+from . import served
+from .around import around
+from .base import base
+from .callables import Facts, refuse_unguardable
+from .driver import drive
+from .fields import to_callable, to_flag, to_text
+from .guarded import Guarded
+from .history import remember
+from .order import warn_of_order
+from .outcome import Outcome
+from .record import Carried, HandOver, Ready, Record, Resumed
+from .rest import Rest
+
+__all__ = ["Pipeline"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Pipeline:
+    """Policies, outermost first, around any callable, sync or async.
+
+    One object may guard many functions; they then share its circuits. It is a policy too, so
+    pipelines nest. Safe from any thread and any event loop.
+
+    `asynchronous` settles whether results are awaited; None (the default) decides by what comes
+    back. `name` is for people. `listeners` are functions that get each event.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_announce",
+        "_chains",
+        "_flat",
+        "_listeners",
+        "_refusing",
+        "asynchronous",
+        "name",
+        "policies",
+        "rest",
+    )
+
+    def __init__(
+        self,
+        *policies: Policy,
+        asynchronous: bool | None = None,
+        name: str | None = None,
+        listeners: Sequence[Callable[[Any], object]] = (),
+    ) -> None:
+        for policy in policies:
+            _check_policy(policy)
+        self.policies: tuple[Policy, ...] = policies
+        self.asynchronous = None if asynchronous is None else to_flag("asynchronous", asynchronous)
+        self.name = None if name is None else to_text("name", name)
+        self._listeners = tuple(to_callable("listeners", each) for each in listeners)
+        self._announce = events.announcer(self._listeners)
+        self._flat = tuple(_flattened(policies))
+        self._refusing: tuple[Any, ...] = tuple(p for p in self._flat if hasattr(p, "refuses"))
+        self._chains: dict[Runtime, Call] = {}
+        restless = bool(self._listeners) or self.asynchronous is True
+        self.rest = Rest([None] if restless else self._flat)
+        warn_of_order(self._flat)
+
+    # Using it
+
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `fn` under the policies. An awaitable comes back if `fn` gives one."""
+        return Guarded.bare(self, fn)(*args, **kwargs)
+
+    @overload
+    def outcome(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, Outcome[R]]: ...
+    @overload
+    def outcome(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Outcome[T]: ...
+    def outcome(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call `fn` like `call`, but give an `Outcome`: an error is in it, not raised."""
+        return Guarded.bare(self, fn).outcome(*args, **kwargs)
+
+    def wrap(self, fn: F) -> F:
+        """`fn` under the policies, with its signature and its overloads: see `Guarded`."""
+        return Guarded.around(self, fn)  # type: ignore[no-any-return]
+
+    def __call__(self, fn: Callable[P, T], /) -> Guarded[P, T]:
+        """The same as `wrap`; what makes a pipeline a decorator."""
+        return Guarded.around(self, fn)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        parts = [repr(policy) for policy in self.policies]
+        if self.asynchronous is not None:
+            parts.append(f"asynchronous={self.asynchronous}")
+        if self.name is not None:
+            parts.append(f"name={self.name!r}")
+        return f"Pipeline({', '.join(parts)})"
+
+    # Being a policy
+
+    def bind(self, call: Call, runtime: Runtime) -> Call:
+        """The chain of all policies around `call`."""
+        for policy in reversed(self.policies):
+            call = policy.bind(call, runtime)
+        return call
+
+    # What Guarded asks for
+
+    def vet(self, fn: Callable[..., Any], *, decorating: bool) -> None:
+        """Raise TypeError for a function that cannot be guarded, or that a policy cannot serve."""
+        refuse_unguardable(fn, decorating=decorating)
+        for policy in self._flat:
+            fits = getattr(policy, "fits", None)
+            if fits is not None:
+                fits(fn)
+
+    def run(
+        self,
+        fn: Callable[..., Any],
+        facts: Facts,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        asynchronous: bool | None = None,
+        resumed: Resumed | None = None,
+        ready: Ready | None = None,
+        outcome: bool = False,
+    ) -> Any:
+        """Make a full call: its result, or an awaitable of it where the function is async.
+
+        `resumed` is the outcome of a first attempt made at rest, `ready` an awaitable that the
+        function has already returned, `asynchronous` what is known of this very call. With
+        `outcome`, an `Outcome` stands for the result.
+        """
+        outer = around.get()
+        record = Record(outer, fn, facts, self.asynchronous)
+        record.pipeline = self.name
+        record.emit = self._announce
+        record.refuses = self.refuses
+        record.resumed = resumed
+        record.ready = ready
+        if asynchronous is not None:
+            record.asynchronous = asynchronous
+        if record.asynchronous:
+            return self._conduct(record, args, kwargs, outcome)
+        stop = None
+        try:
+            return drive(self._conduct(record, args, kwargs, outcome))
+        except HandOver as over:
+            record.ready = over.ready
+        except Carried as carried:
+            stop = carried.error
+        if stop is not None:
+            try:
+                raise stop
+            finally:
+                del stop
+        record.asynchronous = True
+        return self._conduct(record, args, kwargs, outcome)
+
+    def refuses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a policy would turn such a call away right now."""
+        return any(policy.refuses(args, kwargs) for policy in self._refusing)
+
+    async def _conduct(
+        self, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any], outcome: bool
+    ) -> Any:
+        runtime = runtime_for(record, asynchronous=record.asynchronous)
+        if record.resumed is not None:
+            record.began = record.resumed.started
+        elif not record.tries:
+            record.began = runtime.now()
+        token = around.set(record)
+        try:
+            chain = base(runtime) if record.disabled else self._chain(runtime)
+            result = await chain(*args, **kwargs)
+        except HandOver:
+            token = _reset(token)
+            raise
+        except Exception as error:
+            final = record.own(error)
+            self._ended(record, runtime, final)
+            if outcome:
+                return _outcome(record, runtime, error=_plain(final))
+            if final is error:
+                del final
+                raise
+        else:
+            self._ended(record, runtime, None)
+            return _outcome(record, runtime, value=result) if outcome else result
+        finally:
+            if token is not None:
+                _reset(token)
+                record.close()
+        try:
+            raise final
+        finally:
+            del final
+
+    def _chain(self, runtime: Runtime) -> Call:
+        chain = self._chains.get(runtime)
+        if chain is None:
+            chain = self.bind(base(runtime), runtime)
+            if getattr(runtime, "lasting", False):
+                self._chains[runtime] = chain
+        return chain
+
+    def _ended(self, record: Record, runtime: Runtime, error: Exception | None) -> None:
+        if error is not None:
+            error = _plain(error)
+            remember(error, record)
+        elif record.model is not None:
+            served.note(record.served)
+        if record.emit is not None:
+            elapsed = runtime.now() - record.began
+            record.emit(
+                events.CallEnded(
+                    self.name, record.attempts, elapsed, record.served, record.degraded, error
+                )
+            )
+
+
+def _outcome(
+    record: Record, runtime: Runtime, *, value: Any = None, error: Exception | None = None
+) -> Outcome[Any]:
+    return Outcome(
+        value,
+        error,
+        record.attempts,
+        record.served if error is None else None,
+        record.degraded and error is None,
+        runtime.now() - record.began,
+    )
+
+
+def _plain(error: Exception) -> Exception:
+    return error.error if isinstance(error, Carried) else error
+
+
+def _reset(token: Token[Any]) -> None:
+    try:
+        around.reset(token)
+    except ValueError:
+        pass  # an abandoned coroutine is being closed in another context: nothing to restore
+
+
+def _flattened(policies: Iterable[Policy]) -> Iterator[Policy]:
+    for policy in policies:
+        if isinstance(policy, Pipeline):
+            yield from _flattened(policy.policies)
+        else:
+            yield policy
+
+
+def _check_policy(policy: Any) -> None:
+    if isinstance(policy, type):
+        raise TypeError(
+            f"policies must be policy objects, got the class {policy.__name__}: "
+            f"write {policy.__name__}()"
+        )
+    if not callable(getattr(policy, "bind", None)):
+        raise TypeError(f"policies must be policy objects such as Retry(), got {policy!r}")

@@ -1,0 +1,386 @@
+"""The facts of one call. A `Record` belongs to one call and is never shared by two."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define
+
+from .. import events
+from ..errors import DeadlineExceededError, RejectedError
+from ..failures import Failure, describe
+from .around import Surroundings, around
+from .attempt import Attempt
+from .scope import Expired, Scope, live
+from .world import monotonic
+
+if TYPE_CHECKING:
+    from ..matching import Match
+    from .callables import Facts
+
+__all__ = ["Carried", "HandOver", "Ready", "Record", "Resumed", "Try", "current"]
+
+S = TypeVar("S")
+_TOLD = 8  # attempts told in a note, half of them the first ones
+
+
+class HandOver(BaseException):
+    """Carries an awaitable, found where a plain result was expected, out through the chain.
+
+    A BaseException, so that it is nobody's failure: permits go back, nothing is counted.
+    """
+
+    def __init__(self, awaitable: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.ready = Ready(awaitable, args, kwargs)
+
+
+class Carried(Exception):
+    """Carries a user's StopIteration past coroutine frames, where it would become RuntimeError."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Ready:
+    """An awaitable that the function has already returned, good for the same arguments only."""
+
+    __slots__ = ("args", "awaitable", "kwargs")
+
+    def __init__(self, awaitable: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.awaitable = awaitable
+        self.args = args
+        self.kwargs = kwargs
+
+    def serves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return (
+            len(args) == len(self.args)
+            and kwargs.keys() == self.kwargs.keys()
+            and all(map(_same, args, self.args))
+            and all(_same(value, self.kwargs[name]) for name, value in kwargs.items())
+        )
+
+    def discard(self) -> None:
+        """Close a coroutine, cancel a future: whatever was begun is not left behind."""
+        for verb in ("close", "cancel"):
+            if callable(end := getattr(self.awaitable, verb, None)):
+                end()
+                return
+
+
+def _same(new: Any, old: Any) -> bool:
+    """The same object; or, as model overrides are merged anew each time, a dict of the same."""
+    return new is old or (
+        type(new) is dict
+        and type(old) is dict
+        and new.keys() == old.keys()
+        and all(_same(value, old[name]) for name, value in new.items())
+    )
+
+
+class Resumed:
+    """The outcome of a first attempt that was made at rest, to be heard by the chain.
+
+    `epoch` is what the pipeline noted before that attempt: circuits count the outcome as of then
+    and do not ask it for admission again.
+    """
+
+    __slots__ = ("epoch", "error", "result", "started")
+
+    def __init__(self, epoch: int, started: float, result: Any, error: Exception | None) -> None:
+        self.epoch = epoch
+        self.started = started
+        self.result = result
+        self.error = error
+
+
+@define(eq=False)
+class Try:
+    """An attempt while it is being made."""
+
+    number: int
+    started: float
+    model: str | None
+    waited: float
+    duration: float | None = None
+    failure: Failure | None = None
+
+
+@define(eq=False)
+class _Progress:
+    owner: object
+    state: Any
+
+
+class Record(Surroundings):
+    """From a call's first attempt to the error or value that comes out."""
+
+    __slots__ = (
+        "_progress",
+        "alternatives",
+        "asynchronous",
+        "began",
+        "degraded",
+        "emit",
+        "facts",
+        "fn",
+        "model",
+        "opened",
+        "pipeline",
+        "ready",
+        "refusal",
+        "refuses",
+        "remarks",
+        "resumed",
+        "served",
+        "settled",
+        "since",
+        "substituted",
+        "tries",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        outer: Surroundings | None,
+        fn: Callable[..., Any],
+        facts: Facts,
+        settled: bool | None = None,
+    ) -> None:
+        super().__init__(outer)
+        self.fn = fn
+        self.facts = facts
+        self.settled = settled  # async or not as the user said, None: by what comes back
+        self.asynchronous = facts.asynchronous if settled is None else settled
+        self.pipeline: str | None = None
+        self.began = 0.0
+        self.tries: list[Try] = []
+        self.waited = 0.0  # seconds waited since the last attempt
+        self.since = 0.0  # start of the last attempt on the real clock, whatever world this is
+        self.model: str | None = None  # whose turn it is, once a model chain has spoken
+        self.substituted = False  # is `fn` another model's function?
+        self.served: str | None = None
+        self.degraded = False
+        self.alternatives: Callable[[], bool] | None = None
+        self.refuses: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
+        self.opened = False  # is a circuit open that the last attempt went through?
+        self.refusal: RejectedError | None = None
+        self.remarks: list[str] = []
+        self.resumed: Resumed | None = None
+        self.ready: Ready | None = None
+        self.emit: Callable[[events.Event], None] | None = None
+        self._progress: list[_Progress] = []
+
+    # Attempts
+
+    def begin(
+        self, now: float, kwargs: dict[str, Any], since: float | None = None
+    ) -> Try:
+        """Note the start of an attempt; `since` is that of one made at rest, on the real clock."""
+        model = self.model
+        if model is None and isinstance(named := kwargs.get("model"), str):
+            model = named
+        this = Try(len(self.tries) + 1, now, model, self.waited)
+        self.tries.append(this)
+        self.waited = 0.0
+        self.opened = False
+        self.since = monotonic() if since is None else since
+        return this
+
+    def withdraw(self, this: Try) -> None:
+        """The attempt has not happened yet: it goes on where its awaitable is awaited."""
+        self.tries.pop()
+        self.waited = this.waited
+
+    def succeeded(self, this: Try, now: float) -> None:
+        this.duration = now - this.started
+        self.served = this.model
+        self._ended(this)
+
+    def failed(self, this: Try, error: Exception, now: float) -> None:
+        this.duration = now - this.started
+        this.failure = self.failure(error)
+        self._ended(this)
+
+    def cut(self, error: DeadlineExceededError, now: float) -> None:
+        """A time limit has ended the attempt under way, if one was."""
+        last = self.tries[-1] if self.tries else None
+        if last is not None and last.duration is None:
+            self.failed(last, error, now)
+
+    def _ended(self, this: Try) -> None:
+        if self.emit is not None:
+            self.emit(events.AttemptEnded(self.pipeline, self.seen(this)))
+
+    def seen(self, this: Try) -> Attempt:
+        return Attempt(
+            this.number,
+            this.started - self.began,
+            this.duration,
+            this.model,
+            this.failure,
+            this.waited,
+        )
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        return tuple(map(self.seen, self.tries))
+
+    # Errors
+
+    def failure(self, error: Exception) -> Failure:
+        """What an error means, read once for each attempt."""
+        if isinstance(error, Carried):
+            error = error.error
+        known = self.tries[-1].failure if self.tries else None
+        return known if known is not None and known.error is error else describe(error)
+
+    def own(self, error: Exception) -> Exception:
+        """The call's own last error in place of a refusal, if the call was made at all."""
+        if isinstance(error, RejectedError):
+            for this in reversed(self.tries):
+                if this.failure is not None and this.failure.error is not None:
+                    self.refusal = error
+                    own = this.failure.error
+                    return Carried(own) if isinstance(own, StopIteration) else own
+        return error
+
+    def matches(self, match: Match, failure: Failure) -> bool:
+        """Ask a policy's `on`. If it raises, that is noted and the answer is no."""
+        try:
+            return bool(match(failure))
+        except Exception as problem:
+            self.remarks.append(f"on= raised {type(problem).__name__}")
+            return False
+
+    def bad(self, on_result: Callable[[Any], Any] | None, result: Any) -> bool:
+        """Ask a policy's `on_result`. If it raises, the result is taken for good."""
+        if on_result is None:
+            return False
+        try:
+            return bool(on_result(result))
+        except Exception as problem:
+            self.grumble("on_result", problem)
+            return False
+
+    def grumble(self, what: str, problem: Exception) -> None:
+        """Log what went wrong in a user's option after a call that has itself gone well."""
+        logging.getLogger("resilience").warning("%s raised %s", what, type(problem).__name__)
+
+    # The note
+
+    def adds(self) -> bool:
+        """Whether there is more to tell than one attempt and its error."""
+        return len(self.tries) > 1 or bool(self.remarks) or self.refusal is not None
+
+    def account(self) -> str | None:
+        """The call in one line, without arguments or messages; None if there is nothing to add."""
+        if not self.adds():
+            return None
+        tries = [self._told(this) for this in self.tries]
+        if len(tries) > _TOLD:
+            tries[_TOLD // 2 : -_TOLD // 2] = ["..."]
+        count = f"{len(self.tries)} attempt{'s' if len(self.tries) != 1 else ''}"
+        parts = [f"resilience: {count} ({', '.join(tries)})"]
+        if self.refusal is not None:
+            parts.append(f"then {self.refusal}")
+        return "; ".join([*parts, *self.remarks])
+
+    def _told(self, this: Try) -> str:
+        failure = this.failure
+        what = "ok" if failure is None else failure.code or failure.status or failure.kind.value
+        model = f"{this.model}: " if this.model else ""
+        waited = f" after {this.waited:.3g} s" if this.waited else ""
+        return f"{model}{what}{waited}"
+
+    # Time
+
+    def deadline(self, *, enforced: bool = False) -> Scope | None:
+        """The live scope that ends first; with `enforced`, of those that are not just passed on."""
+        nearest = None
+        scope = live(self.scope)
+        while scope is not None:
+            if (scope.pass_as is None or not enforced) and (
+                nearest is None or scope.end < nearest.end
+            ):
+                nearest = scope
+            scope = live(scope.outer)
+        return nearest
+
+    def room(self, now: float) -> float:
+        """Seconds left until the nearest deadline."""
+        nearest = self.deadline()
+        return float("inf") if nearest is None else nearest.end - now
+
+    def waiting(self, seconds: float) -> None:
+        """Note a wait that is about to begin."""
+        self.waited += seconds
+        if self.emit is not None:
+            self.emit(events.WaitBegan(self.pipeline, self.seen(self.tries[-1]), seconds))
+
+    def lend(self, kwargs: dict[str, Any], now: float) -> dict[str, Any]:
+        """The arguments, with what is left of the time where a `Timeout` passes it on."""
+        scope = live(self.scope)
+        while scope is not None:
+            if scope.pass_as is not None:
+                left = self.room(now)
+                if left <= 0:
+                    raise Expired(scope)
+                own = kwargs.get(scope.pass_as)
+                if own is None or (isinstance(own, (int, float)) and own > left):
+                    kwargs = {**kwargs, scope.pass_as: left}
+            scope = live(scope.outer)
+        return kwargs
+
+    @contextmanager
+    def scoped(self, scope: Scope) -> Iterator[None]:
+        """Set a deadline for the block; if it expires, raise `DeadlineExceededError`."""
+        before, self.scope = self.scope, scope
+        try:
+            yield
+        except Expired as expired:
+            if expired.scope is not scope:
+                raise
+            raise DeadlineExceededError(scope.seconds) from None
+        finally:
+            self.scope = before
+            scope.ended = True
+
+    # Going another way
+
+    @contextmanager
+    def progress(self, owner: object, fresh: Callable[[], S]) -> Iterator[S]:
+        """Where `owner` stands in this call: at the start, or where it was when the call was
+        handed over to async mode."""
+        kept = self._progress
+        state: S = kept.pop().state if kept and kept[-1].owner is owner else fresh()
+        try:
+            yield state
+        except HandOver:
+            kept.append(_Progress(owner, state))
+            raise
+
+    def turn(self) -> None:
+        """The call goes another way: drop what a hand-over has left for the old one."""
+        self._progress.clear()
+        ready, self.ready = self.ready, None
+        if ready is not None:
+            ready.discard()
+
+    def close(self) -> None:
+        """Let go of errors, so that no traceback ends up in a cycle with its own record."""
+        self.turn()
+        self.tries = []
+        self.refusal = self.resumed = None
+        self.alternatives = self.refuses = None
+
+
+def current() -> Record:
+    """The record of the call under way; only policies and runtimes ask, inside a chain."""
+    surroundings = around.get()
+    assert isinstance(surroundings, Record)
+    return surroundings

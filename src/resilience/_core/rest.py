@@ -1,0 +1,97 @@
+"""Being at rest: nothing is going on in a pipeline, so a call may run directly.
+
+A policy takes part through three attributes, all optional:
+
+- `rests`: true if the policy has nothing to do for a healthy call. Without it, never at rest.
+- `watch(rest)`: a policy with shared state (a circuit) keeps `rest` and tells it, with `stir`
+  and `settle`, when something begins and ceases to go on.
+- `first(fn, args, kwargs)`: where the policy rewrites arguments (a model chain), the model and
+  the arguments of a call's first attempt.
+
+Whoever calls directly notes the token before and looks again afterwards: the same token means
+that nothing happened in between. Circuits count the outcome as of the token's epoch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+__all__ = ["Epochs", "First", "Rest", "Token", "epochs"]
+
+First: TypeAlias = (
+    "Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]],"
+    " tuple[str, tuple[Any, ...], dict[str, Any]]]"
+)
+
+
+class Epochs:
+    """Counts the changes of state of all circuits.
+
+    A circuit remembers the epoch of its last change, a call the epoch it began in: an answer
+    counts if the circuit has not changed since. One number thus stands for the generations of
+    all the circuits that a call might meet.
+    """
+
+    __slots__ = ("_lock", "now")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.now = 0
+
+    def advance(self) -> int:
+        """Begin a new epoch and return it."""
+        with self._lock:
+            self.now += 1
+            return self.now
+
+
+epochs = Epochs()
+
+
+class Token:
+    """One uninterrupted stretch of rest."""
+
+    __slots__ = ("epoch", "first")
+
+    def __init__(self, first: First | None) -> None:
+        self.epoch = epochs.now
+        self.first = first
+
+
+class Rest:
+    """Tells whether a pipeline is at rest: `token` is None while it is not.
+
+    Safe from any thread, and from a signal handler: all our locks are reentrant. What stirs it may
+    hold a lock of its own.
+    """
+
+    __slots__ = ("__weakref__", "_first", "_lock", "_stirring", "token")
+
+    def __init__(self, policies: Iterable[object]) -> None:
+        policies = tuple(policies)
+        firsts = [p.first for p in policies if hasattr(p, "first")]
+        self._lock = threading.RLock()
+        self._stirring: set[int] = set()
+        self._first: First | None = firsts[0] if firsts else None
+        self.token: Token | None = None
+        if len(firsts) > 1 or not all(getattr(p, "rests", False) for p in policies):
+            return  # never at rest
+        self.token = Token(self._first)
+        for policy in policies:
+            if hasattr(policy, "watch"):
+                policy.watch(self)
+
+    def stir(self, source: object) -> None:
+        """Something is going on in `source`."""
+        with self._lock:
+            self._stirring.add(id(source))
+            self.token = None
+
+    def settle(self, source: object) -> None:
+        """Nothing is going on in `source` any more."""
+        with self._lock:
+            self._stirring.discard(id(source))
+            if not self._stirring:
+                self.token = Token(self._first)

@@ -1,0 +1,41 @@
+"""Clocks and chance, as the world around the caller has them.
+
+Outside the runtimes this is the only module that touches them; inside `virtual_time()` it tells
+the virtual ones.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from .around import around
+
+__all__ = ["chance", "monotonic", "now", "wall"]
+
+monotonic = time.monotonic
+"""The real clock for durations; used where a pipeline at rest notes when a call began."""
+
+
+def now() -> float:
+    """Seconds on the clock for durations."""
+    surroundings = around.get()
+    if surroundings is None or surroundings.world is None:
+        return time.monotonic()
+    return surroundings.world.now()
+
+
+def wall() -> float:
+    """Seconds since 1970, for dates that come from servers and for telling people a time."""
+    surroundings = around.get()
+    if surroundings is None or surroundings.world is None:
+        return time.time()
+    return surroundings.world.wall()
+
+
+def chance() -> float:
+    """A random number in [0, 1)."""
+    surroundings = around.get()
+    if surroundings is None or surroundings.world is None:
+        return random.random()
+    return surroundings.world.random()

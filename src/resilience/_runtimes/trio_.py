@@ -1,0 +1,53 @@
+"""The runtime of calls under trio. Imported only where trio already runs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
+
+from .._core.base import plainly
+from .._core.record import current
+from .._core.scope import Scope
+from ..errors import DeadlineExceededError
+
+__all__ = ["Trio", "trio_"]
+
+T = TypeVar("T")
+
+
+class Trio:
+    """Sleeps with `trio.sleep`, goes by `time.monotonic`, cancels what takes too long."""
+
+    asynchronous = True
+    lasting = True
+    now = staticmethod(time.monotonic)
+    random = staticmethod(random.random)
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
+        record = current()
+        if seconds <= 0:
+            raise DeadlineExceededError(seconds)
+        with (
+            record.scoped(Scope(self.now() + seconds, seconds, record.scope)),
+            trio.move_on_after(seconds),
+        ):
+            return await thunk()
+        raise DeadlineExceededError(seconds)
+
+    async def blocking(self, fn: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(fn)
+
+    async def invoke(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return plainly(fn, args, kwargs)
+
+
+trio_ = Trio()

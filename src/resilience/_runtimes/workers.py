@@ -1,0 +1,128 @@
+"""Daemon threads for calls with a time limit. A stuck one is left behind, never waited for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ..errors import WorkersBusyError
+
+__all__ = ["LIMIT", "Job", "start"]
+
+LIMIT = 256
+"""Threads at the most, stuck ones included; beyond that `WorkersBusyError`."""
+
+_IDLE = 30.0  # seconds after which a thread with nothing to do ends
+
+
+class Job:
+    """A function on its way through a worker thread, with the caller's context variables."""
+
+    __slots__ = ("_call", "_done", "error", "result")
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        context = copy_context()
+        self._call: Callable[[], Any] | None = lambda: context.run(call)
+        self._done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        call, self._call = self._call, None
+        assert call is not None
+        try:
+            self.result = call()
+        except BaseException as error:  # handed to the caller, whatever it is
+            self.error = error
+        finally:
+            del call
+            self._done.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the job was done within `seconds`. A signal's exception comes out of here."""
+        return self._done.wait(min(seconds, threading.TIMEOUT_MAX))
+
+    def outcome(self) -> Any:
+        """The result; or the job's own exception, raised here. Once."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            del error
+
+
+class _Worker:
+    def __init__(self, first: Job) -> None:
+        self.inbox: SimpleQueue[Job] = SimpleQueue()
+        self.inbox.put(first)
+        threading.Thread(target=self._serve, name="resilience-worker", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                job = self.inbox.get(timeout=_IDLE)
+            except Empty:
+                if _pool.retire(self):
+                    return
+                continue
+            job.run()
+            del job
+            _pool.park(self)
+
+
+class _Pool:
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._idle: list[_Worker] = []
+        self._alive = 0
+
+    def start(self, job: Job) -> None:
+        with self._lock:
+            if self._idle:
+                self._idle.pop().inbox.put(job)
+                return
+            if self._alive >= LIMIT:
+                raise WorkersBusyError(workers=LIMIT)
+            self._alive += 1
+        try:
+            _Worker(job)
+        except BaseException:  # no thread to be had: give the place back
+            with self._lock:
+                self._alive -= 1
+            raise
+
+    def park(self, worker: _Worker) -> None:
+        with self._lock:
+            self._idle.append(worker)
+
+    def retire(self, worker: _Worker) -> bool:
+        """Whether an idle worker may end: not if it was given a job a moment ago."""
+        with self._lock:
+            if worker not in self._idle:
+                return False
+            self._idle.remove(worker)
+            self._alive -= 1
+            return True
+
+
+def _renew() -> None:
+    global _pool
+    _pool = _Pool()
+
+
+_pool = _Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)  # threads do not survive a fork
+
+
+def start(call: Callable[[], Any]) -> Job:
+    """Begin `call` in a worker thread. Raises `WorkersBusyError` if none is free."""
+    job = Job(call)
+    _pool.start(job)
+    return job

@@ -1,0 +1,230 @@
+"""pybreaker's storages and listeners, plugged into our circuits.
+
+pybreaker itself is imported only when one of them is given: where redis is installed that import
+takes some 400 ms.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from typing import Any
+
+from attrs import define, field
+
+from .._core.world import wall
+from ..typing import Runtime
+from ._circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Circuit
+
+__all__ = ["Listeners", "Stored", "to_listeners", "to_storage"]
+
+_logger = logging.getLogger("resilience")
+
+
+def to_listeners(name: str, value: Any) -> tuple[Any, ...]:
+    """A tuple of pybreaker listeners."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of pybreaker listeners, got {value!r}")
+    listeners = tuple(value)
+    if listeners:
+        from pybreaker import CircuitBreakerListener
+
+        for listener in listeners:
+            if not isinstance(listener, CircuitBreakerListener):
+                raise TypeError(f"{name} must be pybreaker listeners, got {listener!r}")
+    return listeners
+
+
+def to_storage(name: str, value: Any, *, keyed: bool) -> Any:
+    """A pybreaker storage; for a keyed breaker, a function of the key that gives one."""
+    if value is None:
+        return None
+    if keyed:
+        if not callable(value) or isinstance(value, type):
+            raise TypeError(
+                f"{name} must be a function of the key that gives a storage (one storage is one "
+                f"circuit), got {value!r}"
+            )
+        return value
+    from pybreaker import CircuitBreakerStorage
+
+    if not isinstance(value, CircuitBreakerStorage):
+        raise TypeError(f"{name} must be a pybreaker CircuitBreakerStorage, got {value!r}")
+    return value
+
+
+@define(eq=False)
+class _Named:
+    """A state as pybreaker's listeners expect it: something with a name."""
+
+    name: str
+
+
+@define(eq=False)
+class _Breaker:
+    """A circuit as pybreaker's listeners expect it."""
+
+    circuit: Circuit
+
+    @property
+    def name(self) -> str | None:
+        return self.circuit.name
+
+    @property
+    def key(self) -> Any:
+        return self.circuit.key
+
+    @property
+    def current_state(self) -> str:
+        return self.circuit.state
+
+    @property
+    def fail_counter(self) -> int:
+        return self.circuit.failures
+
+    @property
+    def fail_max(self) -> int:
+        return self.circuit.limits.failures
+
+    @property
+    def reset_timeout(self) -> float:
+        return self.circuit.limits.reset_after
+
+
+class Listeners:
+    """Tells pybreaker listeners; what they raise is logged and goes no further."""
+
+    def __init__(self, listeners: tuple[Any, ...]) -> None:
+        from pybreaker import CircuitBreakerListener as Base
+
+        self._all = listeners
+        self.healthy = any(
+            getattr(type(each), event) is not getattr(Base, event)
+            for each in listeners
+            for event in ("before_call", "success")
+        )
+        """Whether one of them hears of healthy calls."""
+
+    def before_call(
+        self, circuit: Circuit, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._each(lambda each: each.before_call(_Breaker(circuit), fn, *args, **kwargs))
+
+    def failure(self, circuit: Circuit, error: BaseException) -> None:
+        self._each(lambda each: each.failure(_Breaker(circuit), error))
+
+    def success(self, circuit: Circuit) -> None:
+        self._each(lambda each: each.success(_Breaker(circuit)))
+
+    def state_change(self, circuit: Circuit, change: Change) -> None:
+        old, new = _Named(change.old), _Named(change.new)
+        self._each(lambda each: each.state_change(_Breaker(circuit), old, new))
+
+    def _each(self, tell: Callable[[Any], None]) -> None:
+        for each in self._all:
+            try:
+                tell(each)
+            except Exception:
+                _logger.exception("a pybreaker listener failed")
+
+
+@define(eq=False)
+class Stored:
+    """One circuit's storage: read now and then, written at failures and changes of state.
+
+    A slow storage is kept off the event loop. One that raises is warned of once, and the circuit
+    goes on by itself.
+    """
+
+    storage: Any
+    circuit: Circuit
+    every: float
+    _lock: Any = field(factory=threading.Lock, init=False)
+    _read: float | None = field(default=None, init=False)
+    _opened: Any = field(default=None, init=False)  # the opening already taken over
+    _warned: bool = field(default=False, init=False)
+
+    async def refresh(self, runtime: Runtime) -> None:
+        """Take over what others have written, at most every so many seconds."""
+        now = runtime.now()
+        with self._lock:
+            if self._read is not None and now - self._read < self.every:
+                return
+            self._read = now
+        told = await self._try(runtime, self._told)
+        if told is None:
+            return
+        state, opened, counter = told
+        if state == CLOSED:
+            self._opened = None
+            if isinstance(counter, int):
+                self.circuit.count(counter)
+        elif opened == self._opened and opened is not None:
+            return  # an opening is taken over once; from then on our own clock counts
+        else:
+            self._opened = opened
+        self.circuit.adopt(state, self._left(state, opened), runtime.now())
+
+    async def verdict(self, runtime: Runtime, change: Change | None, *, failed: bool) -> None:
+        """Write what a call has taught."""
+        if failed or change is not None:
+            await self._try(runtime, lambda: self._write(change, failed))
+
+    def _told(self) -> tuple[str, Any, Any]:
+        state = str(self.storage.state)
+        return state, self.storage.opened_at if state != CLOSED else None, self.storage.counter
+
+    def _write(self, change: Change | None, failed: bool) -> bool:
+        if failed:
+            self.storage.increment_counter()
+        if change is None:
+            return True
+        if change.new == OPEN:
+            self.storage.opened_at = self._opened = self._stamp()
+        elif change.new == CLOSED:
+            self.storage.reset_counter()
+        self.storage.state = OPEN if change.new == ISOLATED else change.new
+        return True
+
+    def _stamp(self) -> datetime:
+        """Now, in UTC: aware where this pybreaker writes aware times (1.4), else naive (1.2)."""
+        now = datetime.fromtimestamp(wall(), timezone.utc)
+        return now if _writes_aware() else now.replace(tzinfo=None)
+
+    def _left(self, state: str, opened: Any) -> float:
+        """Seconds that the circuit stays open, by what the storage says of its opening."""
+        limit = self.circuit.limits.reset_after
+        if state == HALF_OPEN:
+            return 0.0
+        if not isinstance(opened, datetime):
+            return limit
+        if opened.tzinfo is None:
+            opened = opened.replace(tzinfo=timezone.utc)
+        return min(limit, max(0.0, limit - (wall() - opened.timestamp())))
+
+    async def _try(self, runtime: Runtime, fn: Callable[[], Any]) -> Any:
+        try:
+            return await runtime.blocking(fn)
+        except Exception as problem:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"the storage of {self.circuit!r} failed ({type(problem).__name__}); the "
+                    f"circuit goes on by itself",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return None
+
+
+def _writes_aware() -> bool:
+    import inspect
+
+    import pybreaker
+
+    return "utcnow" not in inspect.getsource(pybreaker.CircuitBreaker.open)
+
+

@@ -1,0 +1,71 @@
+"""Bound the time of what is inside: each attempt, or the whole call.
+
+Async calls are cancelled. A sync call moves the user's function to a worker thread, where one that
+hangs is left behind (threads cannot be stopped); `pass_as` hands the time to the callee instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from attrs import frozen
+
+from .._core.fields import call_repr, checked, suggesting, to_seconds, to_text
+from .._core.record import current
+from .._core.scope import Scope
+from ..errors import DeadlineExceededError
+from ..typing import Call, Runtime
+
+__all__ = ["Timeout"]
+
+
+def _to_limit(name: str, value: Any) -> Any:
+    if callable(value) and not isinstance(value, type):
+        return value
+    return to_seconds(name, value)
+
+
+@suggesting
+@frozen(eq=False, repr=False)
+class Timeout:
+    """After `seconds`, raise `DeadlineExceededError` (a TimeoutError too).
+
+    `seconds` may be a function of the call's arguments. The call's own TimeoutError stays its own.
+
+    With `pass_as="timeout"` the time left is given to the callee as that argument at each attempt,
+    and nothing is enforced here: no thread, no cancellation. A smaller number that the caller
+    passed wins, and so does anything that is not a number. SDK timeouts count per phase (connect,
+    read), so this is a hint, not a bound.
+
+    Values only: safe from any thread.
+    """
+
+    role: ClassVar = "timeout"
+
+    seconds: float | Callable[..., float] = checked(_to_limit)
+    pass_as: str | None = checked(to_text, None, optional=True)
+
+    def __repr__(self) -> str:
+        return call_repr(self, ("seconds",))
+
+    def bind(self, call: Call, runtime: Runtime) -> Call:
+        async def timed(*args: Any, **kwargs: Any) -> Any:
+            record = current()
+            limit = self._limit(args, kwargs)
+            try:
+                if self.pass_as is None:
+                    return await runtime.within(limit, lambda: call(*args, **kwargs))
+                scope = Scope(runtime.now() + limit, limit, record.scope, self.pass_as)
+                with record.scoped(scope):
+                    return await call(*args, **kwargs)
+            except DeadlineExceededError as error:
+                record.cut(error, runtime.now())
+                raise
+
+        return timed
+
+    def _limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+        if callable(self.seconds):
+            return to_seconds("seconds", self.seconds(*args, **kwargs))
+        return self.seconds

@@ -1,0 +1,177 @@
+"""How long to wait before the next attempt.
+
+All of these are tenacity waits: they add with `+`, go into `tenacity.wait_chain`, and any wait of
+tenacity's may stand where one of these may. A wait of `math.inf` means "do not try again".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from attrs import Factory, define
+from tenacity import RetryCallState
+from tenacity.wait import wait_base
+
+from ._core.fields import call_repr, checked, number, seconds, suggesting, to_text
+from ._core.world import chance
+from .failures import Failure, describe
+
+__all__ = ["Decorrelated", "Exponential", "Fixed", "FullJitter", "Linear", "RetryAfter"]
+
+
+class _Wait(wait_base):
+    """What our waits have in common: printing, and the seam to chance."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return call_repr(self)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        raise TypeError(f"{type(self).__name__} says nothing of how long to wait")
+
+
+def _chance(state: RetryCallState) -> Callable[[], float]:
+    """The runtime's random numbers; under tenacity itself, the world's."""
+    return getattr(state, "chance", chance)
+
+
+def _failure(state: RetryCallState) -> Failure | None:
+    """What the last attempt's error means; None for a bad result."""
+    found: Failure | None = getattr(state, "failure", None)
+    if found is not None:
+        return found
+    error = state.outcome.exception() if state.outcome is not None else None
+    return describe(error) if isinstance(error, Exception) else None
+
+
+def _grown(initial: float, factor: float, times: int, most: float) -> float:
+    """`initial * factor**times`, capped; never an overflow."""
+    try:
+        return min(initial * factor**times, most)
+    except OverflowError:
+        return most if initial else 0.0
+
+
+@suggesting
+@define(frozen=True, repr=False)
+class Fixed(_Wait):
+    """Always `seconds` (1)."""
+
+    seconds: float = seconds(1.0, positive=False)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        return self.seconds
+
+
+@suggesting
+@define(frozen=True, repr=False)
+class Linear(_Wait):
+    """`initial` seconds (0.5) after the first failure, `step` (0.5) more after each one, at most
+    `max` (30)."""
+
+    initial: float = seconds(0.5, positive=False)
+    step: float = seconds(0.5, positive=False)
+    max: float = seconds(30.0, positive=False)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        return min(self.initial + self.step * (retry_state.attempt_number - 1), self.max)
+
+
+@suggesting
+@define(frozen=True, repr=False)
+class Exponential(_Wait):
+    """`initial` seconds (0.5) after the first failure, `factor` (1.5) times more after each one,
+    at most `max` (30); then up to `jitter` (0.2, a share) more or less.
+
+    The defaults are those that the Auriko SDK documents for its own retries.
+    """
+
+    initial: float = seconds(0.5, positive=False)
+    factor: float = number(1.5, least=1.0)
+    max: float = seconds(30.0, positive=False)
+    jitter: float = number(0.2, least=0.0, most=1.0)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        base = _grown(self.initial, self.factor, retry_state.attempt_number - 1, self.max)
+        return base * (1 + self.jitter * (2 * _chance(retry_state)() - 1))
+
+
+@suggesting
+@define(frozen=True, repr=False)
+class FullJitter(_Wait):
+    """Anything from 0 up to an exponential bound: `initial` (0.5), `factor` (2), `max` (30).
+
+    Spreads a crowd best: of the published jitters it costs the fewest calls under contention.
+    """
+
+    initial: float = seconds(0.5, positive=False)
+    factor: float = number(2.0, least=1.0)
+    max: float = seconds(30.0, positive=False)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        bound = _grown(self.initial, self.factor, retry_state.attempt_number - 1, self.max)
+        return bound * _chance(retry_state)()
+
+
+@suggesting
+@define(frozen=True, repr=False)
+class Decorrelated(_Wait):
+    """Between `initial` (0.5) and three times the wait before, at most `max` (30).
+
+    The wait before is the call's own; nothing is kept in this object.
+    """
+
+    initial: float = seconds(0.5, positive=False)
+    max: float = seconds(30.0, positive=False)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        before = getattr(retry_state, "upcoming_sleep", 0.0) or self.initial
+        bound = max(self.initial, 3 * before)
+        found = self.initial + (bound - self.initial) * _chance(retry_state)()
+        return min(found, self.max)
+
+
+def to_wait(name: str, value: Any) -> Any:
+    """A wait: one of ours, one of tenacity's, or seconds that stay the same."""
+    if isinstance(value, type) or (isinstance(value, bool) or value is None):
+        raise TypeError(f"{name} must be a wait such as Exponential() or seconds, got {value!r}")
+    if callable(value):
+        return value
+    return Fixed(value)
+
+
+def _to_choice(name: str, value: Any) -> str:
+    if to_text(name, value) not in ("stop", "clamp"):
+        raise ValueError(f"{name} must be 'stop' or 'clamp', got {value!r}")
+    return str(value)
+
+
+@suggesting
+@define(frozen=True, repr=False)
+class RetryAfter(_Wait):
+    """What the server asked for, never less; without a word from it, `otherwise` (Exponential()).
+
+    Up to `spread` (0.25, a share) is added to what it asked, because a crowd told the same
+    instant would come back at the same instant. When it asked for more than `longest` seconds
+    (60): with `too_long="stop"` retrying ends at once, so that the next model takes over or the
+    error comes out; with `"clamp"`, `longest` is waited.
+    """
+
+    otherwise: Any = checked(to_wait, Factory(Exponential))
+    longest: float = seconds(60.0, positive=False)
+    too_long: str = checked(_to_choice, "stop")
+    spread: float = number(0.25, least=0.0)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        failure = _failure(retry_state)
+        asked = failure.retry_after if failure is not None else None
+        if asked is None:
+            return float(self.otherwise(retry_state))
+        if asked > self.longest:
+            if self.too_long == "stop":
+                return math.inf
+            asked = self.longest
+        return asked * (1 + self.spread * _chance(retry_state)())
