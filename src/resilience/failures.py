@@ -1,0 +1,219 @@
+"""What an exception means: `describe(error)` reads any exception into a `Failure`.
+
+    failure = describe(error)
+    failure.kind      # Kind.RATE_LIMIT: what happened
+    failure.advice    # Advice.WAIT: what to do about it
+
+The errors of known SDKs are read by `resilience.sdks`; teach it your own with
+
+    @describe.register(MyError)
+    def read(error: MyError) -> Failure: ...
+
+Message texts are never read: a status, a code and a type are facts, a sentence is not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, TypeVar, final
+
+from attrs import evolve, field, fields, frozen
+
+from resilience._core.fields import to_seconds
+from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.sdks import reader_for
+
+__all__ = ["Advice", "Failure", "Kind", "describe"]
+
+E = TypeVar("E", bound=Exception)
+
+_REMEMBERED = 4096
+"""Exception types whose reader is remembered: some libraries make a class per client."""
+
+
+class _Word(str, Enum):
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+    def __str__(self) -> str:
+        return str.__str__(self.value)
+
+
+@final
+class Kind(_Word):
+    """What happened."""
+
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    RATE_LIMIT = "rate_limit"
+    QUOTA = "quota"
+    UNAVAILABLE = "unavailable"
+    OVERLOADED = "overloaded"
+    SERVER = "server"
+    AUTH = "auth"
+    PERMISSION = "permission"
+    INVALID = "invalid"
+    NOT_FOUND = "not_found"
+    CONTEXT_LENGTH = "context_length"
+    CONTENT_FILTER = "content_filter"
+    UNSUPPORTED = "unsupported"
+    CONFLICT = "conflict"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    """One of our own policies refused to start the call."""
+    UNKNOWN = "unknown"
+
+
+@final
+class Advice(_Word):
+    """What to do about it."""
+
+    RETRY = "retry"
+    """The same call may work when repeated."""
+    WAIT = "wait"
+    """As RETRY, but no earlier than `retry_after` (without one: after the backoff)."""
+    FALLBACK = "fallback"
+    """Another model may do, this one will not."""
+    STOP = "stop"
+    """Nobody but the caller can put it right."""
+
+
+@final
+@frozen(repr=False)
+class Failure:
+    """An exception, read. Values compare by what they say; `error` takes no part in that."""
+
+    kind: Kind
+    advice: Advice
+    status: int | None = field(default=None, kw_only=True)
+    """The HTTP status; None where there was none (a connection that failed)."""
+    code: str | None = field(default=None, kw_only=True)
+    """The server's machine-readable code, such as "upstream_error"."""
+    type: str | None = field(default=None, kw_only=True)
+    """The server's class of error, such as "rate_limit_error"."""
+    retry_after: float | None = field(default=None, kw_only=True)
+    """Seconds that the server asked to be left alone for; finite, and 0 or more."""
+    request_id: str | None = field(default=None, kw_only=True)
+    provider: str | None = field(default=None, kw_only=True)
+    """Who failed behind a gateway, where the gateway says so."""
+    sdk: str | None = field(default=None, kw_only=True)
+    """The package whose exception this is; None for the standard library's and unknown ones."""
+    retry_limit: int | None = field(default=None, kw_only=True)
+    """How many retries are worth it at most; None leaves that to the policy."""
+    sent: bool | None = field(default=None, kw_only=True)
+    """Might the request have been executed? None where nobody can tell."""
+    error: Exception | None = field(default=None, kw_only=True, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        # By hand: a validator for each would make a failure twice as dear.
+        if type(self.kind) is not Kind:
+            raise TypeError(f"kind must be a Kind, got {self.kind!r}")
+        if type(self.advice) is not Advice:
+            raise TypeError(f"advice must be an Advice, got {self.advice!r}")
+        if self.retry_after is not None:
+            to_seconds("retry_after", self.retry_after, positive=False)
+
+    def __repr__(self) -> str:
+        # The error's own text may raise, be endless or hold a secret: only its class is shown.
+        facts = {item.name: getattr(self, item.name) for item in fields(Failure)}
+        error = facts.pop("error")
+        told = [f"{name}={value!r}" for name, value in facts.items() if value is not None]
+        if error is not None:
+            told.append(f"error=<{type(error).__qualname__}>")
+        return f"Failure({', '.join(told)})"
+
+
+def exception_class(value: object, name: str) -> type[Exception]:
+    """`value` if it is a class of exceptions that policies may handle, else TypeError/ValueError.
+
+    `name` is the option's name, for the message.
+    """
+    if not isinstance(value, type):
+        kind: type = type(value)
+        if issubclass(kind, BaseException):
+            raise TypeError(
+                f"{name} must be an exception class, got an instance of {kind.__qualname__}; "
+                f"write {kind.__qualname__}"
+            )
+        raise TypeError(f"{name} must be an exception class, got {value!r}")
+    if issubclass(value, Exception):
+        return value
+    if issubclass(value, BaseException):
+        raise ValueError(
+            f"{name} must be derived from Exception, because control-flow exceptions are never "
+            f"handled, got {value.__qualname__}"
+        )
+    raise TypeError(f"{name} must be an exception class, got {value!r}")
+
+
+@final
+class Describe:
+    """The type of `describe`. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._registered: dict[type, Callable[[Any], Failure]] = {}
+        self._chosen: dict[type, Callable[[Any], Failure | None]] = {}
+
+    def __call__(self, error: Exception, /) -> Failure:
+        """Tell what `error` means. Never raises; what nobody can read is UNKNOWN and STOP."""
+        try:
+            # Neither the error's truth nor its equality nor its __class__ is to be trusted.
+            failure = self._reader(type(error))(error)
+            if type(failure) is Failure:
+                return failure if failure.error is error else evolve(failure, error=error)
+        except Exception:
+            pass
+        return Failure(Kind.UNKNOWN, Advice.STOP, error=error)
+
+    def register(
+        self, cls: type[E], /
+    ) -> Callable[[Callable[[E], Failure]], Callable[[E], Failure]]:
+        """Read errors of `cls` and its subclasses with the decorated function.
+
+        The most specific registration wins, and any registration wins over what the library
+        knows by itself. A reader that raises or returns no `Failure` makes UNKNOWN and STOP.
+        `TypeError` or `ValueError` if `cls` is no exception class or the reader no function.
+        """
+        exception_class(cls, "cls")
+
+        def decorate(reader: Callable[[E], Failure]) -> Callable[[E], Failure]:
+            if not callable(reader) or inspect.iscoroutinefunction(reader):
+                raise TypeError(f"reader must be a plain function of the error, got {reader!r}")
+            self._registered[cls] = reader
+            # A new dict, not a cleared one: a choice under way in another thread lands in the old.
+            self._chosen = {}
+            return reader
+
+        return decorate
+
+    def _reader(self, cls: type[Exception]) -> Callable[[Any], Failure | None]:
+        chosen = self._chosen
+        reader = chosen.get(cls)
+        if reader is None:
+            reader = self._choose(cls)
+            if len(chosen) >= _REMEMBERED:
+                chosen.clear()
+            chosen[cls] = reader
+        return reader
+
+    def _choose(self, cls: type[Exception]) -> Callable[[Any], Failure | None]:
+        for base in cls.__mro__:
+            if base in self._registered:
+                return self._registered[base]
+        return reader_for(cls)
+
+
+describe = Describe()
+
+
+@describe.register(RejectedError)
+def _rejected(error: RejectedError) -> Failure:
+    wait = None if error.retry_after is None else max(0.0, error.retry_after)
+    return Failure(Kind.REJECTED, Advice.STOP, retry_after=wait, sent=False, sdk="resilience")
+
+
+@describe.register(DeadlineExceededError)
+def _deadline_exceeded(error: DeadlineExceededError) -> Failure:
+    return Failure(Kind.TIMEOUT, Advice.RETRY, retry_limit=1, sdk="resilience")

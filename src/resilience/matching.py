@@ -1,0 +1,328 @@
+"""Which failures a policy acts on: the `on=` language, the same in every policy.
+
+    Retry(on=[429, "upstream_error", ConnectionError])
+    Retry(on=TRANSIENT & ~status(500))
+    CircuitBreaker(on=SERVICE_FAULT | kind(Kind.QUOTA))
+
+An item is an exception class, a status or a range of them, a code, a `Kind`, an `Advice`, a
+function of the `Failure`, a list of items, or a `Match`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence, Set
+from typing import Any, TypeAlias, TypeVar, Union, cast, final
+
+from attrs import frozen
+
+from resilience.failures import Advice, Failure, Kind, exception_class
+
+__all__ = [
+    "RECOVERABLE",
+    "SERVICE_FAULT",
+    "TRANSIENT",
+    "Match",
+    "On",
+    "as_match",
+    "code",
+    "kind",
+    "raised",
+    "status",
+]
+
+T = TypeVar("T")
+
+On: TypeAlias = Union[
+    "Match",
+    type[Exception],
+    int,
+    range,
+    str,
+    Callable[[Failure], object],
+    "Sequence[On]",
+    "Set[On]",
+]
+"""What `on=` takes; `Kind` and `Advice` are strings as well."""
+
+
+class Match(ABC):
+    """A condition on a failure. Joins with `|`, `&` and `~`; call it to ask it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, failure: Failure, /) -> bool:
+        """Does this failure match?"""
+
+    @abstractmethod
+    def by_advice(self, failure: Failure, /) -> bool:
+        """Does it match for its advice only, with no item having named it explicitly?
+
+        A failure's own `retry_limit` goes with its advice; whoever names an error means it.
+        """
+
+    def __or__(self, other: On) -> Match:
+        return _AnyOf((self, as_match(other, field="|")))
+
+    def __ror__(self, other: On) -> Match:
+        return _AnyOf((as_match(other, field="|"), self))
+
+    def __and__(self, other: On) -> Match:
+        return _AllOf((self, as_match(other, field="&")))
+
+    def __rand__(self, other: On) -> Match:
+        return _AllOf((as_match(other, field="&"), self))
+
+    def __invert__(self) -> Match:
+        return _NoneOf(self)
+
+
+@final
+@frozen(repr=False)
+class _Advised(Match):
+    advice: tuple[Advice, ...]
+    name: str
+    kinds: tuple[Kind, ...] = ()
+
+    def __call__(self, failure: Failure, /) -> bool:
+        return failure.advice in self.advice or failure.kind in self.kinds
+
+    def by_advice(self, failure: Failure, /) -> bool:
+        return self(failure)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class _Named(Match):
+    """Names errors explicitly."""
+
+    __slots__ = ()
+
+    def by_advice(self, failure: Failure, /) -> bool:
+        return False
+
+
+@final
+@frozen(repr=False)
+class _OfStatus(_Named):
+    statuses: tuple[int | range, ...]
+
+    def __call__(self, failure: Failure, /) -> bool:
+        found = failure.status
+        return any(
+            found in wanted if isinstance(wanted, range) else found == wanted
+            for wanted in self.statuses
+        )
+
+    def __repr__(self) -> str:
+        return _call("status", self.statuses)
+
+
+@final
+@frozen(repr=False)
+class _OfCode(_Named):
+    codes: tuple[str, ...]
+
+    def __call__(self, failure: Failure, /) -> bool:
+        return failure.code in self.codes
+
+    def __repr__(self) -> str:
+        return _call("code", self.codes)
+
+
+@final
+@frozen(repr=False)
+class _OfKind(_Named):
+    kinds: tuple[Kind, ...]
+    name: str = ""
+
+    def __call__(self, failure: Failure, /) -> bool:
+        return failure.kind in self.kinds
+
+    def __repr__(self) -> str:
+        return self.name or _call("kind", self.kinds)
+
+
+@final
+@frozen(repr=False)
+class _Raised(_Named):
+    classes: tuple[type[Exception], ...]
+
+    def __call__(self, failure: Failure, /) -> bool:
+        # As `except` does it: by the type, whatever the exception's __class__ claims.
+        return issubclass(type(failure.error), self.classes)
+
+    def __repr__(self) -> str:
+        return f"raised({', '.join(cls.__qualname__ for cls in self.classes)})"
+
+
+@final
+@frozen(repr=False)
+class _Asked(_Named):
+    function: Callable[[Failure], object]
+
+    def __call__(self, failure: Failure, /) -> bool:
+        return bool(self.function(failure))
+
+    def __repr__(self) -> str:
+        name: object = getattr(self.function, "__qualname__", None)
+        return name if isinstance(name, str) else repr(self.function)
+
+
+@final
+@frozen(repr=False)
+class _AnyOf(Match):
+    parts: tuple[Match, ...]
+
+    def __call__(self, failure: Failure, /) -> bool:
+        return any(part(failure) for part in self.parts)
+
+    def by_advice(self, failure: Failure, /) -> bool:
+        matching = [part for part in self.parts if part(failure)]
+        return bool(matching) and all(part.by_advice(failure) for part in matching)
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.parts))
+
+
+@final
+@frozen(repr=False)
+class _AllOf(Match):
+    parts: tuple[Match, ...]
+
+    def __call__(self, failure: Failure, /) -> bool:
+        return all(part(failure) for part in self.parts)
+
+    def by_advice(self, failure: Failure, /) -> bool:
+        return all(part.by_advice(failure) for part in self.parts)
+
+    def __repr__(self) -> str:
+        return " & ".join(map(_inner, self.parts))
+
+
+@final
+@frozen(repr=False)
+class _NoneOf(Match):
+    part: Match
+
+    def __call__(self, failure: Failure, /) -> bool:
+        return not self.part(failure)
+
+    def by_advice(self, failure: Failure, /) -> bool:
+        return self(failure)  # what is left out has not been named
+
+    def __repr__(self) -> str:
+        inner = _inner(self.part)
+        return f"~({inner})" if isinstance(self.part, _AllOf) else f"~{inner}"
+
+
+def status(*statuses: int | range) -> Match:
+    """Failures with one of these HTTP statuses, or with one from a range of them."""
+    return _OfStatus(_items(statuses, "status", _status))
+
+
+def code(*codes: str) -> Match:
+    """Failures with one of these machine-readable codes."""
+    return _OfCode(_items(codes, "code", _code))
+
+
+def kind(*kinds: Kind) -> Match:
+    """Failures of one of these kinds."""
+    return _OfKind(_items(kinds, "kind", _kind))
+
+
+def raised(*classes: type[Exception]) -> Match:
+    """Failures whose exception is an instance of one of these classes."""
+    return _Raised(_items(classes, "raised", exception_class))
+
+
+TRANSIENT: Match = _Advised((Advice.RETRY, Advice.WAIT), "TRANSIENT")
+"""The same call may work later."""
+
+RECOVERABLE: Match = _Advised(
+    (Advice.RETRY, Advice.WAIT, Advice.FALLBACK), "RECOVERABLE", kinds=(Kind.REJECTED,)
+)
+"""The same call or another model's may work: all but STOP, and our own rejections."""
+
+SERVICE_FAULT: Match = _OfKind(
+    (Kind.CONNECTION, Kind.TIMEOUT, Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.SERVER),
+    "SERVICE_FAULT",
+)
+"""The server's or the network's fault, not the request's."""
+
+
+def as_match(spec: On, *, field: str = "on") -> Match:
+    """The `Match` that `spec` stands for. `field` is the option's name, for messages.
+
+    `TypeError` for what is no item of the language, `ValueError` for one that can never match:
+    an empty list, a status outside 100 to 599, an exception that policies never handle.
+    """
+    return _as_match(spec, field)
+
+
+def _as_match(spec: Any, field: str) -> Match:
+    if isinstance(spec, Match):
+        return spec
+    if isinstance(spec, Kind):
+        return _OfKind((spec,))
+    if isinstance(spec, Advice):
+        return _Advised((spec,), repr(spec))
+    if isinstance(spec, str):
+        return _OfCode((_code(spec, field),))
+    if isinstance(spec, (int, range)):
+        return _OfStatus((_status(spec, field),))
+    if isinstance(spec, (type, BaseException)):
+        return _Raised((exception_class(spec, field),))
+    if isinstance(spec, (list, tuple, set, frozenset)):
+        items = cast("Collection[Any]", spec)
+        parts = _items(tuple(items), field, lambda item, name: _as_match(item, name))
+        return parts[0] if len(parts) == 1 else _AnyOf(parts)
+    if callable(spec):
+        if inspect.iscoroutinefunction(spec):
+            raise TypeError(f"{field} must be a plain function, got the async {spec!r}")
+        return _Asked(spec)
+    raise TypeError(
+        f"{field} must be an exception class, a status, a code, a Kind, an Advice, a function of "
+        f"Failure, a Match or a list of these, got {spec!r}"
+    )
+
+
+def _items(items: tuple[Any, ...], name: str, check: Callable[[Any, str], T]) -> tuple[T, ...]:
+    if not items:
+        raise ValueError(f"{name} must name at least one item, got {items!r}")
+    return tuple(check(item, name) for item in items)
+
+
+def _status(value: Any, name: str) -> int | range:
+    if isinstance(value, bool) or not isinstance(value, (int, range)):
+        raise TypeError(f"{name} must be an HTTP status (a whole number) or a range, got {value!r}")
+    ends = (value[0], value[-1]) if isinstance(value, range) and value else (value,)
+    if not all(isinstance(end, int) and 100 <= end <= 599 for end in ends):
+        raise ValueError(f"{name} must be within 100 to 599 as an HTTP status, got {value!r}")
+    return value if isinstance(value, range) else int(value)
+
+
+def _code(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a code (a string), got {value!r}")
+    if not value:
+        raise ValueError(f"{name} must not be empty as a code, got {value!r}")
+    return value
+
+
+def _kind(value: Any, name: str) -> Kind:
+    if not isinstance(value, Kind):
+        raise TypeError(f"{name} must be a Kind, got {value!r}")
+    return value
+
+
+def _call(name: str, items: tuple[object, ...]) -> str:
+    return f"{name}({', '.join(map(repr, items))})"
+
+
+def _inner(part: Match) -> str:
+    """How `part` reads inside `&` and `~`."""
+    return f"({part!r})" if isinstance(part, _AnyOf) else repr(part)

@@ -1,0 +1,48 @@
+"""How the errors of known client libraries are read: one small module per family.
+
+A family module has `read(error) -> Failure | None`. It gathers evidence from its exceptions'
+attributes and hands that to `verdict.judge` with its own table of codes. It is imported when
+the first such error is seen, and it never imports the client library itself: exceptions are
+recognised by the package and the name of their classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from resilience.sdks._shapes import is_stream_manager
+
+if TYPE_CHECKING:
+    from resilience.failures import Failure
+
+__all__ = ["is_stream_manager", "package_of", "reader_for"]
+
+FAMILIES = {
+    "auriko": "auriko",
+    "httpcore": "httpx",
+    "httpcore2": "httpx",
+    "httpx": "httpx",
+    "httpx2": "httpx",
+    "openai": "openai",
+}
+"""Top-level package of an exception class -> the module here that reads it."""
+
+
+def package_of(cls: type) -> str | None:
+    """The first known package among the classes that `cls` is made of."""
+    for base in cls.__mro__:
+        package = base.__module__.partition(".")[0]
+        if package in FAMILIES:
+            return package
+    return None
+
+
+def reader_for(cls: type) -> Callable[[Exception], Failure | None]:
+    """The function that reads exceptions of `cls`; it returns None for one it does not know."""
+    package = package_of(cls)
+    # The standard library comes last: an SDK's error is often an OSError or a ValueError too.
+    family = "stdlib" if package is None else FAMILIES[package]
+    reader: Callable[[Exception], Failure | None] = import_module(f"{__name__}.{family}").read
+    return reader

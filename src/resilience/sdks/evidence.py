@@ -1,0 +1,74 @@
+"""What an exception shows of itself, taken at arm's length: nothing here trusts or raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import index
+from types import CoroutineType
+from typing import Any, TypeVar
+
+from attrs import field, frozen
+
+__all__ = ["Evidence", "by_class_name", "peek"]
+
+T = TypeVar("T")
+
+
+def peek(thing: object, name: str) -> Any:
+    """The attribute, or None if there is none or reading it raises."""
+    try:
+        value = getattr(thing, name, None)
+    except Exception:
+        return None
+    if type(value) is CoroutineType:  # someone's async property; closed, so that nothing warns
+        value.close()
+        return None
+    return value
+
+
+def by_class_name(cls: type, table: Mapping[str, T]) -> T | None:
+    """What `table` says of the nearest class that `cls` is made of."""
+    for base in cls.__mro__:
+        found = table.get(base.__name__)
+        if found is not None:
+            return found
+    return None
+
+
+def _status(value: Any) -> int | None:
+    """A whole number from 100 to 599 (an `HTTPStatus`, numpy's or 503.0 too); else None."""
+    if type(value) is not int:
+        if value is None or isinstance(value, (str, bytes, bool)):
+            return None
+        try:
+            value = index(_whole(value))
+        except Exception:
+            return None
+    return value if 100 <= value <= 599 else None
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _text(value: object) -> str | None:
+    """A plain, non-empty string; else None."""
+    return str.__str__(value) or None if isinstance(value, str) else None
+
+
+def _header_text(value: object) -> str | None:
+    return _text(value.decode("latin-1") if isinstance(value, bytes) else value)
+
+
+@frozen
+class Evidence:
+    """The facts on one error, cleaned. Any field takes any object; what makes no sense is None."""
+
+    error: Exception
+    sdk: str
+    status: int | None = field(default=None, converter=_status)
+    code: str | None = field(default=None, converter=_text)
+    type: str | None = field(default=None, converter=_text)
+    headers: Any = None
+    request_id: str | None = field(default=None, converter=_header_text)
+    provider: str | None = field(default=None, converter=_text)

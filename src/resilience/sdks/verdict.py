@@ -1,0 +1,178 @@
+"""From evidence to a `Failure`: the one decision that all families share.
+
+Evidence is believed in this order: the server's own word (`x-should-retry`), then the code,
+then the type, then the status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import Factory, field, frozen
+
+from resilience.failures import Advice, Failure, Kind
+from resilience.sdks.evidence import Evidence
+from resilience.sdks.headers import hints
+
+__all__ = ["STATUSES", "TYPES", "Code", "Meaning", "judge"]
+
+_RETRIED = (Advice.RETRY, Advice.WAIT)
+_REFUSALS = frozenset(
+    {
+        Kind.AUTH,
+        Kind.PERMISSION,
+        Kind.INVALID,
+        Kind.NOT_FOUND,
+        Kind.UNSUPPORTED,
+        Kind.CONTEXT_LENGTH,
+        Kind.RATE_LIMIT,
+        Kind.QUOTA,
+    }
+)
+_COMPLAINTS = frozenset(
+    {Kind.INVALID, Kind.AUTH, Kind.QUOTA, Kind.PERMISSION, Kind.NOT_FOUND, Kind.CONFLICT}
+)
+_HINTED = (413, 429, 503)
+"""Statuses whose wait hint is worth knowing even when this call is not repeated."""
+
+
+@frozen
+class Meaning:
+    """What a status, a type or a class of errors stands for."""
+
+    kind: Kind
+    advice: Advice
+    retry_limit: int | None = field(default=None, kw_only=True)
+    sent: bool | None = field(default=None, kw_only=True)
+
+    def failure(
+        self, error: Exception, sdk: str | None, *, code: str | None = None, type: str | None = None
+    ) -> Failure:
+        """The `Failure` of an error that brought nothing but itself."""
+        return Failure(
+            self.kind,
+            self.advice,
+            code=code,
+            type=type,
+            sdk=sdk,
+            retry_limit=self.retry_limit,
+            sent=self.sent,
+            error=error,
+        )
+
+
+def _refused(meaning: Meaning) -> bool | None:
+    """A server that names one of these looked at the request and turned it away."""
+    return False if meaning.kind in _REFUSALS else None
+
+
+@frozen
+class Code(Meaning):
+    """What a server's code stands for; `status` and `type` are what it usually comes with."""
+
+    status: int | None = field(default=None, kw_only=True)
+    type: str = field(default="", kw_only=True)
+    by_status: bool = field(default=False, kw_only=True)
+    """The code says nothing: the status alone decides."""
+    note: str = field(default="", kw_only=True)
+    sent: bool | None = field(default=Factory(_refused, takes_self=True), kw_only=True)
+
+
+TYPES: Mapping[str, Meaning] = {
+    "rate_limit_error": Meaning(Kind.RATE_LIMIT, Advice.WAIT),
+    "overloaded_error": Meaning(Kind.OVERLOADED, Advice.WAIT),
+    "insufficient_quota": Meaning(Kind.QUOTA, Advice.STOP),
+    "authentication_error": Meaning(Kind.AUTH, Advice.STOP),
+    "permission_error": Meaning(Kind.PERMISSION, Advice.STOP),
+    "not_found_error": Meaning(Kind.NOT_FOUND, Advice.STOP),
+}
+"""Types that decide by themselves; `_by_type` has the ones that look at the status too."""
+
+STATUSES: Mapping[int, Meaning] = {
+    400: Meaning(Kind.INVALID, Advice.STOP),
+    401: Meaning(Kind.AUTH, Advice.STOP),
+    402: Meaning(Kind.QUOTA, Advice.STOP),
+    403: Meaning(Kind.PERMISSION, Advice.STOP),
+    404: Meaning(Kind.NOT_FOUND, Advice.STOP),
+    408: Meaning(Kind.TIMEOUT, Advice.RETRY),
+    409: Meaning(Kind.CONFLICT, Advice.STOP),
+    429: Meaning(Kind.RATE_LIMIT, Advice.WAIT),
+    500: Meaning(Kind.SERVER, Advice.RETRY),
+    502: Meaning(Kind.SERVER, Advice.RETRY),
+    503: Meaning(Kind.UNAVAILABLE, Advice.WAIT),
+    504: Meaning(Kind.TIMEOUT, Advice.RETRY),
+    529: Meaning(Kind.OVERLOADED, Advice.WAIT),
+}
+"""What a status means alone. A family hands in its own copy where its SDK differs (409)."""
+
+_OTHER_4XX = Meaning(Kind.INVALID, Advice.STOP)
+_OTHER_5XX = Meaning(Kind.SERVER, Advice.STOP)
+_SERVER_FAULT = Meaning(Kind.SERVER, Advice.RETRY)
+_UNKNOWN = Meaning(Kind.UNKNOWN, Advice.STOP)
+
+
+def judge(
+    evidence: Evidence,
+    codes: Mapping[str, Code],
+    *,
+    statuses: Mapping[int, Meaning] = STATUSES,
+    streaming: bool = False,
+) -> Failure:
+    """Decide what `evidence` amounts to, with a family's tables.
+
+    `streaming` says that the error came out of a response that had begun, as status 200 does.
+    """
+    status = evidence.status
+    begun = streaming or (status is not None and status < 300)
+    meaning = _meaning(evidence, codes, statuses)
+    # Headers sent before the error happened cannot be about it.
+    headers = None if begun else evidence.headers
+    wait, word = (None, None) if headers is None else hints(headers)
+    advice = meaning.advice
+    if word is True:
+        advice = Advice.RETRY if wait is None and advice is not Advice.WAIT else Advice.WAIT
+    elif word is False and advice in _RETRIED:  # it says nothing about another model
+        advice = Advice.STOP
+    retried = advice in _RETRIED
+    return Failure(
+        meaning.kind,
+        advice,
+        status=status,
+        code=evidence.code,
+        type=evidence.type,
+        retry_after=wait if retried or status in _HINTED else None,
+        request_id=evidence.request_id,
+        provider=evidence.provider,
+        sdk=evidence.sdk,
+        retry_limit=meaning.retry_limit if retried else None,
+        sent=True if begun else False if status == 429 else meaning.sent,
+        error=evidence.error,
+    )
+
+
+def _meaning(
+    evidence: Evidence, codes: Mapping[str, Code], statuses: Mapping[int, Meaning]
+) -> Meaning:
+    by_status = _by_status(evidence.status, statuses)
+    coded = None if evidence.code is None else codes.get(evidence.code)
+    if coded is not None:
+        return (by_status or coded) if coded.by_status else coded
+    return _by_type(evidence.type, by_status) or by_status or _UNKNOWN
+
+
+def _by_type(type: str | None, by_status: Meaning | None) -> Meaning | None:
+    if type is None:
+        return None
+    if type in ("api_error", "server_error"):
+        return by_status if by_status and by_status.advice in _RETRIED else _SERVER_FAULT
+    if type == "invalid_request_error":
+        if by_status and by_status.kind in _COMPLAINTS:
+            return Meaning(by_status.kind, Advice.STOP)
+        return _OTHER_4XX
+    return TYPES.get(type)
+
+
+def _by_status(status: int | None, statuses: Mapping[int, Meaning]) -> Meaning | None:
+    if status is None or status < 400:
+        return None
+    return statuses.get(status) or (_OTHER_4XX if status < 500 else _OTHER_5XX)
