@@ -1,0 +1,118 @@
+"""The gateway's front desk: decides which answer a request gets and remembers the request."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, cast
+
+from attrs import field, frozen
+
+from resilience.testing.plan import Answer, Error, Steps, Timetable
+from resilience.testing.wire import request_id
+
+__all__ = ["Desk", "Received"]
+
+
+@frozen
+class Received:
+    """One request as the gateway saw it; `at` is seconds since the start (or the last reset).
+
+    `answer` is the name of what it got: an error's code, or "ok", "hang", "drop" and so on.
+    `model` is None where the request named none. Headers have lower-case names; neither they nor
+    the body are in the repr, keys and prompts stay out of logs.
+    """
+
+    number: int
+    path: str
+    model: str | None
+    at: float
+    answer: str
+    stream: bool
+    body: dict[str, Any] = field(repr=False, hash=False)
+    headers: dict[str, str] = field(repr=False, hash=False)
+
+    @property
+    def request_id(self) -> str:
+        """What went out as `x-request-id`."""
+        return request_id(self.number)
+
+
+class Desk:
+    """Plans and memory of one gateway. Safe from any thread."""
+
+    def __init__(self, plans: Mapping[str, Steps], api_key: str | None) -> None:
+        self.models = tuple(model for model in plans if model != "*")
+        self._plans = plans
+        self._api_key = api_key
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all requests; every plan, the numbering and the clock begin anew."""
+        with self._lock:
+            self._received: list[Received] = []
+            self._taken: Counter[str] = Counter()
+            self._started = time.monotonic()
+
+    @property
+    def received(self) -> list[Received]:
+        """A copy of what is remembered, in order of arrival."""
+        with self._lock:
+            return list(self._received)
+
+    def take(
+        self,
+        path: str,
+        body: Any,
+        headers: Mapping[str, str],
+        refusal: Error | None = None,
+    ) -> tuple[Received, Answer]:
+        """Remember a request and say what it gets: `refusal`, or what the plan has for it."""
+        fields = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+        model = _model(fields)
+        with self._lock:
+            at = time.monotonic() - self._started
+            answer = refusal or self._refusal(body, model, headers) or self._planned(model, at)
+            received = Received(
+                number=len(self._received) + 1,
+                path=path,
+                model=model,
+                at=at,
+                answer=answer.name,
+                stream=fields.get("stream") is True,
+                body=fields,
+                headers=dict(headers),
+            )
+            self._received.append(received)
+        return received, answer
+
+    def _refusal(self, body: Any, model: str | None, headers: Mapping[str, str]) -> Error | None:
+        if self._api_key is not None and headers.get("authorization") != f"Bearer {self._api_key}":
+            return Error("invalid_api_key")
+        if not isinstance(body, dict):
+            return Error("invalid_request")
+        return Error("missing_required_parameter", param="model") if model is None else None
+
+    def _planned(self, model: str | None, at: float) -> Answer:
+        name = model or ""
+        steps = self._plans.get(name, self._plans.get("*"))
+        if steps is None:
+            return Error("model_not_found", param="model")
+        if isinstance(steps, Timetable):
+            return steps.at(at)
+        self._taken[name] += 1
+        return steps[min(self._taken[name], len(steps)) - 1]
+
+
+def _model(fields: Mapping[str, Any]) -> str | None:
+    """The model asked for; Auriko also takes a list of them as `gateway.models`."""
+    model = fields.get("model")
+    if model is None:
+        try:
+            model = fields["gateway"]["models"][0]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return model if isinstance(model, str) and model else None

@@ -1,0 +1,25 @@
+"""Switch every policy off for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .._core.around import Surroundings, around
+
+__all__ = ["disabled"]
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Within it, guarded functions are simply called: no retries, waits, circuits or limits.
+
+    Holds for the calling thread or task and the tasks it starts, and for nobody else.
+    """
+    surroundings = Surroundings(around.get())
+    surroundings.disabled = True
+    token = around.set(surroundings)
+    try:
+        yield
+    finally:
+        around.reset(token)

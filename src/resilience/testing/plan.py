@@ -1,0 +1,247 @@
+"""What the local gateway answers: one small value per kind of answer, and plans made of them.
+
+A plan is one answer (always this one), a list of answers (one per request of that model, the
+last one repeated) or a `Timetable`; a plain string is short for an `Error` of that code. All of
+them are frozen values: one plan may serve many gateways and threads.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from typing import ClassVar, TypeAlias, cast
+
+from attrs import field, frozen
+
+from resilience._core.fields import suggesting, to_seconds
+from resilience.sdks.auriko import CODES
+from resilience.testing.checks import (
+    copied,
+    count,
+    extra_headers,
+    header_or_seconds,
+    http_status,
+    maybe_seconds,
+    optional_header,
+    optional_milliseconds,
+    optional_retry_after,
+    optional_status,
+    optional_text,
+    optional_time,
+    plain_code,
+    plain_seconds,
+    sendable_code,
+    some_time,
+)
+
+__all__ = [
+    "Answer",
+    "CutStream",
+    "Drop",
+    "Error",
+    "ErrorInStream",
+    "Hang",
+    "Malformed",
+    "Ok",
+    "Plan",
+    "ProxyError",
+    "SlowStart",
+    "Timetable",
+]
+
+
+@suggesting
+@frozen
+class Ok:
+    """A successful answer, `delay` seconds late; the default text names the model."""
+
+    name: ClassVar[str] = "ok"
+    text: str | None = field(default=None, validator=optional_text)
+    delay: float = field(default=0.0, converter=plain_seconds, validator=some_time)
+
+
+@suggesting
+@frozen
+class Error:
+    """Auriko's error envelope for `code`, with that code's status and type.
+
+    `retry_after` is a number of seconds or a raw `Retry-After` header (such as an HTTP-date),
+    `retry_after_ms` sends a `retry-after-ms` header. `headers` are added last and win; `status`
+    replaces the code's own. With a `provider`, the error is that upstream provider's.
+    """
+
+    code: str = field(validator=plain_code)
+    retry_after: float | str | None = field(
+        default=None, converter=header_or_seconds, validator=optional_retry_after
+    )
+    retry_after_ms: float | None = field(default=None, validator=optional_milliseconds)
+    headers: Mapping[str, str] = field(
+        default=None, converter=copied, validator=extra_headers, hash=False
+    )
+    param: str | None = field(default=None, validator=optional_text)
+    provider: str | None = field(default=None, validator=optional_header)
+    status: int | None = field(default=None, validator=optional_status)
+    delay: float = field(default=0.0, converter=plain_seconds, validator=some_time)
+
+    @property
+    def name(self) -> str:
+        return self.code
+
+    @property
+    def http_status(self) -> int:
+        """The status that goes out."""
+        return self.status or CODES[self.code].status or 500
+
+
+@suggesting
+@frozen
+class Hang:
+    """Takes the request and never answers, until the client leaves or the gateway stops.
+
+    With `seconds`, the connection is closed unanswered after that long.
+    """
+
+    name: ClassVar[str] = "hang"
+    seconds: float | None = field(default=None, converter=maybe_seconds, validator=optional_time)
+
+
+@frozen
+class Drop:
+    """Closes the connection before a single byte of an answer."""
+
+    name: ClassVar[str] = "drop"
+
+
+@suggesting
+@frozen
+class ProxyError:
+    """An HTML page, as from a proxy in front of the service; `status` 200 or an error's."""
+
+    name: ClassVar[str] = "proxy_error"
+    status: int = field(default=502, validator=http_status(200))
+
+
+@suggesting
+@frozen
+class Malformed:
+    """JSON that is neither an answer nor the error envelope; `status` 200 or an error's."""
+
+    name: ClassVar[str] = "malformed"
+    status: int = field(default=500, validator=http_status(200))
+
+
+@suggesting
+@frozen
+class SlowStart:
+    """The first content comes `seconds` late.
+
+    A stream's headers, role chunk and keep-alive comments come at once and meanwhile, so a
+    client's read timeout does not fire. A plain answer is just late.
+    """
+
+    name: ClassVar[str] = "slow_start"
+    seconds: float = field(converter=plain_seconds, validator=some_time)
+    text: str | None = field(default=None, validator=optional_text)
+
+
+@suggesting
+@frozen
+class CutStream:
+    """The connection breaks after so many content chunks; a plain answer breaks half-way."""
+
+    name: ClassVar[str] = "cut_stream"
+    after: int = field(default=1, validator=count)
+
+
+@suggesting
+@frozen
+class ErrorInStream:
+    """An error event after so many content chunks.
+
+    A plain request gets the error as its answer, or a closed connection where the code has no
+    HTTP status (`client_disconnected`, `stream_duration_exceeded`).
+    """
+
+    name: ClassVar[str] = "error_in_stream"
+    code: str = field(validator=sendable_code)
+    after: int = field(default=1, validator=count)
+
+
+Answer: TypeAlias = (
+    Ok | Error | Hang | Drop | ProxyError | Malformed | SlowStart | CutStream | ErrorInStream
+)
+
+
+def _answer(name: str, value: object) -> Answer:
+    if isinstance(value, str):
+        return Error(value)
+    if isinstance(value, Answer):
+        return value
+    raise TypeError(f"{name} must be an answer such as Ok() or an error code, got {value!r}")
+
+
+@frozen(init=False)
+class Timetable:
+    """Answers by the clock: `Timetable((0, Ok()), (2.0, "service_unavailable"), (5.0, Ok()))`.
+
+    Times are seconds since the gateway started (or was reset), rising from 0; each answer holds
+    until the next one's time.
+    """
+
+    entries: tuple[tuple[float, Answer], ...]
+
+    def __init__(self, *entries: tuple[float | timedelta, Answer | str]) -> None:
+        object.__setattr__(self, "entries", tuple(map(self._entry, range(len(entries)), entries)))
+        times = [start for start, _ in self.entries]
+        if not times or times[0] != 0:
+            first = times[0] if times else "none"
+            raise ValueError(f"Timetable.entries must begin at 0 seconds, got {first}")
+        if any(later <= sooner for sooner, later in pairwise(times)):
+            raise ValueError(f"Timetable.entries must have rising times, got {times!r}")
+
+    @staticmethod
+    def _entry(index: int, entry: object) -> tuple[float, Answer]:
+        name = f"Timetable.entries[{index}]"
+        pair = cast("tuple[object, ...]", entry)
+        if not isinstance(entry, tuple) or len(pair) != 2:
+            raise TypeError(f"{name} must be a pair (seconds, answer), got {entry!r}")
+        return to_seconds(f"{name}[0]", pair[0], positive=False), _answer(f"{name}[1]", pair[1])
+
+    def at(self, seconds: float) -> Answer:
+        """The answer that holds `seconds` after the start."""
+        place = bisect_right([start for start, _ in self.entries], seconds)
+        return self.entries[max(place, 1) - 1][1]
+
+
+Plan: TypeAlias = "Answer | str | Sequence[Answer | str] | Timetable"
+Steps: TypeAlias = "tuple[Answer, ...] | Timetable"
+
+
+def read_plan(name: str, plan: object) -> Steps:
+    """Check one model's plan; TypeError or ValueError name the place and what is wrong there."""
+    if isinstance(plan, Timetable):
+        return plan
+    if isinstance(plan, Sequence) and not isinstance(plan, (str, bytes)):
+        steps = cast("Sequence[object]", plan)
+        if not steps:
+            raise ValueError(f"{name} must hold at least one answer, got {plan!r}")
+        return tuple(_answer(f"{name}[{index}]", step) for index, step in enumerate(steps))
+    return (_answer(name, plan),)
+
+
+def read_plans(plan: object) -> dict[str, Steps]:
+    """Check a gateway's plan and give one per model, "*" being any other model's."""
+    if not isinstance(plan, Mapping):
+        return {"*": read_plan("Gateway.plan", plan)}
+    plans = cast("Mapping[object, object]", plan)
+    if not plans:
+        raise ValueError(f"Gateway.plan must name at least one model (or '*'), got {plan!r}")
+    for model in plans:
+        if not isinstance(model, str):
+            raise TypeError(f"Gateway.plan must have model names for its keys, got {model!r}")
+    return {
+        cast("str", model): read_plan(f"Gateway.plan[{model!r}]", steps)
+        for model, steps in plans.items()
+    }

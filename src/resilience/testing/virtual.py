@@ -1,0 +1,299 @@
+"""A world whose time passes only when everybody waits.
+
+Inside `virtual_time()` the waits, deadlines and open times of every guarded call go by a clock
+that jumps straight to the next moment at which something is due. Nothing really sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, TypeVar
+
+from .._core.around import Surroundings, around
+from .._core.base import plainly
+from .._core.record import current
+from .._core.scope import Expired, Scope
+from .._runtimes.asyncio_ import CancelScope
+from .._runtimes.loops import in_trio
+from ..errors import DeadlineExceededError
+from ..typing import Runtime
+
+__all__ = ["VirtualTime", "virtual_time"]
+
+T = TypeVar("T")
+
+_IDLE_ROUNDS = 25  # turns of an asyncio loop without news after which everybody is waiting
+
+
+class VirtualTime:
+    """The clock: `now()`, `advance(seconds)`, and `sleeps`, the waits made so far in order.
+
+    `sleep` and `asleep` let a scripted function take its (virtual) time. `random()` is seeded;
+    assign another function to choose the jitter. For one thread or one event loop at a time.
+    """
+
+    def __init__(self, *, start: float = 1_000.0, wall: float = 1_800_000_000.0, seed: int = 0):
+        self._now = start
+        self._offset = wall - start
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = count()
+        self._waiting = 0
+        self._pump: asyncio.Handle | None = None
+        self.sleeps: list[float] = []
+        self.random: Callable[[], float] = random.Random(seed).random
+        self._runtimes: dict[str, Runtime] = {}
+
+    def now(self) -> float:
+        """Seconds on the virtual clock."""
+        return self._now
+
+    def wall(self) -> float:
+        """Virtual seconds since 1970."""
+        return self._now + self._offset
+
+    def move_wall(self, seconds: float) -> None:
+        """Set the wall clock forward or back; time itself does not pass."""
+        self._offset += seconds
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; whatever becomes due happens on the way, in order."""
+        end = self._now + seconds
+        while self._due and self._due[0][0] <= end:
+            self._step()
+        self._now = max(self._now, end)
+
+    def sleep(self, seconds: float) -> None:
+        """Take virtual time in a sync function; what is due meanwhile happens."""
+        self.advance(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Take virtual time in an async function."""
+        runtime = self.runtime(asynchronous=True)
+        assert isinstance(runtime, (_Asyncio, _Trio))
+        await runtime.rest(seconds)
+
+    def runtime(self, *, asynchronous: bool) -> Runtime:
+        """The runtime that goes by this clock for a call made here."""
+        kind = "sync" if not asynchronous else "trio" if in_trio() else "asyncio"
+        if kind not in self._runtimes:
+            made = {"sync": _Sync, "asyncio": _Asyncio, "trio": _Trio}[kind](self)
+            self._runtimes[kind] = made
+        return self._runtimes[kind]
+
+    def at(self, when: float, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when the clock gets there; returns what calls it off."""
+        entry = (when, next(self._numbers), wake)
+        heapq.heappush(self._due, entry)
+
+        def call_off() -> None:
+            if entry in self._due:
+                self._due.remove(entry)
+                heapq.heapify(self._due)
+
+        return call_off
+
+    def jump(self) -> bool:
+        """Go to the next moment at which something is due; False if nothing ever is."""
+        if not self._due:
+            return False
+        self._step()
+        return True
+
+    def _step(self) -> None:
+        when, _, wake = heapq.heappop(self._due)
+        self._now = max(self._now, when)
+        wake()
+
+
+class _Virtual:
+    """What the three have in common."""
+
+    def __init__(self, clock: VirtualTime) -> None:
+        self._clock = clock
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def random(self) -> float:
+        return self._clock.random()
+
+    async def blocking(self, fn: Callable[[], T]) -> T:
+        return fn()
+
+    async def invoke(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return plainly(fn, args, kwargs)
+
+
+class _Sync(_Virtual):
+    asynchronous = False
+
+    async def sleep(self, seconds: float) -> None:
+        self._clock.sleeps.append(seconds)
+        scope = current().deadline(enforced=True)
+        if scope is not None and scope.end < self.now() + seconds:
+            self._clock.advance(max(0.0, scope.end - self.now()))
+            raise Expired(scope)
+        self._clock.advance(seconds)
+
+    async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
+        record = current()
+        with record.scoped(Scope(self.now() + seconds, seconds, record.scope)):
+            return await thunk()
+        raise AssertionError
+
+    async def invoke(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        scope = current().deadline(enforced=True)
+        if scope is not None and scope.end <= self.now():
+            raise Expired(scope)
+        try:
+            return plainly(fn, args, kwargs)
+        finally:
+            # In real time the caller would have left at the deadline, whatever came later.
+            if scope is not None and self.now() > scope.end:
+                scope.fired = True
+                raise Expired(scope)
+
+
+class _Asyncio(_Virtual):
+    asynchronous = True
+
+    async def sleep(self, seconds: float) -> None:
+        self._clock.sleeps.append(seconds)
+        await self.rest(seconds)
+
+    async def rest(self, seconds: float) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        call_off = self._clock.at(
+            self.now() + seconds, lambda: woken.done() or woken.set_result(None)
+        )
+        try:
+            with _pumped(self._clock):
+                await woken
+        finally:
+            call_off()
+
+    async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
+        record = current()
+        if seconds <= 0:
+            raise DeadlineExceededError(seconds)
+        end = self.now() + seconds
+        with (
+            record.scoped(Scope(end, seconds, record.scope)),
+            CancelScope(seconds, lambda fire: _Handle(self._clock.at(end, fire))),
+            _pumped(self._clock),
+        ):
+            return await thunk()
+        raise AssertionError
+
+
+class _Handle:
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self.cancel = cancel
+
+
+@contextmanager
+def _pumped(clock: VirtualTime) -> Iterator[None]:
+    """While anybody waits: whenever the loop has nothing else to do, let the clock jump."""
+    loop = asyncio.get_running_loop()
+
+    def pump(rounds: int) -> None:
+        if rounds == 0:
+            clock.jump()
+            rounds = _IDLE_ROUNDS
+        clock._pump = loop.call_soon(pump, rounds - 1)
+
+    clock._waiting += 1
+    if clock._waiting == 1:
+        pump(_IDLE_ROUNDS)
+    try:
+        yield
+    finally:
+        clock._waiting -= 1
+        if not clock._waiting and clock._pump is not None:
+            clock._pump.cancel()
+
+
+class _Trio(_Virtual):
+    asynchronous = True
+
+    async def sleep(self, seconds: float) -> None:
+        self._clock.sleeps.append(seconds)
+        await self.rest(seconds)
+
+    async def rest(self, seconds: float) -> None:
+        import trio
+
+        woken = trio.Event()
+        call_off = self._clock.at(self.now() + seconds, woken.set)
+        try:
+            with _pumped_by_trio(self._clock):
+                await woken.wait()
+        finally:
+            call_off()
+
+    async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
+        import trio
+
+        record = current()
+        if seconds <= 0:
+            raise DeadlineExceededError(seconds)
+        end = self.now() + seconds
+        limit = trio.CancelScope()
+        call_off = self._clock.at(end, limit.cancel)
+        try:
+            with record.scoped(Scope(end, seconds, record.scope)), limit:
+                with _pumped_by_trio(self._clock):
+                    return await thunk()
+        finally:
+            call_off()
+        raise DeadlineExceededError(seconds)
+
+
+@contextmanager
+def _pumped_by_trio(clock: VirtualTime) -> Iterator[None]:
+    """The same under trio, which can tell when all tasks are blocked."""
+    import trio
+    import trio.testing
+
+    async def pump() -> None:
+        while clock._waiting:
+            await trio.testing.wait_all_tasks_blocked()
+            if clock._waiting:
+                clock.jump()
+
+    clock._waiting += 1
+    if clock._waiting == 1:
+        trio.lowlevel.spawn_system_task(pump)
+    try:
+        yield
+    finally:
+        clock._waiting -= 1
+
+
+@contextmanager
+def virtual_time(
+    *, start: float = 1_000.0, wall: float = 1_800_000_000.0, seed: int = 0
+) -> Iterator[VirtualTime]:
+    """Have guarded calls made in this context go by a virtual clock, which is given.
+
+    Holds for the calling thread or task and the tasks it starts; others go by real time. Enter it
+    before the event loop or inside it. `start` and `wall` are the first readings of the two
+    clocks, `seed` that of the random numbers.
+    """
+    clock = VirtualTime(start=start, wall=wall, seed=seed)
+    surroundings = Surroundings(around.get())
+    surroundings.world = clock
+    token = around.set(surroundings)
+    try:
+        yield clock
+    finally:
+        around.reset(token)
