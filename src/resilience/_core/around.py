@@ -21,18 +21,22 @@ __all__ = ["Surroundings", "around"]
 class Surroundings:
     """The world a call runs in, whether policies are off, the deadline it is under."""
 
-    __slots__ = ("call", "disabled", "scope", "world")
+    disabled = False
+    world: World | None = None
+    scope: Scope | None = None
+    _call: Record | None = None
 
     def __init__(self, outer: Surroundings | None) -> None:
-        self.call: Record | None = None
-        self.disabled = False
-        self.world: World | None = None
-        self.scope: Scope | None = None
         if outer is not None:
-            self.call = outer.call
+            self._call = outer.call
             self.disabled = outer.disabled
             self.world = outer.world
             self.scope = live(outer.scope)
+
+    @property
+    def call(self) -> Record | None:
+        """The guarded call that all this is in, if it is in one."""
+        return self._call
 
 
 around: ContextVar[Surroundings | None] = ContextVar("resilience_around", default=None)

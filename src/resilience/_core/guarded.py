@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
-from time import monotonic  # noqa: TID251 - at rest the runtime is not looked up
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from . import served
@@ -16,6 +16,7 @@ from .outcome import Outcome
 from .record import Ready, Resumed
 from .rest import Rest, Token
 from .results import PLAIN, check, is_awaitable
+from .world import monotonic
 
 if TYPE_CHECKING:
     from ..typing import Policy
@@ -65,7 +66,7 @@ class Guarded(Generic[P, T_co]):
         """For one call: nothing is copied from the function."""
         if isinstance(fn, Guarded) and fn._pipeline is pipeline:
             return fn
-        guarded = cls._of(pipeline, fn, facts_of(fn))
+        guarded = Guarded._of(pipeline, fn, facts_of(fn))
         if pipeline not in guarded._facts.vetted:
             pipeline.vet(fn, decorating=False)
             if not isinstance(fn, functools.partial):  # what is bound differs from one to another
@@ -78,7 +79,7 @@ class Guarded(Generic[P, T_co]):
         if isinstance(fn, (classmethod, staticmethod)):
             return type(fn)(cls.around(pipeline, fn.__func__))
         pipeline.vet(fn, decorating=True)
-        guarded = cls._of(pipeline, fn, facts_of(fn))
+        guarded = Guarded._of(pipeline, fn, facts_of(fn))
         functools.update_wrapper(guarded, fn)
         function = underlying(fn)
         if inspect.iscoroutinefunction(function) and pipeline.asynchronous is not False:
@@ -88,9 +89,10 @@ class Guarded(Generic[P, T_co]):
             guarded.__dict__.setdefault("__annotations__", {})
         return guarded
 
-    @classmethod
-    def _of(cls, pipeline: Pipeline, fn: Callable[..., Any], facts: Facts) -> Guarded[Any, Any]:
-        guarded: Guarded[Any, Any] = cls.__new__(cls)
+    @staticmethod
+    def _of(pipeline: Pipeline, fn: Callable[..., Any], facts: Facts) -> Guarded[Any, Any]:
+        kind = _FirstOfChain if pipeline.rest.first is not None else Guarded
+        guarded: Guarded[Any, Any] = kind.__new__(kind)
         guarded._fn = fn
         guarded._facts = facts
         guarded._pipeline = pipeline
@@ -100,35 +102,22 @@ class Guarded(Generic[P, T_co]):
     # Calling
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T_co:
-        token = self._rest.token
+        rest = self._rest
+        token = rest.token
         if token is None or _surroundings() is not None:
             return self._pipeline.run(self._fn, self._facts, args, kwargs)  # type: ignore[no-any-return]
-        if token.first is not None:
-            return self._first(token, args, kwargs)  # type: ignore[no-any-return]
         started = monotonic()
         try:
             result = self._fn(*args, **kwargs)
         except Exception as error:
             resumed = Resumed(token.epoch, started, None, error)
         else:
-            if type(result) in PLAIN and self._rest.token is token:
+            if type(result) in PLAIN and rest.token is token:
                 return result  # type: ignore[no-any-return]
+            if type(result) is CoroutineType and self._pipeline.asynchronous is None:
+                return self._awaited(token, result, args, kwargs)  # type: ignore[return-value]
             return self._looked(token, started, result, args, kwargs)  # type: ignore[no-any-return]
         return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]
-
-    def _first(self, token: Token, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The same where a model chain rewrites the first attempt's arguments."""
-        assert token.first is not None
-        model, *rewritten = token.first(self._fn, args, kwargs)
-        started = monotonic()
-        try:
-            result = self._fn(*rewritten[0], **rewritten[1])
-        except Exception as error:
-            resumed = Resumed(token.epoch, started, None, error)
-        else:
-            ready = Ready(result, *rewritten)
-            return self._looked(token, started, result, args, kwargs, model, ready)
-        return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)
 
     def _looked(
         self,
@@ -137,18 +126,16 @@ class Guarded(Generic[P, T_co]):
         result: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        model: str | None = None,
-        ready: Ready | None = None,
+        first: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None,
     ) -> Any:
         """What to do with a result that is not plainly plain, or came when no longer at rest."""
         if self._pipeline.asynchronous is not False and is_awaitable(result):
-            self._facts.awaitable = True
-            return self._awaited(token, ready or Ready(result, args, kwargs), model, args, kwargs)
+            return self._awaited(token, result, args, kwargs, first)
         check(result)
         self._facts.plain = True
         if self._rest.token is token:
-            if model is not None:
-                served.note(model)
+            if first is not None:
+                served.note(first[0])
             return result
         resumed = Resumed(token.epoch, started, result, None)
         return self._pipeline.run(
@@ -158,31 +145,40 @@ class Guarded(Generic[P, T_co]):
     async def _awaited(
         self,
         token: Token,
-        ready: Ready,
-        model: str | None,
+        awaitable: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        first: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None,
     ) -> Any:
         """The rest of a call at rest whose function has returned an awaitable."""
-        run = functools.partial(
-            self._pipeline.run, self._fn, self._facts, args, kwargs, asynchronous=True
-        )
+        self._facts.awaitable = True
+        ready = resumed = None
         if self._rest.token is not token or _surroundings() is not None:
-            return await run(ready=ready)
-        started = monotonic()
-        try:
-            result = await ready.awaitable
-        except Exception as error:
-            resumed = Resumed(token.epoch, started, None, error)
+            ready = Ready(awaitable, *(first[1:] if first is not None else (args, kwargs)))
         else:
-            if type(result) not in PLAIN:
-                check(result)
-            if self._rest.token is token:
-                if model is not None:
-                    served.note(model)
-                return result
-            resumed = Resumed(token.epoch, started, result, None)
-        return await run(resumed=resumed)
+            started = monotonic()
+            try:
+                result = await awaitable
+            except Exception as error:
+                resumed = Resumed(token.epoch, started, None, error)
+            else:
+                if type(result) not in PLAIN:
+                    check(result)
+                if self._rest.token is token:
+                    if first is not None:
+                        served.note(first[0])
+                    return result
+                resumed = Resumed(token.epoch, started, result, None)
+        del awaitable
+        return await self._pipeline.run(
+            self._fn,
+            self._facts,
+            args,
+            kwargs,
+            asynchronous=True,
+            resumed=resumed,
+            ready=ready,
+        )
 
     # What else it can do
 
@@ -227,7 +223,7 @@ class Guarded(Generic[P, T_co]):
         return self._under(Pipeline(*present, asynchronous=self._pipeline.asynchronous))
 
     def _under(self, pipeline: Pipeline) -> Guarded[P, T_co]:
-        return type(self).around(pipeline, self._fn)  # type: ignore[no-any-return]
+        return Guarded.around(pipeline, self._fn)  # type: ignore[no-any-return]
 
     # Being like a function
 
@@ -241,7 +237,7 @@ class Guarded(Generic[P, T_co]):
         if obj is None or not hasattr(type(self._fn), "__get__"):
             return self
         method = self._fn.__get__(obj, owner)
-        bound = type(self)._of(self._pipeline, method, self._facts)
+        bound = Guarded._of(self._pipeline, method, self._facts)
         bound.__dict__ = self.__dict__  # name, docs, colour: shared, not copied
         return bound
 
@@ -282,3 +278,24 @@ class Guarded(Generic[P, T_co]):
 
     def __deepcopy__(self, memo: Any) -> Guarded[P, T_co]:
         return self
+
+
+class _FirstOfChain(Guarded[P, T_co]):
+    """A guarded function whose first attempt's arguments a model chain rewrites."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T_co:
+        token = self._rest.token
+        if token is None or _surroundings() is not None:
+            return self._pipeline.run(self._fn, self._facts, args, kwargs)  # type: ignore[no-any-return]
+        assert self._rest.first is not None
+        first = self._rest.first(self._fn, args, kwargs)
+        started = monotonic()
+        try:
+            result = self._fn(*first[1], **first[2])
+        except Exception as error:
+            resumed = Resumed(token.epoch, started, None, error)
+        else:
+            return self._looked(token, started, result, args, kwargs, first)  # type: ignore[no-any-return]
+        return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]

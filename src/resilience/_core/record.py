@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import define
 
@@ -110,39 +110,55 @@ class Try:
     failure: Failure | None = None
 
 
-@define(eq=False)
-class _Progress:
-    owner: object
-    state: Any
+class _Progress(Generic[S]):
+    """Leaves a policy's state in the record if a hand-over passes; a plain class, for its cost."""
+
+    __slots__ = ("_owner", "_record", "_state")
+
+    def __init__(self, record: Record, owner: object, state: S) -> None:
+        self._record = record
+        self._owner = owner
+        self._state = state
+
+    def __enter__(self) -> S:
+        return self._state
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is HandOver:
+            if self._record._left is None:
+                self._record._left = []
+            self._record._left.append((self._owner, self._state))
 
 
 class Record(Surroundings):
     """From a call's first attempt to the error or value that comes out."""
 
-    __slots__ = (
-        "_progress",
-        "alternatives",
-        "asynchronous",
-        "began",
-        "degraded",
-        "emit",
-        "facts",
-        "fn",
-        "model",
-        "opened",
-        "pipeline",
-        "ready",
-        "refusal",
-        "refuses",
-        "remarks",
-        "resumed",
-        "served",
-        "settled",
-        "since",
-        "substituted",
-        "tries",
-        "waited",
-    )
+    # Most calls leave most of these as they are: defaults on the class cost nothing per call.
+    pipeline: str | None = None
+    emit: Callable[[events.Event], None] | None = None
+    began = 0.0
+    since = 0.0
+    """Start of the last attempt on the real clock, whatever world this is."""
+    waited = 0.0
+    """Seconds waited since the last attempt."""
+    model: str | None = None
+    """Whose turn it is, once a model chain has spoken."""
+    substituted = False
+    """Is `fn` the function of another model?"""
+    served: str | None = None
+    degraded = False
+    opened = False
+    """Is a circuit open that the last attempt went through?"""
+    refusal: RejectedError | None = None
+    remarks: tuple[str, ...] = ()
+    alternatives: Callable[[], bool] | None = None
+    """Asks a model chain whether another of its models is free."""
+    refuses: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
+    """Asks the pipeline whether a call would be turned away now."""
+    resumed: Resumed | None = None
+    ready: Ready | None = None
+    _left: list[tuple[object, Any]] | None = None
+    """Where policies stood when the call was handed over, innermost first."""
 
     def __init__(
         self,
@@ -154,26 +170,14 @@ class Record(Surroundings):
         super().__init__(outer)
         self.fn = fn
         self.facts = facts
-        self.settled = settled  # async or not as the user said, None: by what comes back
+        self.settled = settled
+        """Async or not, as the user said; None: by what comes back."""
         self.asynchronous = facts.asynchronous if settled is None else settled
-        self.pipeline: str | None = None
-        self.began = 0.0
         self.tries: list[Try] = []
-        self.waited = 0.0  # seconds waited since the last attempt
-        self.since = 0.0  # start of the last attempt on the real clock, whatever world this is
-        self.model: str | None = None  # whose turn it is, once a model chain has spoken
-        self.substituted = False  # is `fn` another model's function?
-        self.served: str | None = None
-        self.degraded = False
-        self.alternatives: Callable[[], bool] | None = None
-        self.refuses: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
-        self.opened = False  # is a circuit open that the last attempt went through?
-        self.refusal: RejectedError | None = None
-        self.remarks: list[str] = []
-        self.resumed: Resumed | None = None
-        self.ready: Ready | None = None
-        self.emit: Callable[[events.Event], None] | None = None
-        self._progress: list[_Progress] = []
+
+    @property
+    def call(self) -> Record:  # type: ignore[override]
+        return self
 
     # Attempts
 
@@ -254,7 +258,7 @@ class Record(Surroundings):
         try:
             return bool(match(failure))
         except Exception as problem:
-            self.remarks.append(f"on= raised {type(problem).__name__}")
+            self.remark(f"on= raised {type(problem).__name__}")
             return False
 
     def bad(self, on_result: Callable[[Any], Any] | None, result: Any) -> bool:
@@ -302,7 +306,7 @@ class Record(Surroundings):
     def deadline(self, *, enforced: bool = False) -> Scope | None:
         """The live scope that ends first; with `enforced`, of those that are not just passed on."""
         nearest = None
-        scope = live(self.scope)
+        scope = live(self.scope) if self.scope is not None else None
         while scope is not None:
             if (scope.pass_as is None or not enforced) and (
                 nearest is None or scope.end < nearest.end
@@ -324,7 +328,7 @@ class Record(Surroundings):
 
     def lend(self, kwargs: dict[str, Any], now: float) -> dict[str, Any]:
         """The arguments, with what is left of the time where a `Timeout` passes it on."""
-        scope = live(self.scope)
+        scope = live(self.scope) if self.scope is not None else None
         while scope is not None:
             if scope.pass_as is not None:
                 left = self.room(now)
@@ -352,28 +356,29 @@ class Record(Surroundings):
 
     # Going another way
 
-    @contextmanager
-    def progress(self, owner: object, fresh: Callable[[], S]) -> Iterator[S]:
-        """Where `owner` stands in this call: at the start, or where it was when the call was
-        handed over to async mode."""
-        kept = self._progress
-        state: S = kept.pop().state if kept and kept[-1].owner is owner else fresh()
-        try:
-            yield state
-        except HandOver:
-            kept.append(_Progress(owner, state))
-            raise
+    def progress(self, owner: object, fresh: Callable[[], S]) -> _Progress[S]:
+        """Where `owner` stands in this call, for a `with` block: at the start, or where it was
+        when the call was handed over to async mode."""
+        left = self._left
+        if left and left[-1][0] is owner:
+            return _Progress(self, owner, left.pop()[1])
+        return _Progress(self, owner, fresh())
 
     def turn(self) -> None:
         """The call goes another way: drop what a hand-over has left for the old one."""
-        self._progress.clear()
+        self._left = None
         ready, self.ready = self.ready, None
         if ready is not None:
             ready.discard()
 
+    def remark(self, text: str) -> None:
+        """Something to be told in the note on the error."""
+        self.remarks = (*self.remarks, text)
+
     def close(self) -> None:
         """Let go of errors, so that no traceback ends up in a cycle with its own record."""
-        self.turn()
+        if self.ready is not None or self._left is not None:
+            self.turn()
         self.tries = []
         self.refusal = self.resumed = None
         self.alternatives = self.refuses = None
@@ -381,6 +386,4 @@ class Record(Surroundings):
 
 def current() -> Record:
     """The record of the call under way; only policies and runtimes ask, inside a chain."""
-    surroundings = around.get()
-    assert isinstance(surroundings, Record)
-    return surroundings
+    return around.get()  # type: ignore[return-value]  # within a chain it is a record

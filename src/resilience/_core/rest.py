@@ -53,11 +53,10 @@ epochs = Epochs()
 class Token:
     """One uninterrupted stretch of rest."""
 
-    __slots__ = ("epoch", "first")
+    __slots__ = ("epoch",)
 
-    def __init__(self, first: First | None) -> None:
+    def __init__(self) -> None:
         self.epoch = epochs.now
-        self.first = first
 
 
 class Rest:
@@ -67,18 +66,18 @@ class Rest:
     hold a lock of its own.
     """
 
-    __slots__ = ("__weakref__", "_first", "_lock", "_stirring", "token")
+    __slots__ = ("__weakref__", "_lock", "_stirring", "first", "token")
 
     def __init__(self, policies: Iterable[object]) -> None:
         policies = tuple(policies)
         firsts = [p.first for p in policies if hasattr(p, "first")]
         self._lock = threading.RLock()
         self._stirring: set[int] = set()
-        self._first: First | None = firsts[0] if firsts else None
+        self.first: First | None = firsts[0] if firsts else None
         self.token: Token | None = None
         if len(firsts) > 1 or not all(getattr(p, "rests", False) for p in policies):
             return  # never at rest
-        self.token = Token(self._first)
+        self.token = Token()
         for policy in policies:
             if hasattr(policy, "watch"):
                 policy.watch(self)
@@ -94,4 +93,4 @@ class Rest:
         with self._lock:
             self._stirring.discard(id(source))
             if not self._stirring:
-                self.token = Token(self._first)
+                self.token = Token()

@@ -170,8 +170,7 @@ class Stored:
 
     async def verdict(self, runtime: Runtime, change: Change | None, *, failed: bool) -> None:
         """Write what a call has taught."""
-        if failed or change is not None:
-            await self._try(runtime, lambda: self._write(change, failed))
+        await self._try(runtime, lambda: self._write(change, failed))
 
     def _told(self) -> tuple[str, Any, Any]:
         state = str(self.storage.state)

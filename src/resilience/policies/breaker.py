@@ -29,7 +29,7 @@ from .._core.rest import Rest
 from .._core.world import now as world_now
 from ..matching import SERVICE_FAULT, Match, as_match
 from ..typing import Call, Runtime
-from ._circuit import Change, Circuit, Limits, Permit
+from ._circuit import Change, Circuit, Limits
 from ._pybreaker import Listeners, Stored, to_listeners, to_storage
 
 __all__ = ["CircuitBreaker"]
@@ -178,55 +178,39 @@ class CircuitBreaker:
         async def broken(*args: Any, **kwargs: Any) -> Any:
             record = current()
             circuit = self._circuit_for(record, args, kwargs)
-            resumed = record.resumed
-            if resumed is not None:
-                permit = circuit.resume(resumed.epoch)
-            else:
-                stored = self._stored.get(circuit.key) if self.storage is not None else None
-                if stored is not None:
-                    await stored.refresh(runtime)
+            stored = self._stored[circuit.key] if self.storage is not None else None
+            if stored is not None:
+                await stored.refresh(runtime)
+            if record.resumed is None:
                 permit = circuit.admit(runtime.now())
+            else:
+                permit = circuit.resume(record.resumed.epoch)
+            failed = False
+            change = None
             try:
                 if self._told is not None:
                     self._told.before_call(circuit, record.fn, args, kwargs)
                 result = await call(*args, **kwargs)
             except Exception as error:
-                await self._failed(record, permit, error, runtime)
+                if record.matches(self.on, record.failure(error)):
+                    failed, change = True, permit.failed(error)
+                    if self._told is not None:
+                        self._told.failure(circuit, error)
                 raise
             else:
-                await self._answered(record, permit, result, runtime)
+                failed = record.bad(self.on_result, result)
+                change = permit.failed() if failed else permit.succeeded()
+                if self._told is not None and not failed:
+                    self._told.success(circuit)
                 return result
             finally:
                 permit.released()
+                if not circuit.closed:
+                    record.opened = True
+                if stored is not None and (failed or change is not None):
+                    await stored.verdict(runtime, change, failed=failed)
 
         return broken
-
-    async def _failed(
-        self, record: Record, permit: Permit, error: Exception, runtime: Runtime
-    ) -> None:
-        if record.matches(self.on, record.failure(error)):
-            if self._told is not None:
-                self._told.failure(permit.circuit, error)
-            await self._verdict(permit, permit.failed(error), runtime, failed=True)
-        if not permit.circuit.closed:
-            record.opened = True
-
-    async def _answered(
-        self, record: Record, permit: Permit, result: Any, runtime: Runtime
-    ) -> None:
-        bad = record.bad(self.on_result, result)
-        if self._told is not None and not bad:
-            self._told.success(permit.circuit)
-        change = permit.failed() if bad else permit.succeeded()
-        await self._verdict(permit, change, runtime, failed=bad)
-        if bad and not permit.circuit.closed:
-            record.opened = True
-
-    async def _verdict(
-        self, permit: Permit, change: Change | None, runtime: Runtime, *, failed: bool
-    ) -> None:
-        if self.storage is not None and permit.circuit.key in self._stored:
-            await self._stored[permit.circuit.key].verdict(runtime, change, failed=failed)
 
     # Circuits
 

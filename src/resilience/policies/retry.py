@@ -109,6 +109,8 @@ class Retry:
         return self.on_result is None and not isinstance(self.on, retry_base)
 
     def bind(self, call: Call, runtime: Runtime) -> Call:
+        looks = not self.rests
+
         async def retried(*args: Any, **kwargs: Any) -> Any:
             record = current()
             resumed = record.resumed
@@ -123,6 +125,8 @@ class Retry:
                         if pause is None:
                             raise
                     else:
+                        if not looks:
+                            return result
                         pause = self._after_result(record, run, runtime, result)
                         if pause is None:
                             return result
@@ -159,14 +163,12 @@ class Retry:
                 _trim(record, failure.error)
             return pause
         except Exception as problem:  # of a predicate, wait, stop or adjust: the call's own wins
-            record.remarks.append(f"Retry gave up: its option raised {type(problem).__name__}")
+            record.remark(f"Retry gave up: its option raised {type(problem).__name__}")
             return None
 
     def _after_result(self, record: Record, run: _Run, runtime: Runtime, result: Any) -> float | None:
         """Seconds to wait because of a bad result; None to return it."""
         by_tenacity = isinstance(self.on, retry_base)
-        if self.on_result is None and not by_tenacity:
-            return None
         try:
             state = self._state(record, run, runtime)
             state.outcome.set_result(result)
@@ -204,7 +206,7 @@ class Retry:
     ) -> float | None:
         """The wait, unless there is a reason not to begin it."""
         if record.opened:
-            record.remarks.append("no retry: a circuit on its way is open")
+            record.remark("no retry: a circuit on its way is open")
             return None
         if self.stop is not None and self.stop(state):
             return None
@@ -214,19 +216,19 @@ class Retry:
         pause = max(0.0, pause)
         if math.isinf(pause):
             asked = failure.retry_after if failure is not None else None
-            record.remarks.append("no retry: " + _too_long(asked))
+            record.remark("no retry: " + _too_long(asked))
             return None
         state.upcoming_sleep = pause
         if failure is not None and failure.advice is Advice.WAIT and record.alternatives is not None:
             if pause > (self.patience or 0.0) and record.alternatives():
-                record.remarks.append("did not wait: another model is free")
+                record.remark("did not wait: another model is free")
                 return None
         now = runtime.now()
         room = record.room(now)
         if self.within is not None:
             room = min(room, run.started + self.within - now)
         if pause >= room:
-            record.remarks.append(
+            record.remark(
                 f"no retry: a wait of {pause:.3g} s would not have fitted "
                 f"into the {max(0.0, room):.3g} s left"
             )
