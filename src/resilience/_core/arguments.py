@@ -58,7 +58,7 @@ def slot_of(fn: Callable[..., Any], name: str) -> Slot:
     Raises TypeError if the argument is bound already, positional-only, or not there at all.
     """
     bound = inspect.ismethod(fn)
-    function = fn.__func__ if bound else fn
+    function: Any = getattr(fn, "__func__", fn) if bound else fn
     try:
         found = _slots.setdefault(function, {})
     except TypeError:  # not hashable, or without weak references

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from .scope import Scope, live
 
 if TYPE_CHECKING:
-    from ..typing import World
+    from resilience.typing import World
+
     from .record import Record
 
 __all__ = ["Surroundings", "around"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ..failures import Failure
+from resilience.failures import Failure
 
 __all__ = ["Attempt"]
 

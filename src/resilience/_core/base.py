@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..typing import Call, Runtime
+from resilience.typing import Call, Runtime
+
 from .record import Carried, HandOver, Record, current
 from .results import check, is_awaitable
 

@@ -52,7 +52,7 @@ def underlying(fn: Any) -> Any:
         elif inspect.isroutine(fn) or isinstance(fn, type):
             return fn
         else:
-            method = getattr(type(fn), "__call__", None)
+            method = inspect.getattr_static(type(fn), "__call__", None)
             return method if inspect.isfunction(method) else fn
 
 
@@ -91,4 +91,3 @@ def refuse_unguardable(fn: Any, *, decorating: bool) -> None:
             f"runs while it is iterated, which is not guarded yet; guard a function that makes "
             f"the call and returns"
         )
-

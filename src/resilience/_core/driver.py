@@ -31,10 +31,10 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def _innermost(coroutine: Coroutine[Any, Any, Any]) -> str:
     """The name of the policy's coroutine that has suspended."""
-    name = coroutine.__qualname__
     inner: Any = coroutine
+    name = str(inner.__qualname__)
     while (inner := getattr(inner, "cr_await", None)) is not None:
-        found = getattr(inner, "__qualname__", "")
+        found = str(getattr(inner, "__qualname__", ""))
         if ".bind." in found:
             name = found
     return name

@@ -106,7 +106,7 @@ def checked(
 
     return field(
         default=default,
-        converter=Converter(convert, takes_field=True),  # type: ignore[call-overload]
+        converter=Converter(convert, takes_field=True),
         **rest,
     )
 
@@ -134,10 +134,10 @@ def flag(default: bool) -> Any:
 def suggesting(cls: T) -> T:
     """Have an attrs class answer a mistyped option with the right one."""
     names = [f.alias for f in fields(cls) if f.init]
-    init = cls.__init__
+    init: Any = vars(cls)["__init__"]
 
     @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         for name in kwargs:
             if name not in names:
                 near = get_close_matches(name, names, n=1)

@@ -19,7 +19,8 @@ from .results import PLAIN, check, is_awaitable
 from .world import monotonic
 
 if TYPE_CHECKING:
-    from ..typing import Policy
+    from resilience.typing import Policy
+
     from .pipeline import Pipeline
 
 __all__ = ["Guarded"]
@@ -183,11 +184,11 @@ class Guarded(Generic[P, T_co]):
     # What else it can do
 
     @overload
-    def outcome(
-        self: Guarded[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+    def outcome(  # type: ignore[overload-overlap]  # the first is the narrower one
+        self: Guarded[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, Outcome[R]]: ...
     @overload
-    def outcome(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[T_co]: ...
+    def outcome(self, /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T_co]: ...
     def outcome(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it, and tell what happened: an `Outcome`, with the error in it, not raised."""
         return self._pipeline.run(self._fn, self._facts, args, kwargs, outcome=True)

@@ -34,7 +34,7 @@ class _Mark:
         return _Mark, (attempts, frozenset(), self.note, self.spent)
 
 
-def history(error: BaseException) -> tuple[Attempt, ...]:
+def history(error: Exception) -> tuple[Attempt, ...]:
     """The attempts behind an error that came out of a guarded call, in order; else empty.
 
     Each has its failure; the failures' `error` are the exceptions themselves.

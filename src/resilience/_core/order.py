@@ -40,7 +40,9 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
             "opens late; put it inside Retry"
         )
     for breaker in breakers:
-        if any(limit < breaker for limit in limits) and not any(limit > breaker for limit in limits):
+        if any(limit < breaker for limit in limits) and not any(
+            limit > breaker for limit in limits
+        ):
             yield (
                 "CircuitBreaker with a Timeout outside it and none inside: a call cut from outside "
                 "is no verdict, so it never hears of hung calls; put a Timeout inside it"

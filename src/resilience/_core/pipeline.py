@@ -6,9 +6,10 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextvars import Token
 from typing import Any, ParamSpec, TypeVar, overload
 
-from .. import events
-from .._runtimes import runtime_for
-from ..typing import Call, Policy, Runtime
+from resilience import events
+from resilience._runtimes import runtime_for
+from resilience.typing import Call, Policy, Runtime
+
 from . import served
 from .around import around
 from .base import base
@@ -78,16 +79,14 @@ class Pipeline:
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn` under the policies. An awaitable comes back if `fn` gives one."""
-        return Guarded.bare(self, fn)(*args, **kwargs)
+        return Guarded.bare(self, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     @overload
-    def outcome(
+    def outcome(  # type: ignore[overload-overlap]  # the first is the narrower one
         self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, Outcome[R]]: ...
     @overload
-    def outcome(
-        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Outcome[T]: ...
+    def outcome(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]: ...
     def outcome(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `fn` like `call`, but give an `Outcome`: an error is in it, not raised."""
         return Guarded.bare(self, fn).outcome(*args, **kwargs)
@@ -183,11 +182,12 @@ class Pipeline:
         elif not record.tries:
             record.began = runtime.now()
         token = around.set(record)
+        handed_over = False
         try:
             chain = base(runtime) if record.disabled else self._chain(runtime)
             result = await chain(*args, **kwargs)
         except HandOver:
-            token = _reset(token)
+            handed_over = True
             raise
         except Exception as error:
             final = record.own(error)
@@ -201,8 +201,8 @@ class Pipeline:
             self._ended(record, runtime, None)
             return _outcome(record, runtime, value=result) if outcome else result
         finally:
-            if token is not None:
-                _reset(token)
+            _reset(token)
+            if not handed_over:
                 record.close()
         try:
             raise final

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import define
 
-from .. import events
-from ..errors import DeadlineExceededError, RejectedError
-from ..failures import Failure, describe
+from resilience import events
+from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.failures import Failure, describe
+
 from .around import Surroundings, around
 from .attempt import Attempt
 from .scope import Expired, Scope, live
 from .world import monotonic
 
 if TYPE_CHECKING:
-    from ..matching import Match
+    from resilience.matching import Match
+
     from .callables import Facts
 
 __all__ = ["Carried", "HandOver", "Ready", "Record", "Resumed", "Try", "current"]
@@ -176,14 +178,12 @@ class Record(Surroundings):
         self.tries: list[Try] = []
 
     @property
-    def call(self) -> Record:  # type: ignore[override]
+    def call(self) -> Record:
         return self
 
     # Attempts
 
-    def begin(
-        self, now: float, kwargs: dict[str, Any], since: float | None = None
-    ) -> Try:
+    def begin(self, now: float, kwargs: dict[str, Any], since: float | None = None) -> Try:
         """Note the start of an attempt; `since` is that of one made at rest, on the real clock."""
         model = self.model
         if model is None and isinstance(named := kwargs.get("model"), str):

@@ -7,7 +7,8 @@ a call.
 from __future__ import annotations
 
 import contextlib
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from inspect import CO_ITERABLE_COROUTINE
+from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 from typing import Any
 
 __all__ = ["PLAIN", "check", "is_awaitable"]
@@ -32,7 +33,8 @@ def is_awaitable(result: object) -> bool:
     if kind in _AWAITABLE:
         return True
     if kind is GeneratorType:  # a coroutine of the old kind, made by types.coroutine
-        return bool(getattr(result, "gi_code").co_flags & 0x100)  # noqa: B009 - not typed
+        code: CodeType = getattr(result, "gi_code", None)  # type: ignore[assignment]
+        return bool(code.co_flags & CO_ITERABLE_COROUTINE)
     known = _AWAITABLE if hasattr(kind, "__await__") else PLAIN
     if known is PLAIN and _refused(kind):
         return False
@@ -62,7 +64,7 @@ def _refused(kind: type) -> str | None:
         return "an async generator"
     if issubclass(kind, _LAZY_MANAGERS):
         return f"a context manager ({kind.__qualname__})"
-    from ..sdks import is_stream_manager
+    from resilience.sdks import is_stream_manager
 
     if is_stream_manager(kind):
         return f"a stream manager ({kind.__module__}.{kind.__qualname__})"

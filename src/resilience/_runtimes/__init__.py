@@ -8,8 +8,8 @@ from .loops import in_trio
 from .threads import threads
 
 if TYPE_CHECKING:
-    from .._core.around import Surroundings
-    from ..typing import Runtime
+    from resilience._core.around import Surroundings
+    from resilience.typing import Runtime
 
 __all__ = ["runtime_for"]
 

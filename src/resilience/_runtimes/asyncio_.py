@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from .._core.base import plainly
-from .._core.record import current
-from .._core.scope import Scope
-from ..errors import DeadlineExceededError
+from resilience._core.base import plainly
+from resilience._core.record import current
+from resilience._core.scope import Scope
+from resilience.errors import DeadlineExceededError
 
 __all__ = ["Asyncio", "CancelScope", "asyncio_"]
 

@@ -12,9 +12,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from .._core.base import plainly
-from .._core.record import current
-from .._core.scope import Expired, Scope
+from resilience._core.base import plainly
+from resilience._core.record import current
+from resilience._core.scope import Expired, Scope
+
 from . import workers
 from .loops import loop_runs_here
 

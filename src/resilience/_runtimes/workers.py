@@ -9,7 +9,7 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..errors import WorkersBusyError
+from resilience.errors import WorkersBusyError
 
 __all__ = ["LIMIT", "Job", "start"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from .._core.rest import epochs
-from .._core.world import now as world_now
-from .._core.world import wall
-from ..errors import CircuitOpenError
+from resilience._core.rest import epochs
+from resilience._core.world import now as world_now
+from resilience._core.world import wall
+from resilience.errors import CircuitOpenError
 
 __all__ = ["CLOSED", "HALF_OPEN", "ISOLATED", "OPEN", "Change", "Circuit", "Limits", "Permit"]
 
@@ -94,7 +94,7 @@ class Circuit:
 
     @property
     def state(self) -> str:
-        """"closed", "open", "half-open" or "isolated".
+        """ "closed", "open", "half-open" or "isolated".
 
         An open circuit whose time is up says "open" until a call comes along and tries it.
         """

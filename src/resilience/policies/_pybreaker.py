@@ -15,8 +15,9 @@ from typing import Any
 
 from attrs import define, field
 
-from .._core.world import wall
-from ..typing import Runtime
+from resilience._core.world import wall
+from resilience.typing import Runtime
+
 from ._circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Circuit
 
 __all__ = ["Listeners", "Stored", "to_listeners", "to_storage"]
@@ -202,7 +203,7 @@ class Stored:
             return limit
         if opened.tzinfo is None:
             opened = opened.replace(tzinfo=timezone.utc)
-        return min(limit, max(0.0, limit - (wall() - opened.timestamp())))
+        return float(min(limit, max(0.0, limit - (wall() - opened.timestamp()))))
 
     async def _try(self, runtime: Runtime, fn: Callable[[], Any]) -> Any:
         try:
@@ -225,5 +226,3 @@ def _writes_aware() -> bool:
     import pybreaker
 
     return "utcnow" not in inspect.getsource(pybreaker.CircuitBreaker.open)
-
-

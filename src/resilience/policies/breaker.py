@@ -14,8 +14,8 @@ from weakref import WeakSet
 
 from attrs import define, field
 
-from .._core.arguments import slot_of
-from .._core.fields import (
+from resilience._core.arguments import slot_of
+from resilience._core.fields import (
     call_repr,
     checked,
     count,
@@ -24,11 +24,12 @@ from .._core.fields import (
     to_callable,
     to_text,
 )
-from .._core.record import Record, current
-from .._core.rest import Rest
-from .._core.world import now as world_now
-from ..matching import SERVICE_FAULT, Match, as_match
-from ..typing import Call, Runtime
+from resilience._core.record import Record, current
+from resilience._core.rest import Rest
+from resilience._core.world import now as world_now
+from resilience.matching import SERVICE_FAULT, Match, as_match
+from resilience.typing import Call, Runtime
+
 from ._circuit import Change, Circuit, Limits
 from ._pybreaker import Listeners, Stored, to_listeners, to_storage
 
@@ -101,12 +102,14 @@ class CircuitBreaker:
     def circuit(self, value: Hashable) -> Circuit:
         """The circuit for one value of the key."""
         if self.key is None:
-            raise TypeError("this breaker has no key: use its own state, open(), close(), isolate()")
+            raise TypeError(
+                "this breaker has no key: use its own state, open(), close(), isolate()"
+            )
         return self._circuit(value)
 
     @property
     def state(self) -> str:
-        """"closed", "open", "half-open" or "isolated"."""
+        """ "closed", "open", "half-open" or "isolated"."""
         return self._only.state
 
     @property
@@ -242,5 +245,3 @@ class CircuitBreaker:
     def _changed(self, circuit: Circuit, change: Change) -> None:
         if self._told is not None:
             self._told.state_change(circuit, change)
-
-

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from attrs import NOTHING, frozen
 
-from .._core.fields import checked, suggesting, to_callable
-from .._core.record import Record, current
-from .._core.results import is_awaitable
-from ..failures import Failure
-from ..matching import Match, as_match, raised
-from ..typing import Call, Runtime
+from resilience._core.fields import checked, suggesting, to_callable
+from resilience._core.record import Record, current
+from resilience._core.results import is_awaitable
+from resilience.failures import Failure
+from resilience.matching import Match, as_match, raised
+from resilience.typing import Call, Runtime
 
 __all__ = ["Fallback"]
 

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from attrs import define, field, frozen
 
-from .._core.arguments import Slot, slot_of
-from .._core.fields import checked, suggesting, to_callable, to_seconds, to_text
-from .._core.record import Record, current
-from ..errors import RejectedError
-from ..matching import RECOVERABLE, Match, as_match
-from ..typing import Call, Runtime
+from resilience._core.arguments import Slot, slot_of
+from resilience._core.fields import checked, suggesting, to_callable, to_seconds, to_text
+from resilience._core.record import Record, current
+from resilience.errors import RejectedError
+from resilience.matching import RECOVERABLE, Match, as_match
+from resilience.typing import Call, Runtime
+
 from .timeout import Timeout
 
 __all__ = ["Model", "ModelFallback"]
@@ -38,9 +39,7 @@ class Model:
     def __init__(
         self, name: str, /, *, call: Callable[..., Any] | None = None, **overrides: Any
     ) -> None:
-        if name is None:
-            raise ValueError("name must be a model's name, got None")
-        self.__attrs_init__(name, call, overrides)  # type: ignore[attr-defined]
+        self.__attrs_init__(name, call, overrides)
 
     def __repr__(self) -> str:
         parts = [repr(self.name)]
@@ -110,7 +109,7 @@ class ModelFallback:
         per_model: Any = None,
     ) -> None:
         chain = tuple(self._model(model) for model in models)
-        self.__attrs_init__(chain, on, argument, per_model)  # type: ignore[attr-defined]
+        self.__attrs_init__(chain, on, argument, per_model)
         if not chain:
             raise ValueError("models must name at least one model, got none")
         seen: list[tuple[str, Any]] = []
@@ -125,16 +124,16 @@ class ModelFallback:
 
     @staticmethod
     def _model(model: Any) -> Model:
-        if model is None or isinstance(model, str):
+        if model is None:
+            raise ValueError("models must be names or Model(...), got None")
+        if isinstance(model, str):
             return Model(model)
         if not isinstance(model, Model):
             raise TypeError(f"models must be names or Model(...), got {model!r}")
         return model
 
     def __repr__(self) -> str:
-        parts = [
-            repr(model.name if model == Model(model.name) else model) for model in self.models
-        ]
+        parts = [repr(model.name if model == Model(model.name) else model) for model in self.models]
         if self.on is not RECOVERABLE:
             parts.append(f"on={self.on!r}")
         if self.argument != "model":
@@ -198,8 +197,8 @@ class ModelFallback:
         record.fn = turn.fn
         if rest:
             refuses = record.refuses
-            record.alternatives = lambda: refuses is None or not all(
-                refuses(after.args, after.kwargs) for after in rest
+            record.alternatives = lambda: (
+                refuses is None or not all(refuses(after.args, after.kwargs) for after in rest)
             )
 
     def _moves_on(self, record: Record, turns: _Turns, error: Exception) -> bool:

@@ -16,7 +16,7 @@ from tenacity import Future, RetryCallState
 from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 
-from .._core.fields import (
+from resilience._core.fields import (
     call_repr,
     checked,
     count,
@@ -25,13 +25,13 @@ from .._core.fields import (
     suggesting,
     to_callable,
 )
-from .._core.history import spend, spent_since
-from .._core.record import Record, current
-from ..errors import RejectedError
-from ..failures import Advice, Failure, Kind
-from ..matching import TRANSIENT, Match, as_match
-from ..typing import Call, Runtime
-from ..waits import RetryAfter, to_wait
+from resilience._core.history import spend, spent_since
+from resilience._core.record import Record, current
+from resilience.errors import RejectedError
+from resilience.failures import Advice, Failure, Kind
+from resilience.matching import TRANSIENT, Match, as_match
+from resilience.typing import Call, Runtime
+from resilience.waits import RetryAfter, to_wait
 
 __all__ = ["Retry"]
 
@@ -46,7 +46,9 @@ def _to_on(name: str, value: Any) -> Match | retry_base:
 
 def _to_stop(name: str, value: Any) -> Any:
     if isinstance(value, type) or not (isinstance(value, stop_base) or callable(value)):
-        raise TypeError(f"{name} must be a tenacity stop such as stop_after_delay(9), got {value!r}")
+        raise TypeError(
+            f"{name} must be a tenacity stop such as stop_after_delay(9), got {value!r}"
+        )
     return value
 
 
@@ -166,7 +168,9 @@ class Retry:
             record.remark(f"Retry gave up: its option raised {type(problem).__name__}")
             return None
 
-    def _after_result(self, record: Record, run: _Run, runtime: Runtime, result: Any) -> float | None:
+    def _after_result(
+        self, record: Record, run: _Run, runtime: Runtime, result: Any
+    ) -> float | None:
         """Seconds to wait because of a bad result; None to return it."""
         by_tenacity = isinstance(self.on, retry_base)
         try:
@@ -219,10 +223,15 @@ class Retry:
             record.remark("no retry: " + _too_long(asked))
             return None
         state.upcoming_sleep = pause
-        if failure is not None and failure.advice is Advice.WAIT and record.alternatives is not None:
-            if pause > (self.patience or 0.0) and record.alternatives():
-                record.remark("did not wait: another model is free")
-                return None
+        if (
+            failure is not None
+            and failure.advice is Advice.WAIT
+            and pause > (self.patience or 0.0)
+            and record.alternatives is not None
+            and record.alternatives()
+        ):
+            record.remark("did not wait: another model is free")
+            return None
         now = runtime.now()
         room = record.room(now)
         if self.within is not None:

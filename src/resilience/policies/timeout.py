@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from .._core.fields import call_repr, checked, suggesting, to_seconds, to_text
-from .._core.record import current
-from .._core.scope import Scope
-from ..errors import DeadlineExceededError
-from ..typing import Call, Runtime
+from resilience._core.fields import call_repr, checked, suggesting, to_seconds, to_text
+from resilience._core.record import current
+from resilience._core.scope import Scope
+from resilience.errors import DeadlineExceededError
+from resilience.typing import Call, Runtime
 
 __all__ = ["Timeout"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .._core.around import Surroundings, around
+from resilience._core.around import Surroundings, around
 
 __all__ = ["disabled"]
 

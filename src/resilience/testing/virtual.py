@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
 
-from .._core.around import Surroundings, around
-from .._core.base import plainly
-from .._core.record import current
-from .._core.scope import Expired, Scope
-from .._runtimes.asyncio_ import CancelScope
-from .._runtimes.loops import in_trio
-from ..errors import DeadlineExceededError
-from ..typing import Runtime
+from resilience._core.around import Surroundings, around
+from resilience._core.base import plainly
+from resilience._core.record import current
+from resilience._core.scope import Expired, Scope
+from resilience._runtimes.asyncio_ import CancelScope
+from resilience._runtimes.loops import in_trio
+from resilience.errors import DeadlineExceededError
+from resilience.typing import Runtime
 
 __all__ = ["VirtualTime", "virtual_time"]
 
@@ -81,8 +81,12 @@ class VirtualTime:
         """The runtime that goes by this clock for a call made here."""
         kind = "sync" if not asynchronous else "trio" if in_trio() else "asyncio"
         if kind not in self._runtimes:
-            made = {"sync": _Sync, "asyncio": _Asyncio, "trio": _Trio}[kind](self)
-            self._runtimes[kind] = made
+            kinds: dict[str, type[_Sync | _Asyncio | _Trio]] = {
+                "sync": _Sync,
+                "asyncio": _Asyncio,
+                "trio": _Trio,
+            }
+            self._runtimes[kind] = kinds[kind](self)
         return self._runtimes[kind]
 
     def at(self, when: float, wake: Callable[[], None]) -> Callable[[], None]:
@@ -171,13 +175,11 @@ class _Asyncio(_Virtual):
         await self.rest(seconds)
 
     async def rest(self, seconds: float) -> None:
-        woken = asyncio.get_running_loop().create_future()
-        call_off = self._clock.at(
-            self.now() + seconds, lambda: woken.done() or woken.set_result(None)
-        )
+        woken = asyncio.Event()
+        call_off = self._clock.at(self.now() + seconds, woken.set)
         try:
             with _pumped(self._clock):
-                await woken
+                await woken.wait()
         finally:
             call_off()
 
@@ -250,9 +252,12 @@ class _Trio(_Virtual):
         limit = trio.CancelScope()
         call_off = self._clock.at(end, limit.cancel)
         try:
-            with record.scoped(Scope(end, seconds, record.scope)), limit:
-                with _pumped_by_trio(self._clock):
-                    return await thunk()
+            with (
+                record.scoped(Scope(end, seconds, record.scope)),
+                limit,
+                _pumped_by_trio(self._clock),
+            ):
+                return await thunk()
         finally:
             call_off()
         raise DeadlineExceededError(seconds)

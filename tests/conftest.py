@@ -1,0 +1,110 @@
+"""One test body, every world: sync, asyncio and trio, each under virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+from attrs import frozen
+
+from resilience.testing import VirtualTime, virtual_time
+
+
+@frozen
+class Takes:
+    """A step of a script that takes (virtual) seconds before it does `then`."""
+
+    seconds: float
+    then: Any = None
+
+
+class World:
+    """Makes functions of this world's colour and runs calls in it to their end."""
+
+    def __init__(self, name: str, clock: VirtualTime) -> None:
+        self.name = name
+        self.clock = clock
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    @property
+    def asynchronous(self) -> bool:
+        return self.name != "sync"
+
+    def function(self, *steps: Any) -> Callable[..., Any]:
+        """A function whose nth call does the nth step: an exception (or a class of one) is raised,
+        a function is called with the arguments, `Takes` takes its time, the rest is returned.
+
+        The last step is repeated. `calls` has every call's arguments.
+        """
+
+        def next_step(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            self.calls.append((args, kwargs))
+            return steps[min(len(made), len(steps) - 1)]
+
+        made: list[None] = []
+
+        def finish(step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if isinstance(step, BaseException) or (
+                isinstance(step, type) and issubclass(step, BaseException)
+            ):
+                raise step
+            return step(*args, **kwargs) if inspect.isroutine(step) else step
+
+        if not self.asynchronous:
+
+            def fn(*args: Any, **kwargs: Any) -> Any:
+                step = next_step(args, kwargs)
+                made.append(None)
+                if isinstance(step, Takes):
+                    self.clock.sleep(step.seconds)
+                    step = step.then
+                return finish(step, args, kwargs)
+
+            return fn
+
+        async def afn(*args: Any, **kwargs: Any) -> Any:
+            step = next_step(args, kwargs)
+            made.append(None)
+            if isinstance(step, Takes):
+                await self.clock.asleep(step.seconds)
+                step = step.then
+            return finish(step, args, kwargs)
+
+        return afn
+
+    def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call and, where it is this world's way, await."""
+        if not self.asynchronous:
+            return fn(*args, **kwargs)
+
+        async def main() -> Any:
+            return await fn(*args, **kwargs)
+
+        return asyncio.run(main()) if self.name == "asyncio" else trio.run(main)
+
+
+@pytest.fixture(params=["sync", "asyncio", "trio"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Every test that takes this runs in all three worlds."""
+    with virtual_time() as clock:
+        yield World(request.param, clock)
+
+
+@pytest.fixture(autouse=True)
+def _no_real_sleep(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No unit test sleeps for real; those over a socket or with real threads are marked `real`."""
+    if "real" in request.keywords:
+        return
+    real = time.sleep
+
+    def refuse(seconds: float) -> None:
+        if seconds > 0.02:
+            raise AssertionError(f"a unit test slept for {seconds} s of real time")
+        real(seconds)
+
+    monkeypatch.setattr(time, "sleep", refuse)
