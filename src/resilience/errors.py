@@ -15,7 +15,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from attrs import define
+from attrs import define, fields
 
 __all__ = [
     "CircuitOpenError",
@@ -33,8 +33,8 @@ class ResilienceError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Fields are positional for the same reason: an exception is rebuilt from its arguments;
         # whatever else it carries (notes) travels as the third item.
-        fields = tuple(getattr(self, field.name) for field in self.__attrs_attrs__)
-        return type(self), fields, dict(self.__dict__)
+        values = tuple(getattr(self, field.name) for field in fields(type(self)))
+        return type(self), values, dict(self.__dict__)
 
 
 @define(eq=False, slots=False)

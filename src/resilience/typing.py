@@ -19,12 +19,15 @@ class Runtime(Protocol):
     @property
     def asynchronous(self) -> bool:
         """Whether awaitables that come back from the user's function are awaited."""
+        ...
 
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
+        ...
 
     def random(self) -> float:
         """A random number in [0, 1)."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -51,15 +54,19 @@ class World(Protocol):
 
     def now(self) -> float:
         """Seconds on the clock for durations."""
+        ...
 
     def wall(self) -> float:
         """Seconds since 1970."""
+        ...
 
     def random(self) -> float:
         """A random number in [0, 1)."""
+        ...
 
     def runtime(self, *, asynchronous: bool) -> Runtime:
         """The runtime for a sync call, or for the event loop that runs here."""
+        ...
 
 
 @runtime_checkable

@@ -26,10 +26,8 @@ def base(runtime: Runtime) -> Call:
         try:
             if resumed is None:
                 result = await _result(runtime, record, args, kwargs)
-            elif resumed.error is not None:
-                raise resumed.error
             else:
-                result = resumed.result
+                result = resumed.deliver()
         except HandOver:
             record.withdraw(this)
             raise

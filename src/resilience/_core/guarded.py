@@ -14,7 +14,7 @@ from .around import around
 from .callables import Facts, facts_of, underlying
 from .outcome import Outcome
 from .record import Ready, Resumed
-from .rest import Rest, Token
+from .rest import Rest, Rewritten, Token
 from .results import PLAIN, check, is_awaitable
 from .world import monotonic
 
@@ -127,7 +127,7 @@ class Guarded(Generic[P, T_co]):
         result: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        first: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None,
+        first: Rewritten | None = None,
     ) -> Any:
         """What to do with a result that is not plainly plain, or came when no longer at rest."""
         if self._pipeline.asynchronous is not False and is_awaitable(result):
@@ -149,7 +149,7 @@ class Guarded(Generic[P, T_co]):
         awaitable: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        first: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None,
+        first: Rewritten | None = None,
     ) -> Any:
         """The rest of a call at rest whose function has returned an awaitable."""
         self._facts.awaitable = True

@@ -190,16 +190,18 @@ class Pipeline:
             handed_over = True
             raise
         except Exception as error:
+            if outcome:
+                return self._outcome(record, runtime, error=error)
             final = record.own(error)
             self._ended(record, runtime, final)
-            if outcome:
-                return _outcome(record, runtime, error=_plain(final))
             if final is error:
                 del final
                 raise
         else:
+            if outcome:
+                return self._outcome(record, runtime, value=result)
             self._ended(record, runtime, None)
-            return _outcome(record, runtime, value=result) if outcome else result
+            return result
         finally:
             _reset(token)
             if not handed_over:
@@ -217,6 +219,22 @@ class Pipeline:
                 self._chains[runtime] = chain
         return chain
 
+    def _outcome(
+        self, record: Record, runtime: Runtime, *, value: Any = None, error: Exception | None = None
+    ) -> Outcome[Any]:
+        if error is not None:
+            error = record.own(error)
+        self._ended(record, runtime, error)
+        well = error is None
+        return Outcome(
+            value,
+            None if error is None else _plain(error),
+            record.attempts,
+            record.served if well else None,
+            record.degraded and well,
+            runtime.now() - record.began,
+        )
+
     def _ended(self, record: Record, runtime: Runtime, error: Exception | None) -> None:
         if error is not None:
             error = _plain(error)
@@ -230,19 +248,6 @@ class Pipeline:
                     self.name, record.attempts, elapsed, record.served, record.degraded, error
                 )
             )
-
-
-def _outcome(
-    record: Record, runtime: Runtime, *, value: Any = None, error: Exception | None = None
-) -> Outcome[Any]:
-    return Outcome(
-        value,
-        error,
-        record.attempts,
-        record.served if error is None else None,
-        record.degraded and error is None,
-        runtime.now() - record.began,
-    )
 
 
 def _plain(error: Exception) -> Exception:

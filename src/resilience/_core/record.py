@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -91,13 +91,24 @@ class Resumed:
     and do not ask it for admission again.
     """
 
-    __slots__ = ("epoch", "error", "result", "started")
+    __slots__ = ("_error", "_result", "epoch", "started")
 
     def __init__(self, epoch: int, started: float, result: Any, error: Exception | None) -> None:
         self.epoch = epoch
         self.started = started
-        self.result = result
-        self.error = error
+        self._result = result
+        self._error = error
+
+    def deliver(self) -> Any:
+        """Return the result or raise the error. Once: nothing of it is kept."""
+        result, error = self._result, self._error
+        self._result = self._error = None
+        if error is None:
+            return result
+        try:
+            raise Carried(error) if isinstance(error, StopIteration) else error
+        finally:
+            del error
 
 
 @define(eq=False)
@@ -303,14 +314,12 @@ class Record(Surroundings):
 
     # Time
 
-    def deadline(self, *, enforced: bool = False) -> Scope | None:
-        """The live scope that ends first; with `enforced`, of those that are not just passed on."""
+    def deadline(self, *, threaded: bool = False) -> Scope | None:
+        """The live scope that ends first; with `threaded`, of those that threads enforce."""
         nearest = None
         scope = live(self.scope) if self.scope is not None else None
         while scope is not None:
-            if (scope.pass_as is None or not enforced) and (
-                nearest is None or scope.end < nearest.end
-            ):
+            if (scope.threaded or not threaded) and (nearest is None or scope.end < nearest.end):
                 nearest = scope
             scope = live(scope.outer)
         return nearest
@@ -331,9 +340,9 @@ class Record(Surroundings):
         scope = live(self.scope) if self.scope is not None else None
         while scope is not None:
             if scope.pass_as is not None:
-                left = self.room(now)
-                if left <= 0:
+                if scope.end <= now:
                     raise Expired(scope)
+                left = max(self.room(now), 0.001)
                 own = kwargs.get(scope.pass_as)
                 if own is None or (isinstance(own, (int, float)) and own > left):
                     kwargs = {**kwargs, scope.pass_as: left}
@@ -341,7 +350,7 @@ class Record(Surroundings):
         return kwargs
 
     @contextmanager
-    def scoped(self, scope: Scope) -> Iterator[None]:
+    def scoped(self, scope: Scope) -> Generator[None]:
         """Set a deadline for the block; if it expires, raise `DeadlineExceededError`."""
         before, self.scope = self.scope, scope
         try:
@@ -379,6 +388,8 @@ class Record(Surroundings):
         """Let go of errors, so that no traceback ends up in a cycle with its own record."""
         if self.ready is not None or self._left is not None:
             self.turn()
+        for this in self.tries:
+            this.failure = None
         self.tries = []
         self.refusal = self.resumed = None
         self.alternatives = self.refuses = None

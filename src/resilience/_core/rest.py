@@ -18,12 +18,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-__all__ = ["Epochs", "First", "Rest", "Token", "epochs"]
+__all__ = ["Epochs", "First", "Rest", "Rewritten", "Token", "epochs"]
 
-First: TypeAlias = (
-    "Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]],"
-    " tuple[str, tuple[Any, ...], dict[str, Any]]]"
-)
+Rewritten: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
+First: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Rewritten]
 
 
 class Epochs:
@@ -68,7 +66,7 @@ class Rest:
 
     __slots__ = ("__weakref__", "_lock", "_stirring", "first", "token")
 
-    def __init__(self, policies: Iterable[object]) -> None:
+    def __init__(self, policies: Iterable[Any]) -> None:
         policies = tuple(policies)
         firsts = [p.first for p in policies if hasattr(p, "first")]
         self._lock = threading.RLock()

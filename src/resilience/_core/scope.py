@@ -8,19 +8,27 @@ __all__ = ["Expired", "Scope", "live"]
 class Scope:
     """One `Timeout` at work: until `end` (on the runtime's clock), inside `outer`.
 
-    `pass_as` names the argument in which the remaining time is handed to the callee instead of
-    being enforced. `ended` is set on leaving: a task that outlives the scope ignores it. `fired`
-    is set when the caller has left because time was up: a worker thread still inside obeys it.
+    `threaded`: enforced by leaving a worker thread behind; others are enforced by cancelling a
+    task, or only passed on to the callee as argument `pass_as`. `ended` is set on leaving: a task
+    that outlives the scope ignores it. `fired` is set when the caller of a worker thread has left
+    it behind: what still runs there obeys.
     """
 
-    __slots__ = ("end", "ended", "fired", "outer", "pass_as", "seconds")
+    __slots__ = ("end", "ended", "fired", "outer", "pass_as", "seconds", "threaded")
 
     def __init__(
-        self, end: float, seconds: float, outer: Scope | None, pass_as: str | None = None
+        self,
+        end: float,
+        seconds: float,
+        outer: Scope | None,
+        *,
+        threaded: bool = False,
+        pass_as: str | None = None,
     ) -> None:
         self.end = end
         self.seconds = seconds
         self.outer = outer
+        self.threaded = threaded
         self.pass_as = pass_as
         self.ended = False
         self.fired = False
@@ -39,6 +47,6 @@ class Expired(BaseException):
 
 def live(scope: Scope | None) -> Scope | None:
     """The innermost scope, from this one outward, that still has a say."""
-    while scope is not None and scope.ended and not scope.fired:
+    while scope is not None and scope.ended:
         scope = scope.outer
     return scope

@@ -25,9 +25,14 @@ T = TypeVar("T")
 
 
 class _Serving(threading.local):
-    """The deadline whose caller waits for this worker thread; it needs no second worker."""
+    """The deadline that this worker thread works under, whose caller waits for it elsewhere."""
 
     scope: Scope | None = None
+
+    def check(self) -> None:
+        """Unwind a worker thread whose caller has left: no further attempt, no further wait."""
+        if self.scope is not None and self.scope.fired:
+            raise Expired(self.scope)
 
 
 _serving = _Serving()
@@ -42,17 +47,17 @@ class Threads:
     random = staticmethod(random.random)
 
     async def sleep(self, seconds: float) -> None:
-        scope = current().deadline(enforced=True)
-        left = seconds if scope is None else scope.end - self.now()
-        if scope is None or seconds < left:
+        _serving.check()
+        scope = current().deadline(threaded=True)
+        if scope is None or self.now() + seconds < scope.end:
             time.sleep(seconds)
             return
-        time.sleep(max(0.0, left))
+        time.sleep(max(0.0, scope.end - self.now()))
         raise Expired(scope)
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         record = current()
-        scope = Scope(self.now() + seconds, seconds, record.scope)
+        scope = Scope(self.now() + seconds, seconds, record.scope, threaded=True)
         with record.scoped(scope):
             return await thunk()
         raise AssertionError  # for type checkers, who fear that the scope might swallow an error
@@ -64,13 +69,15 @@ class Threads:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         record = current()
-        scope = record.deadline(enforced=True)
-        if scope is None:
+        if _serving.scope is not None:
+            _serving.check()
+        if record.scope is None or (scope := record.deadline(threaded=True)) is None:
             return plainly(fn, args, kwargs)
-        if scope.fired or scope.end <= self.now():
+        if scope.end <= self.now():
             raise Expired(scope)
-        if scope is _serving.scope or not (record.facts.synchronous or not loop_runs_here()):
-            # A function that may turn out to be async needs the loop that runs in this thread.
+        if scope is _serving.scope or (not record.facts.synchronous and loop_runs_here()):
+            # Either this thread is the scope's worker already; or the function is not yet known
+            # and may turn out to be async, and then it needs the loop that runs in this thread.
             return plainly(fn, args, kwargs)
 
         def call() -> Any:

@@ -7,11 +7,11 @@ two phases. All times are multiplied by one scale.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from attrs import Factory, frozen
 
-from ..testing.gateway import Answer, Error, Hang, Ok, Timetable
+from resilience.testing.gateway import Answer, Error, Hang, Ok, Timetable
+
 from . import promises
 from .promises import Promise
 
@@ -34,14 +34,14 @@ class Limits:
 
 @frozen
 class Phase:
-    """A stretch of the minute: `trouble` says what each model answers for the first `lasts`
-    seconds (None: all of it); other models, and all of them afterwards, are well."""
+    """A stretch of the minute. `trouble` says what models answer for `lasts` seconds (None: to
+    its end); other models, and all of them afterwards, are well."""
 
     name: str
     seconds: float
+    promises: tuple[Promise, ...] = ()
     trouble: Mapping[str, Answer] = Factory(dict[str, Answer])
     lasts: float | None = None
-    promises: tuple[Promise, ...] = ()
 
 
 @frozen
@@ -51,10 +51,6 @@ class Scenario:
     phases: tuple[Phase, ...]
     limits: Limits
     every: float
-
-    @property
-    def seconds(self) -> float:
-        return sum(phase.seconds for phase in self.phases)
 
     def timed(self) -> Iterator[tuple[float, Phase]]:
         """Each phase with the second at which it begins."""
@@ -83,67 +79,27 @@ class Scenario:
 
 def bad_minute(scale: float = 1.0) -> Scenario:
     """The scenario of the demo: 60 seconds, times `scale`."""
+    s = scale
     limits = Limits(
-        total=8 * scale,
-        attempt=2 * scale,
-        patience=4 * scale,
-        backoff=0.5 * scale,
-        reset_after=4.5 * scale,
+        total=8 * s, attempt=2 * s, patience=4 * s, backoff=0.5 * s, reset_after=4.5 * s
     )
     first = limits.models[0]
+    limited = {first: Error("rate_limit_exceeded", retry_after=3 * s)}
+    failing = {first: Error("upstream_error", provider="openai")}
+    hung = {first: Hang()}
+    down = dict.fromkeys(limits.models, Error("service_unavailable"))
+    spent = dict.fromkeys(limits.models, Error("insufficient_quota"))
 
-    def phase(name: str, seconds: float, *promised: Promise, **trouble: Any) -> Phase:
-        lasts = trouble.pop("lasts", None)
-        return Phase(
-            name,
-            seconds * scale,
-            trouble.pop("on", {}),
-            None if lasts is None else lasts * scale,
-            promised,
-        )
-
-    def every_model(code: str) -> dict[str, Answer]:
-        return {model: Error(code) for model in limits.models}
-
-    return Scenario(
-        (
-            phase("healthy", 7, promises.answered_by_first, promises.attempts_at_most(1)),
-            phase(
-                "rate limited",
-                9,
-                promises.answered_by_first,
-                promises.waited_as_asked,
-                on={first: Error("rate_limit_exceeded", retry_after=3 * scale)},
-                lasts=3,
-            ),
-            phase(
-                "one model down",
-                11,
-                promises.answered,
-                promises.spared,
-                promises.back_at_the_end,
-                on={first: Error("upstream_error", provider="openai")},
-                lasts=6,
-            ),
-            phase(
-                "hung model",
-                9,
-                promises.answered,
-                promises.within_total,
-                promises.left_alone_at_the_end,
-                on={first: Hang()},
-            ),
-            phase(
-                "everything down",
-                10,
-                promises.own_error,
-                promises.told_within(3 * scale),
-                promises.few_requests,
-                on=every_model("service_unavailable"),
-            ),
-            phase("recovery", 9, promises.first_again),
-            phase("quota spent", 5, promises.not_retried, on=every_model("insufficient_quota")),
-        ),
-        limits,
-        every=scale,
+    by_first, any_model = promises.answered_by_first, promises.answered
+    waited, spared = promises.waited_as_asked, promises.spared
+    in_time, at_once = promises.told_within(limits.total), promises.told_within(3 * s)
+    phases = (
+        Phase("healthy", 7 * s, (by_first,)),
+        Phase("rate limited", 9 * s, (by_first, waited), limited, lasts=3 * s),
+        Phase("one model down", 11 * s, (any_model, spared), failing, lasts=6 * s),
+        Phase("hung model", 9 * s, (any_model, in_time, spared), hung),
+        Phase("everything down", 10 * s, (promises.own_error, at_once, spared), down),
+        Phase("recovery", 9 * s, (promises.first_again,)),
+        Phase("quota spent", 5 * s, (promises.not_retried,), spent),
     )
+    return Scenario(phases, limits, every=s)

@@ -7,7 +7,7 @@ each model has its own. Not for errors no model can help: `RECOVERABLE` leaves t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from attrs import define, field, frozen
 
@@ -39,7 +39,7 @@ class Model:
     def __init__(
         self, name: str, /, *, call: Callable[..., Any] | None = None, **overrides: Any
     ) -> None:
-        self.__attrs_init__(name, call, overrides)
+        cast(Any, self).__attrs_init__(name, call, overrides)
 
     def __repr__(self) -> str:
         parts = [repr(self.name)]
@@ -109,7 +109,7 @@ class ModelFallback:
         per_model: Any = None,
     ) -> None:
         chain = tuple(self._model(model) for model in models)
-        self.__attrs_init__(chain, on, argument, per_model)
+        cast(Any, self).__attrs_init__(chain, on, argument, per_model)
         if not chain:
             raise ValueError("models must name at least one model, got none")
         seen: list[tuple[str, Any]] = []

@@ -119,16 +119,17 @@ class Retry:
             began = runtime.now() if resumed is None else resumed.started
             with record.progress(self, lambda: _Run(began, args, kwargs)) as run:
                 while True:
-                    run.made += 1
                     try:
                         result = await call(*run.args, **run.kwargs)
                     except Exception as error:
+                        run.made += 1
                         pause = self._after_error(record, run, runtime, error)
                         if pause is None:
                             raise
                     else:
                         if not looks:
                             return result
+                        run.made += 1
                         pause = self._after_result(record, run, runtime, result)
                         if pause is None:
                             return result

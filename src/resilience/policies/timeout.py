@@ -56,7 +56,7 @@ class Timeout:
             try:
                 if self.pass_as is None:
                     return await runtime.within(limit, lambda: call(*args, **kwargs))
-                scope = Scope(runtime.now() + limit, limit, record.scope, self.pass_as)
+                scope = Scope(runtime.now() + limit, limit, record.scope, pass_as=self.pass_as)
                 with record.scoped(scope):
                     return await call(*args, **kwargs)
             except DeadlineExceededError as error:

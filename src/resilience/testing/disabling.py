@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from resilience._core.around import Surroundings, around
@@ -11,7 +11,7 @@ __all__ = ["disabled"]
 
 
 @contextmanager
-def disabled() -> Iterator[None]:
+def disabled() -> Generator[None]:
     """Within it, guarded functions are simply called: no retries, waits, circuits or limits.
 
     Holds for the calling thread or task and the tasks it starts, and for nobody else.

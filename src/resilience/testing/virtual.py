@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
@@ -68,7 +68,17 @@ class VirtualTime:
         self._now = max(self._now, end)
 
     def sleep(self, seconds: float) -> None:
-        """Take virtual time in a sync function; what is due meanwhile happens."""
+        """Take virtual time in a sync function; what is due meanwhile happens.
+
+        In a guarded function whose deadline comes first, the call is left at the deadline, as a
+        caller leaves a worker thread.
+        """
+        surroundings = around.get()
+        call = surroundings.call if surroundings is not None else None
+        scope = call.deadline(threaded=True) if call is not None else None
+        if scope is not None and scope.end < self._now + seconds:
+            self.advance(max(0.0, scope.end - self._now))
+            raise Expired(scope)
         self.advance(seconds)
 
     async def asleep(self, seconds: float) -> None:
@@ -140,22 +150,18 @@ class _Sync(_Virtual):
 
     async def sleep(self, seconds: float) -> None:
         self._clock.sleeps.append(seconds)
-        scope = current().deadline(enforced=True)
-        if scope is not None and scope.end < self.now() + seconds:
-            self._clock.advance(max(0.0, scope.end - self.now()))
-            raise Expired(scope)
-        self._clock.advance(seconds)
+        self._clock.sleep(seconds)
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         record = current()
-        with record.scoped(Scope(self.now() + seconds, seconds, record.scope)):
+        with record.scoped(Scope(self.now() + seconds, seconds, record.scope, threaded=True)):
             return await thunk()
         raise AssertionError
 
     async def invoke(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        scope = current().deadline(enforced=True)
+        scope = current().deadline(threaded=True)
         if scope is not None and scope.end <= self.now():
             raise Expired(scope)
         try:
@@ -163,7 +169,6 @@ class _Sync(_Virtual):
         finally:
             # In real time the caller would have left at the deadline, whatever came later.
             if scope is not None and self.now() > scope.end:
-                scope.fired = True
                 raise Expired(scope)
 
 
@@ -203,7 +208,7 @@ class _Handle:
 
 
 @contextmanager
-def _pumped(clock: VirtualTime) -> Iterator[None]:
+def _pumped(clock: VirtualTime) -> Generator[None]:
     """While anybody waits: whenever the loop has nothing else to do, let the clock jump."""
     loop = asyncio.get_running_loop()
 
@@ -264,7 +269,7 @@ class _Trio(_Virtual):
 
 
 @contextmanager
-def _pumped_by_trio(clock: VirtualTime) -> Iterator[None]:
+def _pumped_by_trio(clock: VirtualTime) -> Generator[None]:
     """The same under trio, which can tell when all tasks are blocked."""
     import trio
     import trio.testing
@@ -287,7 +292,7 @@ def _pumped_by_trio(clock: VirtualTime) -> Iterator[None]:
 @contextmanager
 def virtual_time(
     *, start: float = 1_000.0, wall: float = 1_800_000_000.0, seed: int = 0
-) -> Iterator[VirtualTime]:
+) -> Generator[VirtualTime]:
     """Have guarded calls made in this context go by a virtual clock, which is given.
 
     Holds for the calling thread or task and the tasks it starts; others go by real time. Enter it
