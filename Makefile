@@ -47,7 +47,7 @@ lint: $(VENV)/.lint  ## format, lint, types
 	$(BIN)/pyright
 
 bench: $(VENV)/.test  ## cost against a hand-written try/except, as ratios in one run
-	$(BIN)/python benchmarks/at_rest.py
+	$(BIN)/python benchmarks/at_rest.py --check --write
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -394,9 +394,9 @@ def test_an_awaitable_serves_only_the_model_it_was_asked_for() -> None:
     def create(model: str) -> Any:
         return ask(model)
 
-    guarded = Pipeline(
-        ModelFallback("a", "b"), breaker, listeners=[lambda event: None]
-    ).wrap(create)
+    guarded = Pipeline(ModelFallback("a", "b"), breaker, listeners=[lambda event: None]).wrap(
+        create
+    )
     with virtual_time():
         awaitable: Any = guarded()
         breaker.circuit("a").isolate()

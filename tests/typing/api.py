@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Any
 
 import openai
@@ -79,7 +77,8 @@ def sync_functions() -> None:
     assert_type(decorated(1, model="x"), str)
     assert_type(bare.outcome(1, model="x"), Outcome[str])
     assert_type(decorated.outcome(1), Outcome[str])
-    assert_type(robust(optional), Guarded[[int], str | None])
+    guarded: Guarded[[int], str | None] = robust(optional)
+    assert_type(guarded(1), str | None)
     assert_type(robust(optional)(1), str | None)
     assert_type(robust.call(optional, 1), str | None)
     assert_type(robust.outcome(optional, 1), Outcome[str | None])
@@ -105,7 +104,7 @@ def wrong_calls() -> None:
     """The function's own parameters are still checked."""
     bare("1")  # type: ignore[arg-type]  # an int is wanted
     bare(1, modle="x")  # type: ignore[call-arg]  # a typo
-    bare.outcome("1")  # type: ignore[call-overload]  # an int is wanted
+    bare.outcome("1")  # type: ignore[arg-type]  # an int is wanted
     robust.call(optional, "1")  # type: ignore[arg-type]  # an int is wanted
     robust.wrap(optional)("1")  # type: ignore[arg-type]  # an int is wanted
     Pipeline(Retry)  # type: ignore[arg-type]  # a class, not a policy
@@ -135,14 +134,22 @@ class Bot:
     async def chat_later(self, x: int) -> str:
         return str(x)
 
-    @classmethod
+    @staticmethod
     @resilient(Retry())
+    def of_nobody(x: int) -> str:
+        return str(x)
+
+    # A class method is bound by its own decorator. Neither checker can tell that a `Guarded`
+    # below it is bound already, nor that one below `staticmethod` is not to be bound to an
+    # instance; `wrap` keeps the function's own type, and with it both.
+    @classmethod
+    @robust.wrap
     def of_class(cls, x: int) -> str:
         return str(x)
 
     @staticmethod
-    @resilient(Retry())
-    def of_nobody(x: int) -> str:
+    @robust.wrap
+    def wrapped_of_nobody(x: int) -> str:
         return str(x)
 
 
@@ -163,7 +170,9 @@ async def methods() -> None:
     assert_type(Bot.of_class(1), str)
     assert_type(bot.of_class(1), str)
     assert_type(Bot.of_nobody(1), str)
-    assert_type(bot.of_nobody(1), str)
+    assert_type(Bot.of_nobody.outcome(1), Outcome[str])
+    assert_type(Bot.wrapped_of_nobody(1), str)
+    assert_type(bot.wrapped_of_nobody(1), str)
     assert_type(robust.call(bot.chat, 1), str)
 
 
@@ -172,7 +181,10 @@ async def methods() -> None:
 
 async def other_policies() -> None:
     """`with_policies` and `replacing` keep the signature and the type."""
-    assert_type(bare.with_policies(Timeout(5)), type(bare) and bare)
+    other = bare
+    other = bare.with_policies(Timeout(5), Retry())
+    other = decorated.replacing(Retry(attempts=1))
+    assert_type(other(1, model="x"), str)
     assert_type(bare.with_policies(Timeout(5))(1, model="x"), str)
     assert_type(bare.with_policies(Timeout(5)).outcome(1), Outcome[str])
     assert_type(decorated.replacing(Retry(attempts=1))(1, model="x"), str)
@@ -200,12 +212,156 @@ def facts() -> None:
     assert_type(served_by(), str | None)
 
 
-def decorators_as_values() -> None:
-    """A pipeline is a decorator, a policy, and what `resilient` with policies gives."""
+def policies_and_decorators() -> None:
+    """A pipeline is a policy and a decorator, and what `resilient` with policies gives."""
     assert_type(resilient(Retry(), Timeout(5)), Pipeline)
-    assert_type(resilient(), Pipeline)
-    assert_type(Pipeline(Timeout(60), robust), Pipeline)
+    assert_type(resilient(name="chat"), Pipeline)
+    assert_type(Pipeline(Timeout(60), robust, name="all", listeners=[print]), Pipeline)
+    policies: list[Policy] = [
+        robust,
+        Retry(attempts=None, wait=Fixed(1), within=30, on=[429, range(500, 600), "upstream_error"]),
+        Retry(on=TRANSIENT | raised(KeyError), wait=RetryAfter(Exponential(max=5)), stop=None),
+        CircuitBreaker(failures=3, reset_after=5, key=lambda **call: call.get("user")),
+        ModelFallback("a", Model("b", temperature=0), Model("c", call=optional), per_model=5),
+        Fallback("sorry"),
+        Fallback(call=optional),
+        Timeout(60),
+        Timeout(lambda x: 2.0, pass_as="timeout"),
+    ]
+    assert_type(Pipeline(*policies), Pipeline)
     decorator: Callable[[Callable[[int], str]], Callable[[int], str]] = robust
-    policy: Policy = robust
-    function: Callable[[int], str] = resilient(lambda x: str(x))
-    assert_type((decorator, policy, function)[1], Policy)
+    function: Callable[[int], str] = decorator(resilient(str))
+    assert_type(function(1), str)
+
+
+def times_as_timedelta() -> None:
+    """The contract takes a timedelta wherever seconds go; the annotations do not say so yet."""
+    minute = timedelta(minutes=1)
+    Timeout(minute)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Retry(within=minute, patience=minute)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    CircuitBreaker(reset_after=minute)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Exponential(max=minute)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# What an error means.
+
+
+def errors(error: Exception) -> None:
+    assert_type(history(error), tuple[Attempt, ...])
+    failure = describe(error)
+    assert_type(failure, Failure)
+    assert_type(failure.kind, Kind)
+    assert_type(failure.advice, Advice)
+    assert_type(failure.status, int | None)
+    assert_type(failure.code, str | None)
+    assert_type(failure.retry_after, float | None)
+    assert_type(failure.error, Exception | None)
+
+    @describe.register(KeyError)
+    def read(error: KeyError) -> Failure:
+        return Failure(Kind.SERVER, Advice.RETRY, error=error)
+
+    assert_type(read(KeyError()), Failure)
+
+
+def refusals(breaker: CircuitBreaker) -> None:
+    try:
+        bare(1)
+    except CircuitOpenError as error:
+        assert_type(error.name, str | None)
+        assert_type(error.retry_after, float | None)
+        assert_type(error.retry_at, datetime | None)
+        refused: RejectedError = error
+        assert_type(refused.retry_at, datetime | None)
+    except DeadlineExceededError as error:
+        assert_type(error.seconds, float)
+        late: TimeoutError = error
+        assert_type(late.errno, int | None)
+    assert_type(breaker.state, str)
+    assert_type(breaker.circuit("a").retry_at, datetime | None)
+    assert_type(status(429) | kind(Kind.TIMEOUT) & ~code("upstream_timeout"), Match)
+
+
+# The SDKs' own methods, as they are. `call` takes the first overload (not a stream); for the
+# others there is `wrap`, because a ParamSpec holds one signature only.
+
+
+def openai_sync(client: openai.OpenAI) -> None:
+    create = robust.wrap(client.chat.completions.create)
+    assert_type(create(model="m", messages=MESSAGES), ChatCompletion)
+    assert_type(
+        create(model="m", messages=MESSAGES, stream=True), openai.Stream[ChatCompletionChunk]
+    )
+    assert_type(
+        robust.call(client.chat.completions.create, model="m", messages=MESSAGES), ChatCompletion
+    )
+    assert_type(
+        robust(client.chat.completions.create)(model="m", messages=MESSAGES), ChatCompletion
+    )
+    assert_type(
+        robust.outcome(client.chat.completions.create, model="m", messages=MESSAGES),
+        Outcome[ChatCompletion],
+    )
+    create(model=1, messages=MESSAGES)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def openai_async(client: openai.AsyncOpenAI) -> None:
+    create = robust.wrap(client.chat.completions.create)
+    assert_type(await create(model="m", messages=MESSAGES), ChatCompletion)
+    assert_type(
+        await create(model="m", messages=MESSAGES, stream=True),
+        openai.AsyncStream[ChatCompletionChunk],
+    )
+    assert_type(
+        await robust.call(client.chat.completions.create, model="m", messages=MESSAGES),
+        ChatCompletion,
+    )
+    assert_type(
+        await robust(client.chat.completions.create)(model="m", messages=MESSAGES), ChatCompletion
+    )
+    assert_type(
+        await robust.outcome(client.chat.completions.create, model="m", messages=MESSAGES),
+        Outcome[ChatCompletion],
+    )
+
+
+def auriko_sync(client: Client) -> None:
+    create = robust.wrap(client.chat.completions.create)
+    assert_type(create(model="m", messages=[]), AurikoCompletion)
+    assert_type(create(model="m", messages=[], stream=True), AurikoStream[AurikoChunk])
+    assert_type(
+        robust.call(client.chat.completions.create, model="m", messages=[]), AurikoCompletion
+    )
+
+
+async def auriko_async(client: AsyncClient) -> None:
+    create = robust.wrap(client.chat.completions.create)
+    assert_type(await create(model="m", messages=[]), AurikoCompletion)
+    assert_type(await create(model="m", messages=[], stream=True), AurikoAsyncStream[AurikoChunk])
+    assert_type(
+        await robust.call(client.chat.completions.create, model="m", messages=[]), AurikoCompletion
+    )
+
+
+# Writing a policy, and testing.
+
+
+class Mine:
+    """A class with this one method is a policy."""
+
+    def bind(self, call: Call, runtime: Runtime) -> Call:
+        async def mine(*args: Any, **kwargs: Any) -> Any:
+            await runtime.sleep(runtime.random())
+            return await call(*args, **kwargs)
+
+        return mine
+
+
+def testing() -> None:
+    mine: Policy = Mine()
+    assert_type(Pipeline(mine).call(optional, 1), str | None)
+    with virtual_time() as clock, Gateway({"a": ["upstream_error", Ok()], "*": Ok()}) as gateway:
+        assert_type(clock, VirtualTime)
+        assert_type(clock.sleeps, list[float])
+        assert_type(gateway.base_url, str)
+        assert_type(gateway.requests, list[Received])

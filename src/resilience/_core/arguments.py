@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from inspect import Parameter
+from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -57,10 +58,12 @@ def slot_of(fn: Callable[..., Any], name: str) -> Slot:
 
     Raises TypeError if the argument is bound already, positional-only, or not there at all.
     """
-    bound = inspect.ismethod(fn)
-    function: Any = getattr(fn, "__func__", fn) if bound else fn
+    bound = type(fn) is MethodType
+    function: Any = fn.__func__ if bound else fn  # type: ignore[attr-defined]
     try:
-        found = _slots.setdefault(function, {})
+        found = _slots.get(function)
+        if found is None:
+            found = _slots.setdefault(function, {})
     except TypeError:  # not hashable, or without weak references
         return _find(fn, name)
     slot = found.get((name, bound))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -45,10 +46,13 @@ _known: WeakKeyDictionary[Any, Facts] = WeakKeyDictionary()
 def underlying(fn: Any) -> Any:
     """The function behind partials, bound methods and callable objects."""
     while True:
-        if isinstance(fn, functools.partial):
-            fn = fn.func
-        elif inspect.ismethod(fn):
+        kind = type(fn)
+        if kind is FunctionType:
+            return fn
+        if kind is MethodType:
             fn = fn.__func__
+        elif isinstance(fn, functools.partial):
+            fn = fn.func
         elif inspect.isroutine(fn) or isinstance(fn, type):
             return fn
         else:

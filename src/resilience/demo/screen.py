@@ -61,11 +61,11 @@ class Screen:
     def table(self, phases: Sequence[Seen]) -> None:
         """The calls of each phase and of all."""
         self.say("")
-        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
         for name in ("phase", "asked", "answered", "by", "attempts", "longest wait", "bare client"):
             text = name in ("phase", "by")
-            justify = "left" if text else "right"
-            table.add_column(name.replace(" ", "\n"), justify=justify, no_wrap=True)
+            head = name.replace(" ", "\n")
+            table.add_column(head, justify="left" if text else "right", no_wrap=True)
         for seen in phases:
             table.add_row(seen.phase.name, *_figures(seen.calls))
         table.add_section()

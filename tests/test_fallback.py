@@ -1,0 +1,203 @@
+"""Fallback: a value, or a function's result, in place of an error."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Takes, World
+
+from resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    DeadlineExceededError,
+    Fallback,
+    ModelFallback,
+    Pipeline,
+    Retry,
+    Timeout,
+    served_by,
+)
+from resilience.failures import Failure, Kind
+
+
+def coloured(world: World, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` in this world's colour, with its signature."""
+    if not world.asynchronous:
+        return fn
+
+    @functools.wraps(fn)
+    async def afn(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    return afn
+
+
+@pytest.mark.parametrize("value", ["sorry", None, 0, [], ValueError("a value, not raised")])
+def test_a_value_stands_for_the_error(world: World, value: Any) -> None:
+    """Any value does, None and false ones included; an exception given as a value is a value."""
+    assert world.run(Pipeline(Fallback(value)).wrap(world.function(KeyError))) is value
+
+
+def test_success_passes(world: World) -> None:
+    """Nothing is replaced where nothing failed."""
+    assert world.run(Pipeline(Fallback("sorry")).wrap(world.function("fine"))) == "fine"
+
+
+def test_a_function_gets_the_failure_and_the_arguments(world: World) -> None:
+    """`call=` is asked with what went wrong, then the call's own arguments."""
+    seen: list[Any] = []
+
+    def instead(failure: Failure, *args: Any, **kwargs: Any) -> str:
+        seen.append((failure, args, kwargs))
+        return "instead"
+
+    error = ConnectionError()
+    guarded = Pipeline(Fallback(call=instead)).wrap(world.function(error))
+
+    assert world.run(guarded, 1, two=2) == "instead"
+    ((failure, args, kwargs),) = seen
+    assert failure.kind is Kind.CONNECTION
+    assert failure.error is error
+    assert (args, kwargs) == ((1,), {"two": 2})
+
+
+def test_an_async_function_is_awaited_in_async_calls(world: World) -> None:
+    """An async `call=` works where the call is async, and is a clear TypeError where it is not."""
+
+    async def instead(failure: Failure) -> str:
+        return "instead"
+
+    guarded = Pipeline(Fallback(call=instead)).wrap(world.function(KeyError))
+    if world.asynchronous:
+        assert world.run(guarded) == "instead"
+    else:
+        with pytest.raises(TypeError, match="async"):
+            world.run(guarded)
+
+
+def test_what_the_function_raises_comes_out(world: World) -> None:
+    """The last resort has no last resort: its own error comes out, the first one its context."""
+    fallback = Fallback(call=lambda failure: {}["gone"])
+
+    with pytest.raises(KeyError, match="gone"):
+        world.run(Pipeline(fallback).wrap(world.function(ConnectionError)))
+
+
+@pytest.mark.parametrize(
+    ("on", "handled"),
+    [(LookupError, True), (OSError, False), ([OSError, KeyError], True), (Kind.UNKNOWN, True)],
+)
+def test_on_chooses_which_failures(world: World, on: Any, handled: bool) -> None:
+    """`on=` is the same language as everywhere; what it leaves out comes out."""
+    guarded = Pipeline(Fallback("sorry", on=on)).wrap(world.function(KeyError))
+    if handled:
+        assert world.run(guarded) == "sorry"
+    else:
+        with pytest.raises(KeyError):
+            world.run(guarded)
+
+
+def test_on_is_asked_about_the_own_error_not_the_refusal(world: World) -> None:
+    """After an attempt was made, it is its error that `on` sees, as it is the one coming out."""
+    breaker = CircuitBreaker()
+    retry = Retry(adjust=lambda attempt, args, kwargs: (breaker.open(), (args, kwargs))[1])
+    pipeline = Pipeline(Fallback("sorry", on=ConnectionError), retry, breaker)
+
+    assert world.run(pipeline.wrap(world.function(ConnectionError))) == "sorry"
+
+
+@pytest.mark.parametrize(
+    ("on", "kind"), [(CircuitOpenError, Kind.REJECTED), (DeadlineExceededError, Kind.TIMEOUT)]
+)
+def test_our_own_errors_are_handled_too(world: World, on: Any, kind: Kind) -> None:
+    """A refusal and a time limit are failures to the last resort."""
+    breaker = CircuitBreaker()
+    if kind is Kind.REJECTED:
+        breaker.open()
+    seen: list[Kind] = []
+
+    def instead(failure: Failure) -> str:
+        seen.append(failure.kind)
+        return "sorry"
+
+    pipeline = Pipeline(Fallback(call=instead, on=on), Timeout(5), breaker, Timeout(1))
+
+    assert world.run(pipeline.wrap(world.function(Takes(9)))) == "sorry"
+    assert seen == [kind]
+
+
+def test_a_predicate_that_raises_lets_the_error_out(world: World) -> None:
+    """A broken `on` does not swallow the call's own error; the note names what it raised."""
+    guarded = Pipeline(Fallback("sorry", on=lambda failure: 1 / 0)).wrap(world.function(KeyError))
+
+    with pytest.raises(KeyError) as info:
+        world.run(guarded)
+    assert "ZeroDivisionError" in info.value.__notes__[0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_control_flow_has_no_fallback(world: World, error: type[BaseException]) -> None:
+    """Ctrl-C and exits are not failures."""
+    with pytest.raises(BaseException) as info:  # noqa: PT011
+        world.run(Pipeline(Fallback("sorry")).wrap(world.function(error)))
+    found = info.value
+    while isinstance(found, BaseExceptionGroup):
+        (found,) = found.exceptions
+    assert type(found) is error
+
+
+def test_the_outcome_is_degraded(world: World) -> None:
+    """An outcome tells that something other than the first choice stands there."""
+    pipeline = Pipeline(Fallback("sorry"), Retry(wait=1))
+    outcome = world.run(pipeline.outcome, world.function(ConnectionError))
+
+    assert (outcome.value, outcome.error, outcome.degraded) == ("sorry", None, True)
+    assert len(outcome.attempts) == 3
+    assert outcome.served_by is None
+
+
+def test_no_model_served_a_fallback(world: World) -> None:
+    """When every model failed, no model answered."""
+    told: list[str | None] = []
+
+    def call() -> None:
+        told.append(served_by())
+
+    fn = world.function(ConnectionError)
+    guarded = Pipeline(Fallback("sorry"), ModelFallback("a", "b")).wrap(fn)
+
+    async def amain() -> None:
+        assert await guarded() == "sorry"
+        call()
+
+    def main() -> None:
+        assert guarded() == "sorry"
+        call()
+
+    world.run(amain if world.asynchronous else main)
+    assert told == [None]
+
+
+def test_it_may_stand_inside_a_retry(world: World) -> None:
+    """Inside Retry it answers at once, so nothing is retried."""
+    fn = world.function(ConnectionError)
+
+    assert world.run(Pipeline(Retry(), Fallback("sorry")).wrap(fn)) == "sorry"
+    assert len(world.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("fallback", "text"),
+    [
+        (lambda: Fallback("sorry"), "Fallback('sorry')"),
+        (lambda: Fallback(None), "Fallback(None)"),
+        (lambda: Fallback(call=coloured), "Fallback(call=coloured)"),
+        (lambda: Fallback(1, on=OSError), "Fallback(1, on=raised(OSError))"),
+    ],
+)
+def test_repr(fallback: Any, text: str) -> None:
+    """It reads like the code that makes it."""
+    assert repr(fallback()) == text

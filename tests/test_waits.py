@@ -1,0 +1,241 @@
+"""Waits: how long, how they are spread, and that tenacity can use them."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import tenacity
+from attrs.exceptions import FrozenInstanceError
+from conftest import World
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilience import Pipeline, Retry
+from resilience.failures import Advice, Failure, Kind, describe
+from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
+
+
+class AskedError(Exception):
+    """A rate limit whose server asked for a number of seconds."""
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+@describe.register(AskedError)
+def _read(error: AskedError) -> Failure:
+    return Failure(Kind.RATE_LIMIT, Advice.WAIT, retry_after=error.seconds)
+
+
+def waits(world: World, wait: Any, calls: int = 6, error: Any = ConnectionError) -> list[float]:
+    """The waits between so many failing calls."""
+    outcome = Pipeline(Retry(attempts=calls, wait=wait)).wrap(world.function(error)).outcome
+    world.run(outcome)
+    return world.clock.sleeps
+
+
+def state(number: int, error: Exception | None = None) -> tenacity.RetryCallState:
+    """What tenacity hands to a wait after its nth attempt."""
+    made = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    made.attempt_number = number
+    made.set_exception((ConnectionError, error or ConnectionError(), None))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("wait", "expected"),
+    [
+        (Fixed(), [1, 1, 1, 1, 1]),
+        (Fixed(2.5), [2.5] * 5),
+        (Fixed(timedelta(seconds=3)), [3] * 5),
+        (Linear(), [0.5, 1.0, 1.5, 2.0, 2.5]),
+        (Linear(1, 2, max=6), [1, 3, 5, 6, 6]),
+        (Exponential(), [0.5, 0.75, 1.125, 1.6875, 2.53125]),
+        (Exponential(1, factor=3, max=20, jitter=0), [1, 3, 9, 20, 20]),
+        (Exponential(initial=0), [0, 0, 0, 0, 0]),
+        (FullJitter(), [0.25, 0.5, 1, 2, 4]),
+        (FullJitter(4, factor=4, max=30), [2, 8, 15, 15, 15]),
+        (Decorrelated(), [1.0, 1.75, 2.875, 4.5625, 7.09375]),
+        (Decorrelated(1, max=4), [2, 3.5, 4, 4, 4]),
+        (RetryAfter(), [0.5, 0.75, 1.125, 1.6875, 2.53125]),
+        (RetryAfter(otherwise=2), [2] * 5),
+        (RetryAfter(otherwise=tenacity.wait_fixed(3)), [3] * 5),
+    ],
+    ids=repr,
+)
+def test_sequences(world: World, wait: Any, expected: list[float]) -> None:
+    """Each wait's sequence, with chance in the middle."""
+    world.clock.random = lambda: 0.5
+
+    assert waits(world, wait) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("wait", "least", "most"),
+    [
+        (Exponential(10, jitter=0.2), 8, 12),
+        (Exponential(10, jitter=1), 0, 20),
+        (Exponential(10, jitter=0), 10, 10),
+        (FullJitter(10), 0, 10),
+        (Decorrelated(10), 10, 30),
+        (RetryAfter(), 20, 25),
+        (RetryAfter(spread=0), 20, 20),
+        (RetryAfter(spread=2), 20, 60),
+    ],
+    ids=repr,
+)
+def test_bounds_of_the_first_wait(world: World, wait: Any, least: float, most: float) -> None:
+    """At the two ends of chance lie the two documented bounds."""
+    asked = 20 if isinstance(wait, RetryAfter) else None
+    error = AskedError(asked) if asked else ConnectionError()
+    for chance in (0.0, 1.0):
+        world.clock.random = lambda chance=chance: chance
+        waits(world, wait, calls=2, error=error)
+
+    assert world.clock.sleeps == pytest.approx([least, most])
+
+
+def test_the_cap_is_applied_before_the_jitter(world: World) -> None:
+    """Late waits are spread too: they do not all land exactly on the cap."""
+    found = waits(world, Exponential(20, factor=10, max=30), calls=12)[1:]
+
+    assert len(set(found)) == len(found)
+    assert min(found) >= 24
+    assert max(found) <= 36
+
+
+def test_decorrelated_grows_from_the_calls_own_last_wait(world: World) -> None:
+    """Each wait lies between `initial` and three times the one before; nothing outlives a call."""
+    wait = Decorrelated(1, max=1000)
+    first = list(waits(world, wait, calls=8))
+    world.clock.sleeps.clear()
+    second = waits(world, wait, calls=8)
+
+    for found in (first, second):
+        assert 1 <= found[0] <= 3
+        for before, after in zip(found, found[1:], strict=False):
+            assert 1 <= after <= max(1, 3 * before)
+
+
+@pytest.mark.parametrize("asked", [0, 0.5, 12, 60])
+def test_retry_after_is_never_less(world: World, asked: float) -> None:
+    """What the server asked for is waited at least, up to `longest` itself."""
+    (found,) = waits(world, RetryAfter(), calls=2, error=AskedError(asked))
+
+    assert asked <= found <= asked * 1.25
+
+
+def test_retry_after_too_long_stops_or_clamps(world: World) -> None:
+    """Above `longest`, "stop" begins no wait and "clamp" waits `longest` at least."""
+    assert waits(world, RetryAfter(longest=10), error=AskedError(10.1)) == []
+    (found,) = waits(
+        world, RetryAfter(longest=10, too_long="clamp"), calls=2, error=AskedError(1e9)
+    )
+
+    assert 10 <= found <= 12.5
+
+
+def test_retry_after_without_a_word_asks_the_other(world: World) -> None:
+    """A failure without a hint waits `otherwise`, however the one before it was."""
+    fn = world.function(AskedError(None), AskedError(4), AskedError(None))
+    world.run(
+        Pipeline(Retry(attempts=4, wait=RetryAfter(otherwise=Fixed(9), spread=0))).wrap(fn).outcome
+    )
+
+    assert world.clock.sleeps == [9, 4, 9]
+
+
+@pytest.mark.parametrize("wait", [Exponential(), Linear(), FullJitter(), Decorrelated()], ids=repr)
+@pytest.mark.parametrize("number", [1, 2000, 10**9])
+def test_never_an_overflow(wait: Any, number: int) -> None:
+    """However many attempts there were, the wait is finite and within the cap and its jitter."""
+    found = wait(state(number))
+
+    assert math.isfinite(found)
+    assert 0 <= found <= 36
+
+
+@given(
+    initial=st.floats(0, 1e6),
+    factor=st.floats(1, 1e6),
+    most=st.floats(0, 1e6),
+    jitter=st.floats(0, 1),
+    number=st.integers(1, 10**6),
+)
+def test_exponential_stays_within_its_bounds(
+    initial: float, factor: float, most: float, jitter: float, number: int
+) -> None:
+    """Any valid exponential gives seconds from 0 up to its cap and jitter."""
+    try:
+        wait = Exponential(initial, factor=factor, max=most, jitter=jitter)
+    except ValueError:
+        assert initial > most  # the one combination that may be refused
+        return
+    assert 0 <= wait(state(number)) <= most * (1 + jitter) + 1e-9
+
+
+def test_tenacity_can_use_them() -> None:
+    """Under tenacity's own engine our waits work as its own do, a hint included."""
+    slept: list[float] = []
+    errors = [AskedError(3), ConnectionError(), ConnectionError()]
+    retrying = tenacity.Retrying(
+        wait=RetryAfter(otherwise=Exponential(1, jitter=0), spread=0),
+        stop=tenacity.stop_after_attempt(4),
+        sleep=slept.append,
+    )
+
+    def fn() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "ok"
+
+    assert retrying(fn) == "ok"
+    assert slept == [3, 1.5, 2.25]
+
+
+def test_they_add_and_chain() -> None:
+    """`+` with another wait, ours or tenacity's, and `wait_chain`, give the sum and the chain."""
+    assert (Fixed(1) + Linear(2))(state(1)) == 3
+    assert (tenacity.wait_fixed(1) + Fixed(2))(state(1)) == 3
+    assert (Fixed(1) + tenacity.wait_fixed(2) + Fixed(4))(state(1)) == 7
+    chain = tenacity.wait_chain(Fixed(1), Linear(5))
+    assert [chain(state(number)) for number in (1, 2)] == [1, 5.5]
+
+
+def test_a_stop_survives_adding() -> None:
+    """What means "give up" still does after a sum."""
+    assert (RetryAfter(longest=1) + Fixed(3))(state(1, AskedError(2))) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("wait", "text"),
+    [
+        (Fixed(), "Fixed()"),
+        (Fixed(2), "Fixed(seconds=2)"),
+        (Exponential(), "Exponential()"),
+        (Exponential(initial=1, jitter=0.5), "Exponential(initial=1, jitter=0.5)"),
+        (RetryAfter(), "RetryAfter()"),
+        (RetryAfter(too_long="clamp"), "RetryAfter(too_long='clamp')"),
+        (RetryAfter(otherwise=Linear(step=1)), "RetryAfter(otherwise=Linear(step=1))"),
+    ],
+    ids=str,
+)
+def test_they_read_like_the_code_that_makes_them(wait: Any, text: str) -> None:
+    """The repr is code; equal waits are equal, and pickle keeps them so."""
+    assert repr(wait) == text
+    assert pickle.loads(pickle.dumps(wait)) == wait
+
+
+@pytest.mark.parametrize(
+    "wait", [Fixed(), Linear(), Exponential(), FullJitter(), Decorrelated(), RetryAfter()], ids=repr
+)
+def test_fault_079_they_cannot_be_changed(wait: Any) -> None:
+    """Waits are frozen: mutable backoff objects break overlapping calls."""
+    field = "longest" if isinstance(wait, RetryAfter) else "seconds"
+    with pytest.raises(FrozenInstanceError):
+        setattr(wait, field if isinstance(wait, (RetryAfter, Fixed)) else "initial", 5)
