@@ -662,3 +662,12 @@ def test_fault_064_no_cycle_keeps_a_frame_alive(shape: str, at_rest: bool) -> No
 
 async def _await(fn: Any, *args: Any) -> Any:
     return await fn(*args)
+
+
+def test_a_function_guarded_while_a_circuit_is_open_still_gets_its_model() -> None:
+    """Whether a call at rest has its arguments rewritten does not depend on when it was wrapped."""
+    breaker = CircuitBreaker(key="model")
+    breaker.circuit("other").open()
+    guarded: Any = Pipeline(ModelFallback("a", "b"), breaker).wrap(lambda model=None: model)
+    breaker.circuit("other").close()
+    assert guarded() == "a"

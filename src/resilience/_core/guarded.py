@@ -14,7 +14,7 @@ from .around import around
 from .callables import Facts, facts_of, underlying
 from .outcome import Outcome
 from .record import Ready, Resumed
-from .rest import Rest, Rewritten, Token
+from .rest import First, Rest, Rewritten, Token
 from .results import PLAIN, check, is_awaitable
 from .world import monotonic
 
@@ -92,8 +92,11 @@ class Guarded(Generic[P, T_co]):
 
     @staticmethod
     def _of(pipeline: Pipeline, fn: Callable[..., Any], facts: Facts) -> Guarded[Any, Any]:
-        kind = _FirstOfChain if pipeline.rest.first is not None else Guarded
-        guarded: Guarded[Any, Any] = kind.__new__(kind)
+        if pipeline.rest.first is None:
+            guarded: Guarded[Any, Any] = Guarded.__new__(Guarded)
+        else:
+            guarded = chained = _FirstOfChain.__new__(_FirstOfChain)
+            chained._first = pipeline.rest.first(fn)
         guarded._fn = fn
         guarded._facts = facts
         guarded._pipeline = pipeline
@@ -284,19 +287,24 @@ class Guarded(Generic[P, T_co]):
 class _FirstOfChain(Guarded[P, T_co]):
     """A guarded function whose first attempt's arguments a model chain rewrites."""
 
-    __slots__ = ()
+    __slots__ = ("_first",)
+
+    _first: First
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T_co:
-        token = self._rest.token
+        rest = self._rest
+        token = rest.token
         if token is None or _surroundings() is not None:
             return self._pipeline.run(self._fn, self._facts, args, kwargs)  # type: ignore[no-any-return]
-        assert self._rest.first is not None
-        first = self._rest.first(self._fn, args, kwargs)
+        first = self._first(args, kwargs)
         started = monotonic()
         try:
             result = self._fn(*first[1], **first[2])
         except Exception as error:
             resumed = Resumed(token.epoch, started, None, error)
         else:
+            if type(result) in PLAIN and rest.token is token:
+                served.note(first[0])
+                return result  # type: ignore[no-any-return]
             return self._looked(token, started, result, args, kwargs, first)  # type: ignore[no-any-return]
         return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]

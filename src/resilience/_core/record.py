@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import define
@@ -141,6 +140,28 @@ class _Progress(Generic[S]):
             if self._record._left is None:
                 self._record._left = []
             self._record._left.append((self._owner, self._state))
+
+
+class _Scoped:
+    """A deadline while it is set; a plain class, for its cost."""
+
+    __slots__ = ("_before", "_record", "_scope")
+
+    def __init__(self, record: Record, scope: Scope) -> None:
+        self._record = record
+        self._scope = scope
+        self._before = record.scope
+
+    def __enter__(self) -> None:
+        self._record.scope = self._scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        self._record.scope = self._before
+        self._scope.ended = True
+        if isinstance(error, Expired) and error.scope is self._scope:
+            raise DeadlineExceededError(self._scope.seconds) from None
 
 
 class Record(Surroundings):
@@ -349,19 +370,9 @@ class Record(Surroundings):
             scope = live(scope.outer)
         return kwargs
 
-    @contextmanager
-    def scoped(self, scope: Scope) -> Generator[None]:
-        """Set a deadline for the block; if it expires, raise `DeadlineExceededError`."""
-        before, self.scope = self.scope, scope
-        try:
-            yield
-        except Expired as expired:
-            if expired.scope is not scope:
-                raise
-            raise DeadlineExceededError(scope.seconds) from None
-        finally:
-            self.scope = before
-            scope.ended = True
+    def scoped(self, scope: Scope) -> _Scoped:
+        """Set a deadline for a `with` block; if it expires, raise `DeadlineExceededError`."""
+        return _Scoped(self, scope)
 
     # Going another way
 

@@ -5,8 +5,8 @@ A policy takes part through three attributes, all optional:
 - `rests`: true if the policy has nothing to do for a healthy call. Without it, never at rest.
 - `watch(rest)`: a policy with shared state (a circuit) keeps `rest` and tells it, with `stir`
   and `settle`, when something begins and ceases to go on.
-- `first(fn, args, kwargs)`: where the policy rewrites arguments (a model chain), the model and
-  the arguments of a call's first attempt.
+- `first(fn)`: where the policy rewrites arguments (a model chain), a function of a call's
+  arguments that gives the model and the arguments of its first attempt.
 
 Whoever calls directly notes the token before and looks again afterwards: the same token means
 that nothing happened in between. Circuits count the outcome as of the token's epoch.
@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 __all__ = ["Epochs", "First", "Rest", "Rewritten", "Token", "epochs"]
 
 Rewritten: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
-First: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Rewritten]
+First: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Rewritten]
 
 
 class Epochs:
@@ -71,10 +71,11 @@ class Rest:
         firsts = [p.first for p in policies if hasattr(p, "first")]
         self._lock = threading.RLock()
         self._stirring: set[int] = set()
-        self.first: First | None = firsts[0] if firsts else None
+        self.first: Callable[[Callable[..., Any]], First] | None = None
         self.token: Token | None = None
         if len(firsts) > 1 or not all(getattr(p, "rests", False) for p in policies):
             return  # never at rest
+        self.first = firsts[0] if firsts else None
         self.token = Token()
         for policy in policies:
             if hasattr(policy, "watch"):

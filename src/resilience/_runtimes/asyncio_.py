@@ -40,7 +40,6 @@ class Asyncio:
             CancelScope(seconds, lambda fire: loop.call_later(seconds, fire)),
         ):
             return await thunk()
-        raise AssertionError  # for type checkers, who fear that a scope might swallow an error
 
     async def blocking(self, fn: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, fn)

@@ -60,7 +60,6 @@ class Threads:
         scope = Scope(self.now() + seconds, seconds, record.scope, threaded=True)
         with record.scoped(scope):
             return await thunk()
-        raise AssertionError  # for type checkers, who fear that the scope might swallow an error
 
     async def blocking(self, fn: Callable[[], T]) -> T:
         return fn()

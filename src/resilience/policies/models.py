@@ -151,13 +151,25 @@ class ModelFallback:
         """Raise TypeError for a function that no model can be chosen for."""
         slot_of(fn, self.argument)
 
-    def first(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        """The model and the arguments of a call's first attempt."""
+    def first(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """For a function: what gives the model and the arguments of a call's first attempt."""
         slot = slot_of(fn, self.argument)
-        model = self._start(slot.given(args, kwargs))
-        return (model.name, *self._rewritten(slot, model, args, kwargs))
+        chain = {model.name: model for model in reversed(self.models)}
+        default = self.models[0]
+
+        def rewritten(
+            args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+            named = slot.given(args, kwargs)
+            model = chain.get(named) if isinstance(named, str) and named else default
+            if model is None:
+                return named, args, kwargs
+            args, kwargs = slot.replaced(args, kwargs, model.name)
+            if model.overrides:
+                kwargs = _merged(kwargs, model.overrides)
+            return model.name, args, kwargs
+
+        return rewritten
 
     def bind(self, call: Call, runtime: Runtime) -> Call:
         calls: dict[str, Call] = {}

@@ -156,7 +156,6 @@ class _Sync(_Virtual):
         record = current()
         with record.scoped(Scope(self.now() + seconds, seconds, record.scope, threaded=True)):
             return await thunk()
-        raise AssertionError
 
     async def invoke(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
