@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import tenacity
 import trio
-import trio.testing
 from attrs import frozen
 from conftest import Takes, World
 
@@ -1021,12 +1020,14 @@ def test_fault_001_002_003_cancelled_under_trio(where: str) -> None:
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(guarded)
-                    await trio.testing.wait_all_tasks_blocked(0.0)
+                    for _ in range(3):
+                        await trio.lowlevel.checkpoint()
                     scope.cancel()
             assert scope.cancelled_caught
 
         trio.run(main)
         assert len(world.calls) == 1
+        assert clock.now() == 1000.0
         assert breaker.state == "closed"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from attrs import frozen
 
 from resilience.failures import Failure
@@ -16,6 +18,7 @@ class Attempt:
     `number` counts from 1 over the whole call, models and nested pipelines included; `started` is
     seconds after the call began; `waited` the seconds waited just before it; `failure` is None for
     an attempt that succeeded (or is still under way, where `duration` is None as well).
+    `retry_at` is the time (aware, UTC) at which the server asked to be called again, if it did.
     """
 
     number: int = 1
@@ -24,3 +27,4 @@ class Attempt:
     model: str | None = None
     failure: Failure | None = None
     waited: float = 0.0
+    retry_at: datetime | None = None

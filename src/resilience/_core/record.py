@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import define
@@ -15,7 +16,7 @@ from resilience.failures import Failure, describe
 from .around import Surroundings, around
 from .attempt import Attempt
 from .scope import Expired, Scope, live
-from .world import monotonic
+from .world import moment, monotonic
 
 if TYPE_CHECKING:
     from resilience.matching import Match
@@ -120,6 +121,7 @@ class Try:
     waited: float
     duration: float | None = None
     failure: Failure | None = None
+    retry_at: datetime | None = None
 
 
 class _Progress(Generic[S]):
@@ -240,6 +242,7 @@ class Record(Surroundings):
     def failed(self, this: Try, error: Exception, now: float) -> None:
         this.duration = now - this.started
         this.failure = self.failure(error)
+        this.retry_at = moment(this.failure.retry_after)
         self._ended(this)
 
     def cut(self, error: DeadlineExceededError, now: float) -> None:
@@ -260,6 +263,7 @@ class Record(Surroundings):
             this.model,
             this.failure,
             this.waited,
+            this.retry_at,
         )
 
     @property

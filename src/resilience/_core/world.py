@@ -6,12 +6,14 @@ the virtual ones.
 
 from __future__ import annotations
 
+import math
 import random
 import time
+from datetime import datetime, timedelta, timezone
 
 from .around import around
 
-__all__ = ["chance", "monotonic", "now", "wall"]
+__all__ = ["chance", "moment", "monotonic", "now", "wall"]
 
 monotonic = time.monotonic
 """The real clock for durations; used where a pipeline at rest notes when a call began."""
@@ -39,3 +41,13 @@ def chance() -> float:
     if surroundings is None or surroundings.world is None:
         return random.random()
     return surroundings.world.random()
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """The UTC time in `seconds` from now; None where there is none, or none that fits a date."""
+    if seconds is None or not math.isfinite(seconds):
+        return None
+    try:
+        return datetime.fromtimestamp(wall(), timezone.utc) + timedelta(seconds=seconds)
+    except (OverflowError, ValueError, OSError):
+        return None

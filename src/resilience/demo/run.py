@@ -67,11 +67,11 @@ def run(scenario: Scenario, watch: Watch, build: Build = standard) -> list[Seen]
     """Play the scenario in real time, on two gateways of the same plan."""
     limits, plan = scenario.limits, scenario.plan()
     with (
+        ThreadPoolExecutor(_CALLERS) as callers,  # last to end: without gateways nothing hangs
         Gateway(plan) as gateway,
         Gateway(plan) as other,
         _client(limits, gateway.base_url, "demo") as client,
         _client(limits, other.base_url, "demo") as bare,
-        ThreadPoolExecutor(_CALLERS) as callers,
     ):
         gateway.reset()
         other.reset()

@@ -14,7 +14,7 @@ def play(scenario: Scenario, build: run.Build = run.standard) -> int:
     """The scripted minute, or another; 0 if every promise was held, else 1."""
     screen = Screen()
     seconds = sum(phase.seconds for phase in scenario.phases)
-    screen.heading(f"{seconds:.0f} bad seconds of a local gateway.", scenario.limits)
+    screen.heading(f"{seconds:.2g} bad seconds of a local gateway.", scenario.limits)
     phases = run.run(scenario, screen.watch, build)
     screen.table(phases)
     verdicts = [

@@ -6,17 +6,16 @@ counts only if the circuit has not changed state since its call was admitted.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
 from attrs import define, field, frozen
 
 from resilience._core.rest import epochs
+from resilience._core.world import moment
 from resilience._core.world import now as world_now
-from resilience._core.world import wall
 from resilience.errors import CircuitOpenError
 
 __all__ = ["CLOSED", "HALF_OPEN", "ISOLATED", "OPEN", "Change", "Circuit", "Limits", "Permit"]
@@ -114,7 +113,7 @@ class Circuit:
     @property
     def retry_at(self) -> datetime | None:
         """The time at which a call may be tried (aware, UTC); None while closed or isolated."""
-        return at(self.retry_after)
+        return moment(self.retry_after)
 
     def open(self) -> None:
         """Open as failures would have: trials are let through after `reset_after` seconds."""
@@ -163,7 +162,7 @@ class Circuit:
         finally:
             self._tell(change)
         try:
-            raise CircuitOpenError(left, at(left), self.name, self.key) from cause
+            raise CircuitOpenError(left, moment(left), self.name, self.key) from cause
         finally:
             del cause
 
@@ -260,13 +259,3 @@ class Circuit:
     def _tell(self, change: Change | None) -> None:
         if change is not None:
             self._changed(self, change)
-
-
-def at(seconds: float | None) -> datetime | None:
-    """The UTC time in `seconds` from now."""
-    if seconds is None or not math.isfinite(seconds):
-        return None
-    try:
-        return datetime.fromtimestamp(wall(), timezone.utc) + timedelta(seconds=seconds)
-    except (OverflowError, ValueError, OSError):
-        return None

@@ -109,6 +109,11 @@ class Listeners:
         )
         """Whether one of them hears of healthy calls."""
 
+    @classmethod
+    def of(cls, listeners: tuple[Any, ...]) -> Listeners | None:
+        """None where there are none, so that pybreaker is not imported for nothing."""
+        return cls(listeners) if listeners else None
+
     def before_call(
         self, circuit: Circuit, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
@@ -143,13 +148,22 @@ class Stored:
     storage: Any
     circuit: Circuit
     every: float
-    _lock: Any = field(factory=threading.Lock, init=False)
+    _lock: Any = field(factory=threading.RLock, init=False)
     _read: float | None = field(default=None, init=False)
     _opened: Any = field(default=None, init=False)  # the opening already taken over
+    _unwritten: Change | None = field(default=None, init=False)
+    _counting: bool = field(default=False, init=False)  # does the storage count failures?
     _warned: bool = field(default=False, init=False)
+
+    def note(self, change: Change) -> None:
+        """Remember a change of our own, made by a call or by hand, until it can be written."""
+        self._unwritten = change
 
     async def refresh(self, runtime: Runtime) -> None:
         """Take over what others have written, at most every so many seconds."""
+        if self._unwritten is not None:
+            await self._try(runtime, lambda: self._write(None))
+            return
         now = runtime.now()
         with self._lock:
             if self._read is not None and now - self._read < self.every:
@@ -161,32 +175,39 @@ class Stored:
         state, opened, counter = told
         if state == CLOSED:
             self._opened = None
-            if isinstance(counter, int):
+            if isinstance(counter, int) and counter > 0:
+                self._counting = True
                 self.circuit.count(counter)
         elif opened == self._opened and opened is not None:
             return  # an opening is taken over once; from then on our own clock counts
         else:
             self._opened = opened
         self.circuit.adopt(state, self._left(state, opened), runtime.now())
+        self._unwritten = None  # what was taken over need not be written back
 
-    async def verdict(self, runtime: Runtime, change: Change | None, *, failed: bool) -> None:
-        """Write what a call has taught."""
-        await self._try(runtime, lambda: self._write(change, failed))
+    async def verdict(self, runtime: Runtime, *, failed: bool) -> None:
+        """Write what a call has taught, if that is anything new."""
+        if failed or self._counting or self._unwritten is not None:
+            await self._try(runtime, lambda: self._write(failed))
 
     def _told(self) -> tuple[str, Any, Any]:
         state = str(self.storage.state)
         return state, self.storage.opened_at if state != CLOSED else None, self.storage.counter
 
-    def _write(self, change: Change | None, failed: bool) -> bool:
+    def _write(self, failed: bool | None) -> bool:
+        change = self._unwritten
         if failed:
+            self._counting = True
             self.storage.increment_counter()
-        if change is None:
-            return True
-        if change.new == OPEN:
-            self.storage.opened_at = self._opened = self._stamp()
-        elif change.new == CLOSED:
+        elif self._counting and (failed is not None or (change and change.new == CLOSED)):
+            self._counting = False
             self.storage.reset_counter()
-        self.storage.state = OPEN if change.new == ISOLATED else change.new
+        if change is not None:
+            if change.new in (OPEN, ISOLATED):
+                self.storage.opened_at = self._opened = self._stamp()
+            self.storage.state = OPEN if change.new == ISOLATED else change.new
+            if self._unwritten is change:
+                self._unwritten = None
         return True
 
     def _stamp(self) -> datetime:

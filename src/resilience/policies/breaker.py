@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from weakref import WeakSet
 
-from attrs import define, field
+from attrs import Factory, field, frozen
 
 from resilience._core.arguments import slot_of
 from resilience._core.fields import (
@@ -45,7 +45,7 @@ def _to_key(name: str, value: Any) -> Any:
 
 
 @suggesting
-@define(eq=False, repr=False)
+@frozen(eq=False, repr=False)
 class CircuitBreaker:
     """After `failures` in a row, refuse calls for `reset_after` seconds, then try `trials` at once.
 
@@ -85,12 +85,14 @@ class CircuitBreaker:
     _stored: dict[Hashable, Stored] = field(factory=dict, init=False, repr=False)
     _restless: set[int] = field(factory=set, init=False, repr=False)
     _resting: WeakSet[Rest] = field(factory=WeakSet, init=False, repr=False)
-    _told: Listeners | None = field(default=None, init=False, repr=False)
+    _told: Listeners | None = field(
+        default=Factory(lambda self: Listeners.of(self.listeners), takes_self=True),
+        init=False,
+        repr=False,
+    )
 
     def __attrs_post_init__(self) -> None:
         to_storage("storage", self.storage, keyed=self.key is not None)
-        if self.listeners:
-            self._told = Listeners(self.listeners)
         if self.key is None:
             self._circuit(None)
 
@@ -188,30 +190,30 @@ class CircuitBreaker:
                 permit = circuit.admit(runtime.now())
             else:
                 permit = circuit.resume(record.resumed.epoch)
-            failed = False
-            change = None
+            failed: bool | None = None
             try:
                 if self._told is not None:
                     self._told.before_call(circuit, record.fn, args, kwargs)
                 result = await call(*args, **kwargs)
             except Exception as error:
                 if record.matches(self.on, record.failure(error)):
-                    failed, change = True, permit.failed(error)
+                    failed = True
+                    permit.failed(record.failure(error).error)
                     if self._told is not None:
                         self._told.failure(circuit, error)
                 raise
             else:
                 failed = record.bad(self.on_result, result)
-                change = permit.failed() if failed else permit.succeeded()
+                (permit.failed if failed else permit.succeeded)()
                 if self._told is not None and not failed:
                     self._told.success(circuit)
                 return result
             finally:
                 permit.released()
-                if not circuit.closed:
+                if circuit.refuses(runtime.now()):
                     record.opened = True
-                if stored is not None and (failed or change is not None):
-                    await stored.verdict(runtime, change, failed=failed)
+                if stored is not None and failed is not None:
+                    await stored.verdict(runtime, failed=failed)
 
         return broken
 
@@ -243,5 +245,8 @@ class CircuitBreaker:
         return circuit
 
     def _changed(self, circuit: Circuit, change: Change) -> None:
+        stored = self._stored.get(circuit.key)
+        if stored is not None:
+            stored.note(change)
         if self._told is not None:
             self._told.state_change(circuit, change)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from attrs import NOTHING, frozen
+from attrs import frozen
 
 from resilience._core.fields import checked, suggesting, to_callable
 from resilience._core.record import Record, current
@@ -19,6 +19,9 @@ from resilience.matching import Match, as_match, raised
 from resilience.typing import Call, Runtime
 
 __all__ = ["Fallback"]
+
+
+_NOTHING = object()
 
 
 def _to_match(name: str, value: Any) -> Match:
@@ -38,12 +41,12 @@ class Fallback:
     role: ClassVar = "fallback"
     rests: ClassVar = True
 
-    value: Any = NOTHING
+    value: Any = _NOTHING
     call: Callable[..., Any] | None = checked(to_callable, None, optional=True)
     on: Match = checked(_to_match, raised(Exception))
 
     def __attrs_post_init__(self) -> None:
-        if (self.value is NOTHING) == (self.call is None):
+        if (self.value is _NOTHING) == (self.call is None):
             given = "neither" if self.call is None else "both"
             raise TypeError(f"Fallback takes a value or call=, got {given}")
 

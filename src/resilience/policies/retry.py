@@ -213,17 +213,16 @@ class Retry:
         if record.opened:
             record.remark("no retry: a circuit on its way is open")
             return None
-        if self.stop is not None and self.stop(state):
-            return None
         pause = float(self.wait(state))
         if math.isnan(pause):
             raise ValueError("wait must be seconds, got nan")
         pause = max(0.0, pause)
         if math.isinf(pause):
-            asked = failure.retry_after if failure is not None else None
-            record.remark("no retry: " + _too_long(asked))
+            record.remark("no retry: " + _too_long(record))
             return None
         state.upcoming_sleep = pause
+        if self.stop is not None and self.stop(state):
+            return None
         if (
             failure is not None
             and failure.advice is Advice.WAIT
@@ -264,10 +263,13 @@ class Retry:
         run.args, run.kwargs = tuple(args), dict(kwargs)
 
 
-def _too_long(asked: float | None) -> str:
+def _too_long(record: Record) -> str:
+    last = record.tries[-1]
+    asked = last.failure.retry_after if last.failure is not None else None
     if asked is None:
         return "the wait said to give up"
-    return f"the server asked for {asked:.6g} s, longer than the longest wait"
+    at = f" (retry at {last.retry_at:%Y-%m-%d %H:%M:%S} UTC)" if last.retry_at else ""
+    return f"the server asked for {asked:.6g} s, longer than the longest wait{at}"
 
 
 def _trim(record: Record, error: Exception) -> None:
