@@ -49,7 +49,10 @@ async def _result(
         return await ready.awaitable
     if ready is not None:
         ready.discard()
-    result = await runtime.invoke(record.fn, args, record.lend(kwargs, runtime.now()))
+    if record.scope is None:
+        result = await runtime.invoke(record.fn, args, kwargs)
+    else:
+        result = await runtime.invoke(record.fn, *record.lend(args, kwargs, runtime.now()))
     if record.settled is False or not is_awaitable(result):
         check(result)
         record.facts.plain = True

@@ -13,6 +13,7 @@ from resilience import events
 from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.failures import Failure, describe
 
+from .arguments import slot_of
 from .around import Surroundings, around
 from .attempt import Attempt
 from .scope import Expired, Scope, live
@@ -360,7 +361,9 @@ class Record(Surroundings):
         if self.emit is not None:
             self.emit(events.WaitBegan(self.pipeline, self.seen(self.tries[-1]), seconds))
 
-    def lend(self, kwargs: dict[str, Any], now: float) -> dict[str, Any]:
+    def lend(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], now: float
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, with what is left of the time where a `Timeout` passes it on."""
         scope = live(self.scope) if self.scope is not None else None
         while scope is not None:
@@ -368,11 +371,12 @@ class Record(Surroundings):
                 if scope.end <= now:
                     raise Expired(scope)
                 left = max(self.room(now), 0.001)
-                own = kwargs.get(scope.pass_as)
+                slot = slot_of(self.fn, scope.pass_as)
+                own = slot.given(args, kwargs)
                 if own is None or (isinstance(own, (int, float)) and own > left):
-                    kwargs = {**kwargs, scope.pass_as: left}
+                    args, kwargs = slot.replaced(args, kwargs, left)
             scope = live(scope.outer)
-        return kwargs
+        return args, kwargs
 
     def scoped(self, scope: Scope) -> _Scoped:
         """Set a deadline for a `with` block; if it expires, raise `DeadlineExceededError`."""

@@ -258,10 +258,14 @@ class ModelFallback:
 
 
 def _merged(own: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The call's own arguments with overrides put in, dicts leaf by leaf; neither is changed."""
+    """The call's own arguments with overrides put in, dicts leaf by leaf.
+
+    Every dict on the way is a new one: neither side changes, whatever the callee does with it.
+    """
     merged = dict(own)
     for name, value in overrides.items():
-        before = merged.get(name)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        merged[name] = _merged(before, value) if both else value  # type: ignore[arg-type]
+        if isinstance(value, Mapping):
+            before = merged.get(name)
+            value = _merged(before if isinstance(before, Mapping) else {}, value)
+        merged[name] = value
     return merged

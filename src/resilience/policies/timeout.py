@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
+from resilience._core.arguments import slot_of
 from resilience._core.fields import call_repr, checked, suggesting, to_seconds, to_text
 from resilience._core.record import current
 from resilience._core.scope import Scope
@@ -48,6 +49,11 @@ class Timeout:
 
     def __repr__(self) -> str:
         return call_repr(self, ("seconds",))
+
+    def fits(self, fn: Callable[..., Any]) -> None:
+        """Raise TypeError for a function that does not take the argument to pass the time in."""
+        if self.pass_as is not None:
+            slot_of(fn, self.pass_as)
 
     def bind(self, call: Call, runtime: Runtime) -> Call:
         async def timed(*args: Any, **kwargs: Any) -> Any:
