@@ -208,10 +208,16 @@ class ModelFallback:
         record.substituted = turn.model.call is not None
         record.fn = turn.fn
         if rest:
-            refuses = record.refuses
-            record.alternatives = lambda: (
-                refuses is None or not all(refuses(after.args, after.kwargs) for after in rest)
-            )
+            record.alternatives = lambda: not all(self._refused(record, after) for after in rest)
+
+    def _refused(self, record: Record, turn: _Turn) -> bool:
+        """Whether a circuit would turn this model away now."""
+        if record.refuses is not None and record.refuses(turn.args, turn.kwargs):
+            return True
+        if self.per_model is None:
+            return False
+        refuses = getattr(self._around(turn.model.name), "refuses", None)
+        return refuses is not None and bool(refuses(turn.args, turn.kwargs))
 
     def _moves_on(self, record: Record, turns: _Turns, error: Exception) -> bool:
         if turns.at + 1 == len(turns.all):

@@ -44,6 +44,7 @@ class VirtualTime:
         self._numbers = count()
         self._waiting = 0
         self._pump: asyncio.Handle | None = None
+        self._stop: Any = None
         self.sleeps: list[float] = []
         self.random: Callable[[], float] = random.Random(seed).random
         self._runtimes: dict[str, Runtime] = {}
@@ -273,19 +274,22 @@ def _pumped_by_trio(clock: VirtualTime) -> Generator[None]:
     import trio
     import trio.testing
 
-    async def pump() -> None:
-        while clock._waiting:
-            await trio.testing.wait_all_tasks_blocked()
-            if clock._waiting:
+    async def pump(stop: trio.CancelScope) -> None:
+        with stop:
+            while True:
+                await trio.testing.wait_all_tasks_blocked()
                 clock.jump()
 
     clock._waiting += 1
     if clock._waiting == 1:
-        trio.lowlevel.spawn_system_task(pump)
+        clock._stop = trio.CancelScope()
+        trio.lowlevel.spawn_system_task(pump, clock._stop)
     try:
         yield
     finally:
         clock._waiting -= 1
+        if not clock._waiting:
+            clock._stop.cancel()
 
 
 @contextmanager
