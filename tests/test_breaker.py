@@ -16,8 +16,8 @@ from typing import Any
 import pybreaker
 import pytest
 import trio
-from conftest import Takes, World
 
+from conftest import Takes, World
 from resilience import (
     CircuitBreaker,
     CircuitOpenError,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Takes, World
 
+from conftest import Takes, World
 from resilience import (
     CircuitBreaker,
     CircuitOpenError,

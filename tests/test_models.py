@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Takes, World
 
+from conftest import Takes, World
 from resilience import (
     CircuitBreaker,
     CircuitOpenError,
@@ -399,9 +399,7 @@ def test_all_circuits_open_is_a_refusal(world: World) -> None:
     breaker = CircuitBreaker(key="model")
     breaker.circuit("a").open()
     breaker.circuit("b").open()
-    error = fails(
-        world, Pipeline(ModelFallback("a", "b"), breaker).wrap(world.function("never"))
-    )
+    error = fails(world, Pipeline(ModelFallback("a", "b"), breaker).wrap(world.function("never")))
 
     assert type(error) is CircuitOpenError
     assert error.key == "b"
@@ -507,9 +505,7 @@ def test_a_per_model_circuit_that_is_open_is_not_a_free_model(world: World) -> N
     """The same for circuits that `per_model` has made."""
     breakers = {"a": CircuitBreaker(), "b": CircuitBreaker()}
     breakers["b"].isolate()
-    chain = ModelFallback(
-        "a", "b", per_model=lambda name: Pipeline(Retry(wait=2), breakers[name])
-    )
+    chain = ModelFallback("a", "b", per_model=lambda name: Pipeline(Retry(wait=2), breakers[name]))
     world.run(Pipeline(chain).wrap(world.function(busy(), "ok")))
 
     assert models(world) == ["a", "a"]

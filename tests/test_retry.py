@@ -15,8 +15,8 @@ import pytest
 import tenacity
 import trio
 from attrs import frozen
-from conftest import Takes, World
 
+from conftest import Takes, World
 from resilience import (
     CircuitBreaker,
     CircuitOpenError,

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from conftest import Takes, World
 
+from conftest import Takes, World
 from resilience import (
     CircuitBreaker,
     DeadlineExceededError,
@@ -227,9 +227,10 @@ def left(world: World, *policies: Any, steps: Any = ("ok",), **kwargs: Any) -> l
 def test_pass_as_hands_over_the_time(world: World) -> None:
     """With `pass_as` the callee gets the seconds as that argument, and nothing is enforced."""
     assert left(world, Timeout(5, pass_as="timeout"), steps=[Takes(9, "late")]) == [5]
-    assert world.run(
-        Pipeline(Timeout(5, pass_as="t")).wrap(world.function(Takes(9, "late")))
-    ) == "late"
+    assert (
+        world.run(Pipeline(Timeout(5, pass_as="t")).wrap(world.function(Takes(9, "late"))))
+        == "late"
+    )
 
 
 def test_pass_as_hands_over_what_is_left(world: World) -> None:

@@ -11,10 +11,10 @@ import pytest
 import tenacity
 from attrs import fields
 from attrs.exceptions import FrozenInstanceError
-from conftest import World
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import World
 from resilience import Pipeline, Retry
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter

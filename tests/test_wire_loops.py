@@ -137,13 +137,19 @@ def test_each_attempt_is_one_request(name: str, loop: str) -> None:
 @every_pipeline
 @every_async_sdk
 def test_called_before_there_is_a_loop(name: str, make: Callable[[], Pipeline]) -> None:
-    """`asyncio.run(pipeline.call(...))` works: what comes back is a coroutine to be run."""
-    sdk = SDKS[name]
+    """What `pipeline.call` gives where no loop runs is a coroutine, good for `asyncio.run`."""
     with Gateway(["upstream_error", Ok()]) as gateway, without_certificates():
-        client = sdk.make(api_key="any", base_url=gateway.base_url, max_retries=0)
-        call = make().call(client.chat.completions.create, model="a", messages=MESSAGES)
+        client = SDKS[name].make(api_key="any", base_url=gateway.base_url, max_retries=0)
+        call: Any = make().call(client.chat.completions.create, model="a", messages=MESSAGES)
         assert inspect.iscoroutine(call)
-        assert asyncio.run(call).model == "a"
+
+        async def main() -> Any:
+            try:
+                return await call
+            finally:
+                await client.close()
+
+        assert asyncio.run(main()).model == "a"
         assert gateway.hits == {"a": 2}
 
 

@@ -67,12 +67,11 @@ def test_a_stream_is_the_sdks_own(name: str, way: str) -> None:
 
 
 @pytest.mark.parametrize("failure", ["upstream_error", Drop()], ids=["status", "drop"])
-@every_way
 @every_sdk
-def test_opening_is_retried(sdk: Sdk, way: str, failure: Any) -> None:
+def test_opening_is_retried(sdk: Sdk, failure: Any) -> None:
     """A failure before the stream is open is retried, and asks for a stream again."""
     with Gateway([failure, Ok()]) as gateway, sdk.open(gateway) as connection:
-        stream = connection.ask(ROBUST, "a", way, stream=True)
+        stream = connection.ask(ROBUST, "a", stream=True)
         assert said(consumed(connection, stream)) == "Hello from a."
         assert [received.stream for received in gateway.requests] == [True, True]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from resilience.typing import Call, Runtime
 
-from .record import Carried, HandOver, Record, current
+from .record import Carried, HandOver, Ready, Record, current
 from .results import check, is_awaitable
 
 __all__ = ["base", "plainly"]
@@ -46,7 +46,7 @@ async def _result(
     """What the function gives: awaited where there is a loop, handed over where there is none."""
     ready, record.ready = record.ready, None
     if ready is not None and ready.serves(args, kwargs):
-        return await ready.awaitable
+        return await ready.take()
     if ready is not None:
         ready.discard()
     if record.scope is None:
@@ -60,13 +60,12 @@ async def _result(
     record.facts.awaitable = True
     if runtime.asynchronous:
         return await result
-    handed = HandOver(result, args, kwargs)
     if record.substituted:
-        handed.ready.discard()
+        Ready(result, args, kwargs).discard()
         raise TypeError(
             "Model(call=...) returned an awaitable in a sync call; give it a sync function"
         )
-    raise handed
+    raise HandOver(result, args, kwargs)
 
 
 def plainly(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -119,7 +119,7 @@ class Guarded(Generic[P, T_co]):
             if type(result) in PLAIN and rest.token is token:
                 return result  # type: ignore[no-any-return]
             if type(result) is CoroutineType and self._pipeline.asynchronous is None:
-                return self._awaited(token, result, args, kwargs)  # type: ignore[return-value]
+                return self._awaited(token, Ready(result, args, kwargs), args, kwargs)  # type: ignore[return-value]
             return self._looked(token, started, result, args, kwargs)  # type: ignore[no-any-return]
         return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]
 
@@ -134,7 +134,8 @@ class Guarded(Generic[P, T_co]):
     ) -> Any:
         """What to do with a result that is not plainly plain, or came when no longer at rest."""
         if self._pipeline.asynchronous is not False and is_awaitable(result):
-            return self._awaited(token, result, args, kwargs, first)
+            ready = Ready(result, *((args, kwargs) if first is None else first[1:]))
+            return self._awaited(token, ready, args, kwargs, first)
         check(result)
         self._facts.plain = True
         if self._rest.token is token:
@@ -149,20 +150,18 @@ class Guarded(Generic[P, T_co]):
     async def _awaited(
         self,
         token: Token,
-        awaitable: Any,
+        ready: Ready,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         first: Rewritten | None = None,
     ) -> Any:
         """The rest of a call at rest whose function has returned an awaitable."""
         self._facts.awaitable = True
-        ready = resumed = None
-        if self._rest.token is not token or _surroundings() is not None:
-            ready = Ready(awaitable, *(first[1:] if first is not None else (args, kwargs)))
-        else:
+        resumed = None
+        if self._rest.token is token and _surroundings() is None:
             started = monotonic()
             try:
-                result = await awaitable
+                result = await ready.take()
             except Exception as error:
                 resumed = Resumed(token.epoch, started, None, error)
             else:
@@ -173,7 +172,6 @@ class Guarded(Generic[P, T_co]):
                         served.note(first[0])
                     return result
                 resumed = Resumed(token.epoch, started, result, None)
-        del awaitable
         return await self._pipeline.run(
             self._fn,
             self._facts,
@@ -181,7 +179,7 @@ class Guarded(Generic[P, T_co]):
             kwargs,
             asynchronous=True,
             resumed=resumed,
-            ready=ready,
+            ready=ready if resumed is None else None,
         )
 
     # What else it can do

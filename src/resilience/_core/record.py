@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import define
@@ -50,7 +51,11 @@ class Carried(Exception):
 
 
 class Ready:
-    """An awaitable that the function has already returned, good for the same arguments only."""
+    """An awaitable that the function has already returned, good for the same arguments only.
+
+    If nobody ever begins to await the guarded call (a task cancelled before its first step), a
+    coroutine in here is closed rather than warned of: the caller did what is right for the call.
+    """
 
     __slots__ = ("args", "awaitable", "kwargs")
 
@@ -67,12 +72,22 @@ class Ready:
             and all(_same(value, self.kwargs[name]) for name, value in kwargs.items())
         )
 
+    def take(self) -> Any:
+        """The awaitable, to be awaited now. Once."""
+        awaitable, self.awaitable = self.awaitable, None
+        return awaitable
+
     def discard(self) -> None:
         """Close a coroutine, cancel a future: whatever was begun is not left behind."""
+        awaitable = self.take()
         for verb in ("close", "cancel"):
-            if callable(end := getattr(self.awaitable, verb, None)):
+            if callable(end := getattr(awaitable, verb, None)):
                 end()
                 return
+
+    def __del__(self) -> None:
+        if type(self.awaitable) is CoroutineType:
+            self.awaitable.close()
 
 
 def _same(new: Any, old: Any) -> bool:

@@ -1,0 +1,448 @@
+"""Bad settings are refused where they are made, with field, rule and value."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from datetime import timedelta
+from typing import Any
+
+import pybreaker
+import pytest
+import tenacity
+
+from resilience import (
+    CircuitBreaker,
+    Fallback,
+    Guarded,
+    Model,
+    ModelFallback,
+    Pipeline,
+    Retry,
+    Timeout,
+    resilient,
+)
+from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
+
+INF, NAN = float("inf"), float("nan")
+MODELS = functools.partial(ModelFallback, "a")
+FALLBACK = functools.partial(Fallback, 1)
+
+SECONDS = [
+    (True, TypeError),
+    ("5", TypeError),
+    ([5], TypeError),
+    (5j, TypeError),
+    (NAN, ValueError),
+    (INF, ValueError),
+    (-INF, ValueError),
+    (-1, ValueError),
+    (-0.001, ValueError),
+    (timedelta(seconds=-1), ValueError),
+]
+COUNT = [
+    (0, ValueError),
+    (-1, ValueError),
+    (True, TypeError),
+    ("3", TypeError),
+    (1.5, TypeError),
+    (3.0, TypeError),
+    (NAN, TypeError),
+    (INF, TypeError),
+    ([3], TypeError),
+]
+SHARE = [
+    (True, TypeError),
+    ("0.5", TypeError),
+    (None, TypeError),
+    (NAN, ValueError),
+    (INF, ValueError),
+    (-0.1, ValueError),
+]
+FUNCTION = [(3, TypeError), ("text", TypeError), (True, TypeError), (int, TypeError)]
+FLAG = [(1, TypeError), (0, TypeError), (None, TypeError), ("yes", TypeError)]
+TEXT = [(3, TypeError), (True, TypeError), (b"x", TypeError), ("", ValueError)]
+ON = [
+    (None, TypeError),
+    (3.5, TypeError),
+    (True, TypeError),
+    (ConnectionError(), TypeError),
+    (int, TypeError),
+    ([], ValueError),
+    ([3.5], TypeError),
+    ([ConnectionError, None], TypeError),
+    ("", ValueError),
+    (42, ValueError),
+    (1000, ValueError),
+    (range(3), ValueError),
+    ({"a": 1}, TypeError),
+    (asyncio.CancelledError, ValueError),
+    (KeyboardInterrupt, ValueError),
+    (SystemExit, ValueError),
+    (GeneratorExit, ValueError),
+    (BaseException, ValueError),
+    ([ConnectionError, asyncio.CancelledError], ValueError),
+    ([[KeyboardInterrupt]], ValueError),
+]
+
+
+async def _async(*args: Any) -> bool:
+    return True
+
+
+OPTIONS: list[tuple[Any, str, list[tuple[Any, type[Exception]]]]] = [
+    (Retry, "attempts", COUNT),
+    (Retry, "on", [*ON, (_async, TypeError)]),
+    (Retry, "wait", [*SECONDS, (None, TypeError), (Exponential, TypeError)]),
+    (Retry, "within", [*SECONDS, (0, ValueError)]),
+    (Retry, "stop", [(5, TypeError), (True, TypeError), (tenacity.stop_after_delay, TypeError)]),
+    (Retry, "on_result", [*FUNCTION, (_async, TypeError)]),
+    (Retry, "adjust", [*FUNCTION, (_async, TypeError)]),
+    (Retry, "patience", SECONDS),
+    (Retry, "idempotent", FLAG),
+    (Retry, "again", FLAG),
+    (CircuitBreaker, "failures", [*COUNT, (None, TypeError)]),
+    (CircuitBreaker, "reset_after", [*SECONDS, (0, ValueError), (None, TypeError)]),
+    (CircuitBreaker, "trials", [*COUNT, (None, TypeError)]),
+    (CircuitBreaker, "successes", [*COUNT, (None, TypeError)]),
+    (CircuitBreaker, "on", [*ON, (_async, TypeError)]),
+    (CircuitBreaker, "on_result", [*FUNCTION, (_async, TypeError)]),
+    (CircuitBreaker, "key", [(3, TypeError), ("", ValueError), (str, TypeError)]),
+    (CircuitBreaker, "name", TEXT),
+    (
+        CircuitBreaker,
+        "storage",
+        [
+            (3, TypeError),
+            ("redis://x", TypeError),
+            (pybreaker.CircuitMemoryStorage, TypeError),
+            (lambda key: None, TypeError),
+        ],
+    ),
+    (CircuitBreaker, "listeners", [(3, TypeError), ([print], TypeError), ("text", TypeError)]),
+    (CircuitBreaker, "refresh", [*SECONDS, (None, TypeError)]),
+    (MODELS, "on", ON),
+    (MODELS, "argument", [*TEXT, (None, TypeError)]),
+    (MODELS, "per_model", [*SECONDS, (0, ValueError), (Retry, TypeError)]),
+    (FALLBACK, "on", ON),
+    (functools.partial(Fallback), "call", FUNCTION),
+    (Timeout, "seconds", [*SECONDS, (0, ValueError), (None, TypeError), (int, TypeError)]),
+    (functools.partial(Timeout, 5), "pass_as", TEXT),
+    (functools.partial(Model, "a"), "call", FUNCTION),
+    (Fixed, "seconds", [*SECONDS, (None, TypeError)]),
+    (Linear, "initial", SECONDS),
+    (Linear, "step", SECONDS),
+    (Linear, "max", SECONDS),
+    (Exponential, "initial", SECONDS),
+    (Exponential, "factor", [*SHARE, (0.9, ValueError)]),
+    (Exponential, "max", SECONDS),
+    (Exponential, "jitter", [*SHARE, (1.01, ValueError)]),
+    (FullJitter, "initial", SECONDS),
+    (FullJitter, "factor", [*SHARE, (0, ValueError)]),
+    (FullJitter, "max", SECONDS),
+    (Decorrelated, "initial", SECONDS),
+    (Decorrelated, "max", SECONDS),
+    (RetryAfter, "otherwise", [*SECONDS, (None, TypeError), (Exponential, TypeError)]),
+    (RetryAfter, "longest", [*SECONDS, (None, TypeError)]),
+    (RetryAfter, "too_long", [("never", ValueError), (None, TypeError), (True, TypeError)]),
+    (RetryAfter, "spread", SHARE),
+    (Pipeline, "asynchronous", [(1, TypeError), ("yes", TypeError)]),
+    (Pipeline, "name", TEXT),
+    (Pipeline, "listeners", [(3, TypeError), ([3], TypeError)]),
+    (resilient, "asynchronous", [(1, TypeError), ("yes", TypeError)]),
+    (resilient, "name", TEXT),
+    (resilient, "listeners", [(3, TypeError), ([3], TypeError)]),
+]
+
+
+def _named(make: Any) -> str:
+    return str(getattr(getattr(make, "func", make), "__name__", make))
+
+
+def _shown(value: Any) -> str:
+    return str(getattr(value, "__name__", repr(value)[:40]))
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "value", "error"),
+    [
+        pytest.param(make, field, value, error, id=f"{_named(make)}-{field}-{_shown(value)}")
+        for make, field, values in OPTIONS
+        for value, error in values
+    ],
+)
+def test_fault_072_073_074_bad_values(make: Any, field: str, value: Any, error: Any) -> None:
+    """Every bad value is refused at construction; the message names the field and the value."""
+    with pytest.raises(error) as info:
+        make(**{field: value})
+
+    assert type(info.value) is error
+    message = str(info.value)
+    assert field in message
+    shown = value
+    while isinstance(shown, list) and shown:
+        shown = shown[-1]
+    names = [repr(shown), repr(value), str(getattr(shown, "__qualname__", None))]
+    if value == []:
+        names.append("()")
+    if isinstance(shown, BaseException):
+        names.append(type(shown).__qualname__)
+    assert any(name in message for name in names), message
+    assert "must" in message
+
+
+@pytest.mark.parametrize(
+    ("make", "typo", "meant"),
+    [
+        (Retry, "attempt", "attempts"),
+        (Retry, "max_attempt", "attempts"),
+        (Retry, "waits", "wait"),
+        (Retry, "idempotant", "idempotent"),
+        (CircuitBreaker, "failure", "failures"),
+        (CircuitBreaker, "reset_afer", "reset_after"),
+        (CircuitBreaker, "listener", "listeners"),
+        (MODELS, "per_modell", "per_model"),
+        (MODELS, "arguments", "argument"),
+        (FALLBACK, "cal", "call"),
+        (functools.partial(Timeout, 5), "pass_ass", "pass_as"),
+        (Timeout, "second", "seconds"),
+        (Fixed, "second", "seconds"),
+        (Linear, "initials", "initial"),
+        (Exponential, "jiter", "jitter"),
+        (FullJitter, "factors", "factor"),
+        (Decorrelated, "maxx", "max"),
+        (RetryAfter, "longes", "longest"),
+        (Pipeline, "nam", "name"),
+        (Pipeline, "listener", "listeners"),
+        (resilient, "asynchronus", "asynchronous"),
+        (resilient, "names", "name"),
+    ],
+)
+def test_fault_078_a_typo_suggests_the_right_option(make: Any, typo: str, meant: str) -> None:
+    """An unknown option is a TypeError that names it and suggests the one that was meant."""
+    with pytest.raises(TypeError) as info:
+        make(**{typo: 1})
+
+    assert repr(typo) in str(info.value)
+    assert repr(meant) in str(info.value)
+
+
+def test_options_that_come_later_are_typos_for_now() -> None:
+    """`trip` does not exist yet: a TypeError as for any unknown option."""
+    with pytest.raises(TypeError, match="'trip'"):
+        CircuitBreaker(failures=3, trip=object())
+
+
+def test_an_option_like_nothing_lists_what_there_is() -> None:
+    """Where nothing is near, the message says what options there are."""
+    with pytest.raises(TypeError, match=r"no option 'zzz'; it has attempts, on, wait"):
+        Retry(zzz=1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Exponential(initial=60),
+        lambda: Exponential(2, max=1),
+        lambda: Linear(initial=60),
+        lambda: FullJitter(initial=60),
+        lambda: Decorrelated(initial=60),
+    ],
+)
+def test_fault_074_a_first_wait_above_the_cap(make: Any) -> None:
+    """A backoff that starts above its own cap would silently be another one: ValueError."""
+    with pytest.raises(ValueError, match=r"initial.*max|max.*initial"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: ModelFallback(), ValueError, "at least one"),
+        (lambda: ModelFallback("a", "b", "a"), ValueError, "'a' twice"),
+        (lambda: ModelFallback("a", Model("a", x=1)), ValueError, "'a' twice"),
+        (lambda: ModelFallback("a", None), ValueError, "None"),
+        (lambda: ModelFallback(None), ValueError, "None"),
+        (lambda: ModelFallback(""), ValueError, "empty"),
+        (lambda: ModelFallback(["a", "b"]), TypeError, r"\['a', 'b'\]"),
+        (lambda: ModelFallback(3), TypeError, "3"),
+        (lambda: ModelFallback(ModelFallback("a")), TypeError, "names or Model"),
+        (lambda: ModelFallback(Model), TypeError, "names or Model"),
+        (lambda: ModelFallback(print), TypeError, "names or Model"),
+        (lambda: ModelFallback(Model("a", model="b")), ValueError, "must not override 'model'"),
+        (
+            lambda: ModelFallback(Model("a", engine="b"), argument="engine"),
+            ValueError,
+            "must not override 'engine'",
+        ),
+        (lambda: Model(""), ValueError, "name must not be empty"),
+        (lambda: Model(3), TypeError, "name must be a string, got 3"),
+        (lambda: Model(None), TypeError, "name must be a string, got None"),
+    ],
+)
+def test_fault_076_bad_chains(make: Any, error: Any, message: str) -> None:
+    """Empty, repeated, nameless or nested models are refused, and say why."""
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_one_name_with_two_functions_is_two_models() -> None:
+    """The same model at two clients is a chain, not a repetition."""
+    assert len(ModelFallback("a", Model("a", call=print)).models) == 2
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Fallback(), lambda: Fallback(1, call=print), lambda: Fallback(on=OSError)]
+)
+def test_a_fallback_takes_a_value_or_a_function(make: Any) -> None:
+    """Neither, or both, is a TypeError that says so."""
+    with pytest.raises(TypeError, match=r"value.*call|call.*value"):
+        make()
+
+
+@pytest.mark.parametrize("policy", [Retry, CircuitBreaker, ModelFallback, Timeout, Pipeline])
+@pytest.mark.parametrize("make", [Pipeline, resilient])
+def test_a_policy_given_as_a_class(make: Any, policy: Any) -> None:
+    """A class in place of a policy is a TypeError that shows how to write it."""
+    with pytest.raises(TypeError, match=rf"write {policy.__name__}\(\)"):
+        make(policy)
+
+
+@pytest.mark.parametrize("policy", [None, 3, "retry", [Retry()], len])
+def test_what_is_no_policy(policy: Any) -> None:
+    """Anything else in place of a policy is a TypeError that shows it."""
+    with pytest.raises(TypeError, match="policies must be policy objects"):
+        Pipeline(Retry(), policy)
+
+
+@pytest.mark.parametrize("policy", [None, 3, "retry", [Retry()]])
+def test_resilient_of_what_is_neither_function_nor_policy(policy: Any) -> None:
+    """`resilient(3)` is a TypeError."""
+    with pytest.raises(TypeError, match="must be"):
+        resilient(policy)
+
+
+def test_resilient_with_a_function_and_policies() -> None:
+    """A function among policies is a TypeError: decorate it with the pipeline."""
+    with pytest.raises(TypeError, match="policies must be policy objects"):
+        resilient(lambda: None, Retry())
+
+
+@pytest.mark.parametrize("fn", [None, 3, "text", [print]])
+def test_what_is_not_callable(fn: Any) -> None:
+    """Something that cannot be called cannot be guarded."""
+    pipeline = Pipeline(Retry())
+    for use in (pipeline.call, pipeline.wrap, pipeline, pipeline.outcome):
+        with pytest.raises(TypeError, match="callable"):
+            use(fn)
+
+
+def test_guarded_is_made_by_pipelines_only() -> None:
+    """Making a Guarded by hand says how to make one."""
+    with pytest.raises(TypeError, match=r"resilient\(\.\.\.\) or Pipeline\.wrap"):
+        Guarded(print, Retry())
+
+
+@pytest.mark.parametrize("given", [3, "text", None])
+def test_a_keyed_storage_must_be_a_function_of_the_key(given: Any) -> None:
+    """One storage is one circuit, so a keyed breaker takes a function of the key."""
+    if given is None:
+        assert CircuitBreaker(key="model", storage=None).storage is None
+        return
+    with pytest.raises(TypeError, match="storage must be a function of the key"):
+        CircuitBreaker(key="model", storage=given)
+
+
+def test_a_keyed_breaker_refuses_one_storage() -> None:
+    """A single storage for all values is the mistake that message is for."""
+    with pytest.raises(TypeError, match="one storage is one"):
+        CircuitBreaker(key="model", storage=pybreaker.CircuitMemoryStorage("closed"))
+
+
+def test_tenacitys_async_waits_and_predicates() -> None:
+    """An async predicate hidden in a sync one of tenacity's would always be true: refused."""
+    from tenacity.asyncio import retry as predicates
+
+    for on in (
+        predicates.retry_if_exception(_async),
+        predicates.retry_if_result(_async),
+        tenacity.retry_if_exception_type(OSError) | predicates.retry_if_exception(_async),
+    ):
+        with pytest.raises(TypeError, match=r"\bon\b"):
+            Retry(on=on)
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "value", "kept"),
+    [
+        (Retry, "attempts", None, None),
+        (Retry, "attempts", 10**9, 10**9),
+        (Retry, "within", timedelta(minutes=1), 60.0),
+        (Retry, "within", None, None),
+        (Retry, "patience", 0, 0.0),
+        (Retry, "wait", 0, Fixed(0)),
+        (Retry, "wait", timedelta(seconds=2), Fixed(2)),
+        (CircuitBreaker, "reset_after", timedelta(hours=1), 3600.0),
+        (CircuitBreaker, "refresh", 0, 0.0),
+        (Timeout, "seconds", timedelta(milliseconds=1500), 1.5),
+        (Timeout, "seconds", 1, 1.0),
+        (Exponential, "jitter", 0, 0.0),
+        (Exponential, "jitter", 1, 1.0),
+        (Exponential, "initial", 0, 0.0),
+        (RetryAfter, "spread", 0, 0.0),
+        (RetryAfter, "longest", 0, 0.0),
+        (RetryAfter, "otherwise", 5, Fixed(5)),
+    ],
+)
+def test_fault_072_073_values_at_the_edge(make: Any, field: str, value: Any, kept: Any) -> None:
+    """What is documented as good is taken, times as float seconds."""
+    found = getattr(make(**{field: value}), field)
+
+    assert found == kept
+    assert type(found) is type(kept)
+
+
+@pytest.mark.parametrize("make", [Retry, lambda: ModelFallback("a"), lambda: Fallback(1)])
+def test_fault_079_values_cannot_be_changed(make: Any) -> None:
+    """Policies that are values are frozen."""
+    with pytest.raises(AttributeError):
+        make().on = OSError
+
+
+def test_fault_079_timeouts_and_pipelines_cannot_be_changed() -> None:
+    """A time limit is a value too."""
+    with pytest.raises(AttributeError):
+        Timeout(5).seconds = 6
+
+
+def test_every_option_can_be_given_by_name() -> None:
+    """Every option is keyword-capable, and none is lost."""
+    retry = Retry(
+        attempts=2,
+        on=OSError,
+        wait=1,
+        within=9,
+        stop=tenacity.stop_never,
+        on_result=print,
+        adjust=print,
+        patience=3,
+        idempotent=False,
+        again=True,
+    )
+    assert (retry.attempts, retry.within, retry.patience) == (2, 9, 3)
+    assert (retry.idempotent, retry.again, retry.adjust) == (False, True, print)
+    breaker = CircuitBreaker(
+        failures=1,
+        reset_after=2,
+        trials=3,
+        successes=4,
+        on=OSError,
+        on_result=print,
+        key="k",
+        name="n",
+        storage=None,
+        listeners=(),
+        refresh=5,
+    )
+    assert (breaker.failures, breaker.reset_after, breaker.trials) == (1, 2, 3)
+    assert (breaker.successes, breaker.key, breaker.name, breaker.refresh) == (4, "k", "n", 5)
