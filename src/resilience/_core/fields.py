@@ -157,7 +157,7 @@ def call_repr(value: Any, positional: tuple[str, ...] = ()) -> str:
             continue
         found = getattr(value, attribute.name)
         if attribute.name in positional:
-            parts.append(repr(found))
+            parts.append(_shown(found))
         elif not _is_default(found, attribute):
             parts.append(f"{attribute.alias}={_shown(found)}")
     return f"{type(value).__name__}({', '.join(parts)})"
