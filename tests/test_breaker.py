@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -491,10 +492,7 @@ def test_fault_008_keyboard_interrupt_is_not_counted(world: World) -> None:
     with pytest.raises(BaseException) as info:  # noqa: PT011
         world.run(Pipeline(breaker).wrap(world.function(same)))
 
-    found = info.value
-    while isinstance(found, BaseExceptionGroup):
-        (found,) = found.exceptions
-    assert found is same
+    assert info.value is same
     assert breaker.state == "closed"
 
 
@@ -1005,14 +1003,16 @@ def test_a_storage_that_raises_is_warned_of_once(world: World) -> None:
 
     breaker = CircuitBreaker(failures=2, storage=Dead("closed"), refresh=0)
     guarded = Pipeline(breaker).wrap(world.function(ConnectionError, ConnectionError, "ok"))
-    with pytest.warns(RuntimeWarning, match="storage") as warned:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         fails(world, guarded)
         fails(world, guarded)
         refused(world, guarded)
         world.clock.advance(60)
         assert world.run(guarded) == "ok"
 
-    assert len(warned) == 1
+    assert [each.category for each in warned] == [RuntimeWarning]
+    assert "storage" in str(warned[0].message)
     assert breaker.state == "closed"
 
 

@@ -612,7 +612,7 @@ def test_one_model_alone_is_a_chain_too(world: World) -> None:
         (ModelFallback("a", Model("b")), "ModelFallback('a', 'b')"),
         (ModelFallback(Model("a", x=1)), "ModelFallback(Model('a', x=1))"),
         (ModelFallback("a", argument="engine"), "ModelFallback('a', argument='engine')"),
-        (ModelFallback("a", per_model=5), "ModelFallback('a', per_model=Timeout(5.0))"),
+        (ModelFallback("a", per_model=5), "ModelFallback('a', per_model=Timeout(5))"),
         (Model("a", call=_no_such), "Model('a', call=_no_such)"),
     ],
     ids=str,

@@ -357,10 +357,7 @@ def test_the_outcome_of_an_interruption_is_the_interruption(world: World) -> Non
     """Ctrl-C is no outcome."""
     with pytest.raises(BaseException) as info:  # noqa: PT011
         world.run(Pipeline(Retry()).outcome, world.function(KeyboardInterrupt))
-    found = info.value
-    while isinstance(found, BaseExceptionGroup):
-        (found,) = found.exceptions
-    assert type(found) is KeyboardInterrupt
+    assert type(info.value) is KeyboardInterrupt
 
 
 def test_outcomes_are_values() -> None:
@@ -836,7 +833,7 @@ def test_fault_024_pickled_by_name_or_refused() -> None:
 )
 def test_fault_065_our_errors_travel(error: Any) -> None:
     """They pickle, copy and deep-copy with all they carry, notes too, and print."""
-    error.add_note("a note")
+    error.__notes__ = ["a note"]
     for made in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(made) is type(error)
         assert str(made) == str(error)
@@ -940,9 +937,9 @@ def played(world: str, make: Any, plan: Any, listeners: Any) -> list[Any]:
             log.append(told(error))
 
     async def main() -> None:
-        for what, script in plan:
+        for what, taken in plan:
             by_hand(what)
-            steps[:] = script
+            steps[:] = taken
             await one()
             log.append([circuit.state for circuit in circuits(breaker)])
 

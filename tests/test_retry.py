@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import math
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,10 @@ import trio
 from attrs import frozen
 
 from conftest import Takes, World
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
 from resilience import (
     CircuitBreaker,
     CircuitOpenError,
@@ -957,10 +962,7 @@ def test_fault_010_control_flow_passes_straight_through(
     with pytest.raises(BaseException) as info:  # noqa: PT011
         world.run(Pipeline(retry, CircuitBreaker(failures=1)).wrap(world.function(error)))
 
-    found = info.value
-    while isinstance(found, BaseExceptionGroup):
-        (found,) = found.exceptions
-    assert found is error
+    assert info.value is error
     assert len(world.calls) == 1
     assert not hasattr(error, "__notes__")
 
@@ -1076,7 +1078,7 @@ def test_the_note_tells_attempts_and_waits(world: World) -> None:
 def test_a_note_is_replaced_not_added_to(world: World) -> None:
     """An error that passes three pipelines carries one note of ours, and keeps the user's."""
     raised = ConnectionError()
-    raised.add_note("the user's")
+    raised.__notes__ = ["the user's"]  # as add_note does it, which 3.10 lacks
     error = caught(world, nested(world, world.function(raised), Retry(), Retry(), Retry(wait=1)))
 
     assert error.__notes__[0] == "the user's"
@@ -1177,4 +1179,4 @@ def test_fault_060_an_exception_group_with_a_cancellation_is_never_retried(world
         world.run(Pipeline(Retry(on=lambda failure: True)).wrap(world.function(group)))
 
     assert len(world.calls) == 1
-    assert info.group_contains(ConnectionError)
+    assert info.value is group

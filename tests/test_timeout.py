@@ -380,5 +380,5 @@ def test_an_asyncio_call_is_cancelled_in_real_time() -> None:
 
 def test_repr() -> None:
     """It reads like the code that makes it."""
-    assert repr(Timeout(5)) in ("Timeout(5)", "Timeout(5.0)")
-    assert "pass_as='timeout'" in repr(Timeout(5, pass_as="timeout"))
+    assert repr(Timeout(5)) == "Timeout(5)"
+    assert repr(Timeout(0.5, pass_as="t")) == "Timeout(0.5, pass_as='t')"

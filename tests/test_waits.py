@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 from datetime import timedelta
@@ -119,7 +120,7 @@ def test_decorrelated_grows_from_the_calls_own_last_wait(world: World) -> None:
 
     for found in (first, second):
         assert 1 <= found[0] <= 3
-        for before, after in zip(found, found[1:], strict=False):
+        for before, after in itertools.pairwise(found):
             assert 1 <= after <= max(1, 3 * before)
 
 

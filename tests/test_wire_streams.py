@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from functools import partial
 from typing import Any
 
 import auriko
@@ -149,18 +148,17 @@ def managers(client: Any) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("policies", [(Retry(),), (Retry(), Timeout(1))], ids=["rest", "full"])
 @pytest.mark.parametrize("method", ["with_streaming_response", "stream"])
-@every_way
 @pytest.mark.parametrize("name", ["openai", "openai-async"])
-def test_stream_managers_are_refused(name: str, method: str, way: str, policies: Any) -> None:
+def test_stream_managers_are_refused(name: str, method: str, policies: Any) -> None:
     """A manager sends its request after the pipeline is done with it: a TypeError says so."""
     pipeline = Pipeline(*policies)
     with Gateway() as gateway, SDKS[name].open(gateway) as connection:
         fn = managers(connection.client)[method]
         call = {"model": "a", "messages": MESSAGES}
-        guarded = pipeline.wrap(fn) if way == "wrap" else partial(pipeline.call, fn)
         with pytest.raises(TypeError, match=r"returned a stream manager .*Manager.* not be"):
-            connection.run(guarded, **call)
-        gc.collect()
+            connection.run(pipeline.call, fn, **call)
+        if SDKS[name].asynchronous:
+            gc.collect()  # the request's coroutine, here rather than in another test
         assert gateway.requests == []
 
 
