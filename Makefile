@@ -43,8 +43,8 @@ test: $(VENV)/.test  ## the whole suite
 lint: $(VENV)/.lint  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/mypy --python-executable $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.test  ## cost against a hand-written try/except, as ratios in one run
 	$(BIN)/python benchmarks/at_rest.py --check --write

@@ -409,10 +409,10 @@ def test_the_first_example_over_create_itself(sdk: Sdk) -> None:
         ModelFallback("gpt-4o", "claude-sonnet-4-6", "gpt-4o-mini"),
         Retry(attempts=2, wait=0.001),
         breaker,
-        Timeout(0.1),
+        Timeout(0.06),
     )
     with Gateway({"gpt-4o": Hang(), "*": Ok()}) as gateway, sdk.open(gateway) as connection:
-        with took(at_least=0.2):
+        with took(at_least=0.12):
             assert connection.ask(pipeline).model == "claude-sonnet-4-6"
         with took(at_most=0.1):
             assert connection.ask(pipeline).model == "claude-sonnet-4-6"

@@ -88,7 +88,7 @@ def test_opening_falls_back(sdk: Sdk) -> None:
 @every_sdk
 def test_opening_is_timed(sdk: Sdk) -> None:
     """A stream that does not open in time is left, and the next model's is opened."""
-    pipeline = Pipeline(ModelFallback("a", "b"), Timeout(0.1))
+    pipeline = Pipeline(ModelFallback("a", "b"), Timeout(0.06))
     with Gateway({"a": Hang(), "b": Ok()}) as gateway, sdk.open(gateway) as connection:
         stream = connection.ask(pipeline, "a", stream=True)
         assert said(consumed(connection, stream)) == "Hello from b."

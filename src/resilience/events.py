@@ -15,7 +15,7 @@ from attrs import frozen
 
 from ._core.attempt import Attempt
 
-__all__ = ["AttemptEnded", "CallEnded", "Event", "WaitBegan", "announcer"]
+__all__ = ["AttemptEnded", "CallEnded", "Event", "Listener", "WaitBegan", "announcer"]
 
 
 @frozen

@@ -54,6 +54,13 @@ class Guarded(Generic[P, T_co]):
 
     __signature__ = _Signature()
 
+    if TYPE_CHECKING:  # copied from the function, as functools.wraps does
+        __name__: str
+        __qualname__: str
+
+        @property
+        def __wrapped__(self) -> Callable[P, T_co]: ...
+
     _fn: Callable[..., Any]
     _facts: Facts
     _pipeline: Pipeline

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextvars import Token
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
+
+from attrs import field, frozen
 
 from resilience import events
 from resilience._runtimes import runtime_for
@@ -31,6 +33,7 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@frozen(init=False, eq=False, repr=False)
 class Pipeline:
     """Policies, outermost first, around any callable, sync or async.
 
@@ -41,18 +44,15 @@ class Pipeline:
     back. `name` is for people. `listeners` are functions that get each event.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_announce",
-        "_chains",
-        "_flat",
-        "_listeners",
-        "_refusing",
-        "asynchronous",
-        "name",
-        "policies",
-        "rest",
-    )
+    policies: tuple[Policy, ...]
+    asynchronous: bool | None
+    name: str | None
+    listeners: tuple[events.Listener, ...]
+    rest: Rest
+    _announce: Callable[[events.Event], None] | None
+    _flat: tuple[Any, ...]
+    _refusing: tuple[Any, ...]
+    _chains: dict[Runtime, Call] = field(factory=dict, init=False)
 
     def __init__(
         self,
@@ -63,17 +63,28 @@ class Pipeline:
     ) -> None:
         for policy in policies:
             _check_policy(policy)
-        self.policies: tuple[Policy, ...] = policies
-        self.asynchronous = None if asynchronous is None else to_flag("asynchronous", asynchronous)
-        self.name = None if name is None else to_text("name", name)
-        self._listeners = tuple(to_callable("listeners", each) for each in listeners)
-        self._announce = events.announcer(self._listeners)
-        self._flat = tuple(_flattened(policies))
-        self._refusing: tuple[Any, ...] = tuple(p for p in self._flat if hasattr(p, "refuses"))
-        self._chains: dict[Runtime, Call] = {}
-        restless = bool(self._listeners) or self.asynchronous is True
-        self.rest = Rest([None] if restless else self._flat)
-        warn_of_order(self._flat)
+        if asynchronous is not None:
+            to_flag("asynchronous", asynchronous)
+        if name is not None:
+            to_text("name", name)
+        heard = tuple(to_callable("listeners", each) for each in listeners)
+        for inner in policies:
+            if isinstance(inner, Pipeline):  # what was said of a part holds for the whole
+                heard += inner.listeners
+                asynchronous = inner.asynchronous if asynchronous is None else asynchronous
+        flat = tuple(_flattened(policies))
+        restless = bool(heard) or asynchronous is True
+        cast(Any, self).__attrs_init__(
+            policies,
+            asynchronous,
+            name,
+            heard,
+            rest=Rest([None] if restless else flat),
+            announce=events.announcer(heard),
+            flat=flat,
+            refusing=tuple(policy for policy in flat if hasattr(policy, "refuses")),
+        )
+        warn_of_order(flat)
 
     # Using it
 
