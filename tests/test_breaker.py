@@ -1049,6 +1049,24 @@ def test_an_absurd_opening_time_in_the_storage(world: World, memory: Any, opened
     assert world.run(guarded) == "ok"
 
 
+def test_a_half_open_storage_is_tried_at_once(world: World, memory: Any) -> None:
+    """Half open in the storage: this process may try too, and closes it for all."""
+    memory.state = "half-open"
+    breaker = CircuitBreaker(storage=memory)
+
+    assert world.run(Pipeline(breaker).wrap(world.function("ok"))) == "ok"
+    assert (breaker.state, memory.state) == ("closed", "closed")
+
+
+def test_an_open_storage_that_forgot_when(world: World, memory: Any) -> None:
+    """Open without a time of opening is open for the whole time from when we hear of it."""
+    memory.state = "open"
+    breaker = CircuitBreaker(reset_after=30, storage=memory)
+
+    error = refused(world, Pipeline(breaker).wrap(world.function("ok")))
+    assert error.retry_after == pytest.approx(30)
+
+
 def _source() -> str:
     import inspect
 
@@ -1096,6 +1114,38 @@ def test_a_listener_hears_it_all(world: World) -> None:
         ("half-open", "closed", "closed"),
         ("success", "x"),
     ]
+
+
+def test_a_listener_sees_what_pybreaker_would_show(world: World) -> None:
+    """What a listener is given has pybreaker's names: counters, limits, and our key."""
+    seen: list[Any] = []
+
+    class Looking(pybreaker.CircuitBreakerListener):
+        def failure(self, cb: Any, exc: BaseException) -> None:
+            seen.append((cb.name, cb.key, cb.fail_counter, cb.fail_max, cb.reset_timeout))
+
+    breaker = CircuitBreaker(
+        failures=3, reset_after=7, name="x", key="model", listeners=[Looking()]
+    )
+    guarded = Pipeline(breaker).wrap(world.function(ConnectionError))
+    for _ in range(2):
+        fails(world, guarded, model="m")
+
+    assert seen == [("x", "m", 1, 3, 7), ("x", "m", 2, 3, 7)]
+
+
+def test_a_keyed_circuit_tells_its_times(world: World) -> None:
+    """One circuit of a keyed breaker has state, failures, seconds, time and a repr of its own."""
+    breaker = CircuitBreaker(key="model", reset_after=30, name="x")
+    circuit = breaker.circuit("m")
+    fails(world, Pipeline(breaker).wrap(world.function(ConnectionError)), model="m")
+    assert (circuit.state, circuit.failures, circuit.retry_after) == ("closed", 1, None)
+    circuit.open()
+    world.clock.advance(10)
+    assert circuit.retry_after == pytest.approx(20)
+    assert circuit.retry_at.timestamp() == pytest.approx(world.clock.wall() + 20)
+    assert repr(circuit) == "<circuit x for 'm': open>"
+    assert breaker.circuit("m") is circuit
 
 
 def test_a_listener_hears_what_is_done_by_hand() -> None:
@@ -1180,7 +1230,7 @@ def test_repr_tells_the_options() -> None:
     )
     breaker = CircuitBreaker(name="x")
     keyed = CircuitBreaker(name="x", key="model")
-    assert "closed" in repr(keyed.circuit("m"))
+    assert repr(keyed.circuit("m")) == "<circuit x for 'm': closed>"
     assert breaker != CircuitBreaker(name="x")
 
 

@@ -31,6 +31,7 @@ from resilience import (
     DeadlineExceededError,
     Fallback,
     Guarded,
+    Model,
     ModelFallback,
     Outcome,
     Pipeline,
@@ -875,13 +876,14 @@ def quick() -> tuple[list[Any], CircuitBreaker]:
 def chain() -> tuple[list[Any], CircuitBreaker]:
     breaker = CircuitBreaker(failures=2, reset_after=1000, key="model")
     retry = Retry(attempts=2, wait=EXPONENTIAL)
-    return [ModelFallback("a", "b"), retry, breaker], breaker
+    return [ModelFallback("a", Model("b", extra={"x": 1})), retry, breaker], breaker
 
 
 PIPELINES = [patient, quick, chain]
 _scripts = st.lists(
     st.tuples(
         st.sampled_from(BY_HAND),  # done by hand before the call
+        st.sampled_from([(), ("a",), ("b",), ("own",)]),  # its arguments
         st.lists(st.tuples(st.sampled_from(BY_HAND), st.sampled_from([*STEPS])), max_size=5),
     ),
     max_size=8,
@@ -889,7 +891,9 @@ _scripts = st.lists(
 
 
 def circuits(breaker: CircuitBreaker) -> list[Any]:
-    return [breaker] if breaker.key is None else [breaker.circuit("a"), breaker.circuit("b")]
+    return (
+        [breaker] if breaker.key is None else [breaker.circuit(name) for name in ("a", "b", "own")]
+    )
 
 
 def told(error: Exception | None) -> Any:
@@ -916,31 +920,31 @@ def played(world: str, make: Any, plan: Any, listeners: Any) -> list[Any]:
             elif what:
                 getattr(circuit, what)()
 
-    def take(model: str = "a") -> Any:
+    def take(model: str = "a", **given: Any) -> Any:
         what, outcome = steps.pop(0) if steps else ("", "ok")
         by_hand(what)
         if STEPS[outcome] is not None:
             raise STEPS[outcome]
-        return model, outcome
+        return model, given, outcome
 
-    async def atake(model: str = "a") -> Any:
-        return take(model)
+    async def atake(model: str = "a", **given: Any) -> Any:
+        return take(model, **given)
 
     guarded = pipeline.wrap(take if world == "sync" else atake)
 
-    async def one() -> None:
+    async def one(*args: str) -> None:
         try:
-            found = guarded()
+            found = guarded(*args)
             log.append(await found if world != "sync" else found)
             log.append(served_by())
         except Exception as error:
             log.append(told(error))
 
     async def main() -> None:
-        for what, taken in plan:
+        for what, args, taken in plan:
             by_hand(what)
             steps[:] = taken
-            await one()
+            await one(*args)
             log.append([circuit.state for circuit in circuits(breaker)])
 
     async def no_sleep(seconds: float) -> None:
@@ -983,6 +987,31 @@ def test_all_worlds_agree(make: Any, plan: Any) -> None:
     assert played("trio", make, plan, ()) == expected
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("listeners", [(), (lambda event: None,)], ids=["rest", "full"])
+def test_a_success_begun_at_rest_still_counts(asynchronous: bool, listeners: Any) -> None:
+    """A call begun at rest, during which another failed, ends that run of failures when it succeeds."""
+    breaker = CircuitBreaker(failures=2)
+    fail = Pipeline(breaker)
+
+    def fn() -> str:
+        fail.outcome(_fails)
+        return "ok"
+
+    async def afn() -> str:
+        return fn()
+
+    guarded = Pipeline(breaker, listeners=listeners).wrap(afn if asynchronous else fn)
+    for _ in range(3):
+        found = guarded()
+        assert (asyncio.run(_awaited(found)) if asynchronous else found) == "ok"
+        assert breaker.state == "closed"
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
 def interleaved(make: Any, moves: Any, listeners: Any) -> list[Any]:
     """Calls begun and ended by hand, in any order: results, waits, and states after each move."""
     policies, breaker = make()
@@ -990,7 +1019,7 @@ def interleaved(make: Any, moves: Any, listeners: Any) -> list[Any]:
     log: list[Any] = []
     pending: list[asyncio.Future[Any]] = []
 
-    async def step(model: str = "a") -> Any:
+    async def step(model: str = "a", **given: Any) -> Any:
         pending.append(asyncio.get_running_loop().create_future())
         return model, await pending[-1]
 

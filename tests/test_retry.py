@@ -729,6 +729,7 @@ def test_a_spent_error_of_an_earlier_call_is_not_held_against_the_next(world: Wo
         assert caught(world, guarded) is same
 
     assert len(world.calls) == 6
+    assert len(same.__notes__) == 1
 
 
 # Odd predicates, odd exceptions
@@ -1075,15 +1076,18 @@ def test_the_note_tells_attempts_and_waits(world: World) -> None:
     assert note.count("connection") == 2
 
 
-def test_a_note_is_replaced_not_added_to(world: World) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_a_note_is_replaced_not_added_to(world: World, again: bool) -> None:
     """An error that passes three pipelines carries one note of ours, and keeps the user's."""
-    raised = ConnectionError()
-    raised.__notes__ = ["the user's"]  # as add_note does it, which 3.10 lacks
-    error = caught(world, nested(world, world.function(raised), Retry(), Retry(), Retry(wait=1)))
+    users = ConnectionError()
+    users.__notes__ = ["the user's"]  # as add_note does it, which 3.10 lacks
+    outer = Retry(attempts=2, again=again)
+    error = caught(world, nested(world, world.function(users), outer, outer, Retry(wait=1)))
 
-    assert error.__notes__[0] == "the user's"
-    assert len(error.__notes__) == 2
-    assert "3 attempts" in note_of(error)
+    assert error is users
+    assert users.__notes__[0] == "the user's"
+    assert len(users.__notes__) == 2
+    assert ("2 attempts" if again else "3 attempts") in note_of(error)
 
 
 def test_long_stories_are_cut_in_the_note(world: World) -> None:
@@ -1180,3 +1184,19 @@ def test_fault_060_an_exception_group_with_a_cancellation_is_never_retried(world
 
     assert len(world.calls) == 1
     assert info.value is group
+
+
+@pytest.mark.parametrize(
+    ("retry", "text"),
+    [
+        (Retry(), "Retry()"),
+        (Retry(attempts=5, within=9), "Retry(attempts=5, within=9)"),
+        (Retry(attempts=None, wait=2), "Retry(attempts=None, wait=Fixed(seconds=2))"),
+        (Retry(on=[429, OSError]), "Retry(on=status(429) | raised(OSError))"),
+        (Retry(on=TRANSIENT, idempotent=False), "Retry(idempotent=False)"),
+    ],
+    ids=str,
+)
+def test_repr(retry: Retry, text: str) -> None:
+    """It reads like the code that makes it, defaults left out."""
+    assert repr(retry) == text

@@ -421,12 +421,12 @@ def test_the_first_example_over_create_itself(sdk: Sdk) -> None:
     assert breaker.circuit("claude-sonnet-4-6").state == "closed"
 
 
-@every_sdk
-def test_the_total_bounds_all_attempts(sdk: Sdk) -> None:
+@pytest.mark.parametrize("name", ["auriko", "openai-async"])
+def test_the_total_bounds_all_attempts(name: str) -> None:
     """However many attempts are left, the total time ends the call."""
     endless = Retry(attempts=None, on=TimeoutError, wait=0.01)
     pipeline = Pipeline(Timeout(0.16), endless, Timeout(0.06))
-    with Gateway(Hang()) as gateway, sdk.open(gateway) as connection:
+    with Gateway(Hang()) as gateway, SDKS[name].open(gateway) as connection:
         with took(0.13, 0.5), pytest.raises(DeadlineExceededError) as caught:
             connection.ask(pipeline)
         assert len(gateway.requests) == 3
@@ -437,7 +437,7 @@ def test_the_total_bounds_all_attempts(sdk: Sdk) -> None:
 @every_sdk
 def test_the_sdks_own_timeout_is_retried(sdk: Sdk) -> None:
     """The client's own time limit is a failure like others, in the SDK's own exception."""
-    with Gateway([Hang(), Ok()]) as gateway, sdk.open(gateway, timeout=0.05) as connection:
+    with Gateway([Hang(), Ok()]) as gateway, sdk.open(gateway, timeout=0.03) as connection:
         assert text(connection.ask(Pipeline(Retry(wait=0.001)))) == "Hello from gpt-4o."
         gateway.reset()
         with pytest.raises(sdk.errors.APIConnectionError) as caught:
@@ -501,7 +501,9 @@ def test_retries_end_when_the_circuit_opens(sdk: Sdk) -> None:
 @every_sdk
 def test_a_broken_model_is_passed_over(sdk: Sdk, way: str) -> None:
     """With a circuit for each model, an open one costs no request: the next model is used."""
-    pipeline = Pipeline(ModelFallback("a", "b"), CircuitBreaker(key="model", failures=2))
+    # Whatever `on` says: a refusal always moves on.
+    chain = ModelFallback("a", "b", on="upstream_error")
+    pipeline = Pipeline(chain, CircuitBreaker(key="model", failures=2))
     with Gateway({"a": "upstream_error", "b": Ok()}) as gateway, sdk.open(gateway) as connection:
         for _ in range(2):
             assert connection.ask(pipeline, "a", way).model == "b"

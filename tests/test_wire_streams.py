@@ -94,10 +94,10 @@ def test_opening_is_timed(sdk: Sdk) -> None:
         assert said(consumed(connection, stream)) == "Hello from b."
 
 
-@every_sdk
-def test_an_open_stream_is_not_timed(sdk: Sdk) -> None:
+@pytest.mark.parametrize("name", ["auriko", "openai-async"])
+def test_an_open_stream_is_not_timed(name: str) -> None:
     """A time limit ends when the stream is open: chunks may come later than that."""
-    with Gateway(SlowStart(0.15)) as gateway, sdk.open(gateway) as connection:
+    with Gateway(SlowStart(0.15)) as gateway, SDKS[name].open(gateway) as connection:
         stream = connection.ask(Pipeline(Timeout(0.1)), stream=True)
         with took(at_least=0.05):
             assert said(consumed(connection, stream)) == "Hello from gpt-4o."

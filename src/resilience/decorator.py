@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, overload
 
+from ._core.fields import suggesting
 from ._core.guarded import Guarded
 from ._core.pipeline import Pipeline
 from .policies import CircuitBreaker, Retry
@@ -25,6 +26,7 @@ def resilient(
     name: str | None = None,
     listeners: Sequence[Callable[[Any], object]] = (),
 ) -> Pipeline: ...
+@suggesting
 def resilient(
     *policies: Any,
     asynchronous: bool | None = None,

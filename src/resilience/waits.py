@@ -14,7 +14,7 @@ from attrs import Factory, define
 from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
-from ._core.fields import call_repr, checked, number, seconds, suggesting, to_text
+from ._core.fields import call_repr, checked, number, seconds, suggesting, to_seconds, to_text
 from ._core.world import chance
 from .failures import Failure, describe
 
@@ -36,6 +36,11 @@ class _Wait(wait_base):
 def _chance(state: RetryCallState) -> Callable[[], float]:
     """The runtime's random numbers; under tenacity itself, the world's."""
     return getattr(state, "chance", chance)
+
+
+def _check_cap(wait: Any) -> None:
+    if wait.initial > wait.max:
+        raise ValueError(f"initial must be at most max ({wait.max:g}), got {wait.initial:g}")
 
 
 def _failure(state: RetryCallState) -> Failure | None:
@@ -76,6 +81,9 @@ class Linear(_Wait):
     step: float = seconds(0.5, positive=False)
     max: float = seconds(30.0, positive=False)
 
+    def __attrs_post_init__(self) -> None:
+        _check_cap(self)
+
     def __call__(self, retry_state: RetryCallState) -> float:
         return min(self.initial + self.step * (retry_state.attempt_number - 1), self.max)
 
@@ -94,6 +102,9 @@ class Exponential(_Wait):
     max: float = seconds(30.0, positive=False)
     jitter: float = number(0.2, least=0.0, most=1.0)
 
+    def __attrs_post_init__(self) -> None:
+        _check_cap(self)
+
     def __call__(self, retry_state: RetryCallState) -> float:
         base = _grown(self.initial, self.factor, retry_state.attempt_number - 1, self.max)
         return base * (1 + self.jitter * (2 * _chance(retry_state)() - 1))
@@ -111,6 +122,9 @@ class FullJitter(_Wait):
     factor: float = number(2.0, least=1.0)
     max: float = seconds(30.0, positive=False)
 
+    def __attrs_post_init__(self) -> None:
+        _check_cap(self)
+
     def __call__(self, retry_state: RetryCallState) -> float:
         bound = _grown(self.initial, self.factor, retry_state.attempt_number - 1, self.max)
         return bound * _chance(retry_state)()
@@ -127,6 +141,9 @@ class Decorrelated(_Wait):
     initial: float = seconds(0.5, positive=False)
     max: float = seconds(30.0, positive=False)
 
+    def __attrs_post_init__(self) -> None:
+        _check_cap(self)
+
     def __call__(self, retry_state: RetryCallState) -> float:
         before = getattr(retry_state, "upcoming_sleep", 0.0) or self.initial
         bound = max(self.initial, 3 * before)
@@ -140,7 +157,7 @@ def to_wait(name: str, value: Any) -> Any:
         raise TypeError(f"{name} must be a wait such as Exponential() or seconds, got {value!r}")
     if callable(value):
         return value
-    return Fixed(value)
+    return Fixed(to_seconds(name, value, positive=False))
 
 
 def _to_choice(name: str, value: Any) -> str:

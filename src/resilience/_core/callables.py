@@ -9,6 +9,8 @@ from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from resilience._runtimes.loops import loop_runs_here
+
 __all__ = ["Facts", "facts_of", "refuse_unguardable", "underlying"]
 
 
@@ -31,8 +33,11 @@ class Facts:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether a call is to be answered with an awaitable before the function is called."""
-        return self.certain or (self.awaitable and not self.plain)
+        """Whether a call is to be answered with an awaitable before the function is called.
+
+        What was learnt counts where a loop runs to await it; elsewhere the result is looked at.
+        """
+        return self.certain or (self.awaitable and not self.plain and loop_runs_here())
 
     @property
     def synchronous(self) -> bool:

@@ -6,11 +6,13 @@ Every bad value is refused at construction, with a message that names field, rul
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from inspect import Parameter
+from typing import Any, TypeVar, cast
 
 from attrs import NOTHING, Attribute, Converter, field, fields
 
@@ -25,11 +27,12 @@ __all__ = [
     "to_callable",
     "to_count",
     "to_number",
+    "to_plain_function",
     "to_seconds",
     "to_text",
 ]
 
-T = TypeVar("T", bound=type)
+T = TypeVar("T", bound=Callable[..., Any])
 
 
 def to_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
@@ -92,6 +95,13 @@ def to_callable(name: str, value: Any) -> Any:
     return value
 
 
+def to_plain_function(name: str, value: Any) -> Any:
+    """A function that is not async: what an async one returns would always be true."""
+    if inspect.iscoroutinefunction(to_callable(name, value)):
+        raise TypeError(f"{name} must be a plain function, not an async one, got {value!r}")
+    return value
+
+
 def checked(
     check: Callable[[str, Any], Any],
     default: Any = NOTHING,
@@ -131,22 +141,29 @@ def flag(default: bool) -> Any:
     return checked(to_flag, default)
 
 
-def suggesting(cls: T) -> T:
-    """Have an attrs class answer a mistyped option with the right one."""
-    names = [f.alias for f in fields(cls) if f.init]
-    init: Any = vars(cls)["__init__"]
+def suggesting(made: T) -> T:
+    """Have a class or a function answer a mistyped option with the right one."""
+    target: Any = vars(made)["__init__"] if isinstance(made, type) else made
+    title = made.__name__
+    names = [
+        name
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    ]
 
-    @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    @functools.wraps(target)
+    def checking(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
             if name not in names:
                 near = get_close_matches(name, names, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-                raise TypeError(f"{cls.__name__} has no option {name!r}; {hint}")
-        init(self, *args, **kwargs)
+                raise TypeError(f"{title} has no option {name!r}; {hint}")
+        return target(*args, **kwargs)
 
-    cls.__init__ = __init__  # type: ignore[misc]
-    return cls
+    if not isinstance(made, type):
+        return cast(T, checking)
+    setattr(made, "__init__", checking)  # noqa: B010 - a plain assignment does not type
+    return cast(T, made)
 
 
 def call_repr(value: Any, positional: tuple[str, ...] = ()) -> str:

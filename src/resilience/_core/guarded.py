@@ -229,7 +229,13 @@ class Guarded(Generic[P, T_co]):
                     f"found {found} in {self._pipeline!r}"
                 )
             present[at[0]] = policy
-        return self._under(Pipeline(*present, asynchronous=self._pipeline.asynchronous))
+        pipeline = Pipeline(
+            *present,
+            asynchronous=self._pipeline.asynchronous,
+            name=self._pipeline.name,
+            listeners=self._pipeline.listeners,
+        )
+        return self._under(pipeline)
 
     def _under(self, pipeline: Pipeline) -> Guarded[P, T_co]:
         return Guarded.around(pipeline, self._fn)  # type: ignore[no-any-return]

@@ -6,9 +6,10 @@ exception that refuses even that passes unmarked; nothing here ever raises.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, evolve
+from attrs import Factory, define, evolve
 
 from .attempt import Attempt
 from .world import monotonic
@@ -16,7 +17,7 @@ from .world import monotonic
 if TYPE_CHECKING:
     from .record import Record
 
-__all__ = ["history", "remember", "spend", "spent_since"]
+__all__ = ["charge", "charged_since", "history", "remember", "spend", "spent_since"]
 
 _KEY = "__resilience__"
 
@@ -27,6 +28,7 @@ class _Mark:
     own: frozenset[int] = frozenset()  # numbers of the attempts that failed with this very error
     note: str | None = None
     spent: float | None = None  # when a Retry gave up on it, on the real clock
+    charged: dict[int, float] = Factory(dict)  # when which circuit counted it
 
     def __reduce__(self) -> Any:
         # Failures hold SDK errors, and most of those do not pickle: the facts travel, they do not.
@@ -61,6 +63,19 @@ def spent_since(error: Exception, since: float) -> bool:
     """Whether a Retry further in has used up its attempts on this error, in this attempt."""
     mark = _mark(error)
     return mark is not None and mark.spent is not None and mark.spent >= since
+
+
+def charge(error: Exception, circuit: object) -> None:
+    """Note that a circuit has counted this error."""
+    mark = _mark(error, make=True)
+    if mark is not None:
+        mark.charged[id(circuit)] = monotonic()
+
+
+def charged_since(error: Exception, circuit: object, since: float) -> bool:
+    """Whether the circuit has counted this error already, further in, in this attempt."""
+    mark = _mark(error)
+    return mark is not None and mark.charged.get(id(circuit), -math.inf) >= since
 
 
 def remember(error: Exception, record: Record) -> None:

@@ -17,7 +17,7 @@ from .around import around
 from .base import base
 from .callables import Facts, refuse_unguardable
 from .driver import drive
-from .fields import to_callable, to_flag, to_text
+from .fields import suggesting, to_flag, to_plain_function, to_text
 from .guarded import Guarded
 from .history import remember
 from .order import warn_of_order
@@ -33,6 +33,7 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@suggesting
 @frozen(init=False, eq=False, repr=False)
 class Pipeline:
     """Policies, outermost first, around any callable, sync or async.
@@ -67,7 +68,10 @@ class Pipeline:
             to_flag("asynchronous", asynchronous)
         if name is not None:
             to_text("name", name)
-        heard = tuple(to_callable("listeners", each) for each in listeners)
+        given: Any = listeners
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"listeners must be a list of functions, got {given!r}")
+        heard = tuple(to_plain_function("listeners", each) for each in listeners)
         for inner in policies:
             if isinstance(inner, Pipeline):  # what was said of a part holds for the whole
                 heard += inner.listeners

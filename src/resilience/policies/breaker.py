@@ -21,16 +21,17 @@ from resilience._core.fields import (
     count,
     seconds,
     suggesting,
-    to_callable,
+    to_plain_function,
     to_text,
 )
+from resilience._core.history import charge, charged_since
 from resilience._core.record import Record, current
 from resilience._core.rest import Rest
 from resilience._core.world import now as world_now
 from resilience.matching import SERVICE_FAULT, Match, as_match
 from resilience.typing import Call, Runtime
 
-from ._circuit import Change, Circuit, Limits
+from ._circuit import Change, Circuit, Limits, Permit
 from ._pybreaker import Listeners, Stored, to_listeners, to_storage
 
 __all__ = ["CircuitBreaker"]
@@ -41,7 +42,7 @@ def _to_match(name: str, value: Any) -> Match:
 
 
 def _to_key(name: str, value: Any) -> Any:
-    return to_text(name, value) if isinstance(value, str) else to_callable(name, value)
+    return to_text(name, value) if isinstance(value, str) else to_plain_function(name, value)
 
 
 @suggesting
@@ -74,7 +75,7 @@ class CircuitBreaker:
     trials: int = count(1)
     successes: int = count(1)
     on: Match = checked(_to_match, SERVICE_FAULT)
-    on_result: Callable[[Any], Any] | None = checked(to_callable, None, optional=True)
+    on_result: Callable[[Any], Any] | None = checked(to_plain_function, None, optional=True)
     key: str | Callable[..., Hashable] | None = checked(_to_key, None, optional=True)
     name: str | None = checked(to_text, None, optional=True)
     storage: Any = field(default=None)
@@ -196,11 +197,7 @@ class CircuitBreaker:
                     self._told.before_call(circuit, record.fn, args, kwargs)
                 result = await call(*args, **kwargs)
             except Exception as error:
-                if record.matches(self.on, record.failure(error)):
-                    failed = True
-                    permit.failed(record.failure(error).error)
-                    if self._told is not None:
-                        self._told.failure(circuit, error)
+                failed = self._failed(record, permit, error)
                 raise
             else:
                 failed = record.bad(self.on_result, result)
@@ -216,6 +213,20 @@ class CircuitBreaker:
                     await stored.verdict(runtime, failed=failed)
 
         return broken
+
+    def _failed(self, record: Record, permit: Permit, error: Exception) -> bool | None:
+        """Count the error, unless it is none of ours or was counted in a call inside this one."""
+        failure = record.failure(error)
+        own = failure.error if failure.error is not None else error
+        if not record.matches(self.on, failure):
+            return None
+        if charged_since(own, permit.circuit, record.since):
+            return None
+        charge(own, permit.circuit)
+        permit.failed(own)
+        if self._told is not None:
+            self._told.failure(permit.circuit, own)
+        return True
 
     # Circuits
 

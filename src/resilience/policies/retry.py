@@ -23,7 +23,7 @@ from resilience._core.fields import (
     flag,
     seconds,
     suggesting,
-    to_callable,
+    to_plain_function,
 )
 from resilience._core.history import spend, spent_since
 from resilience._core.record import Record, current
@@ -96,8 +96,8 @@ class Retry:
     wait: Any = checked(to_wait, Factory(RetryAfter))
     within: float | None = seconds(None, optional=True)
     stop: Any = checked(_to_stop, None, optional=True)
-    on_result: Callable[[Any], Any] | None = checked(to_callable, None, optional=True)
-    adjust: Callable[..., Any] | None = checked(to_callable, None, optional=True)
+    on_result: Callable[[Any], Any] | None = checked(to_plain_function, None, optional=True)
+    adjust: Callable[..., Any] | None = checked(to_plain_function, None, optional=True)
     patience: float | None = seconds(None, positive=False, optional=True)
     idempotent: bool = flag(True)
     again: bool = flag(False)
