@@ -1016,6 +1016,28 @@ def test_a_storage_that_raises_is_warned_of_once(world: World) -> None:
     assert breaker.state == "closed"
 
 
+@pytest.mark.parametrize("outcome", ["ok", ConnectionError])
+def test_fault_070_a_dead_storage_under_warnings_as_errors(world: World, outcome: Any) -> None:
+    """Under `-W error` the warning of a dead storage still neither stops nor hides the call."""
+
+    class Dead(pybreaker.CircuitMemoryStorage):
+        @property
+        def state(self) -> str:
+            raise OSError("redis is away")
+
+        @state.setter
+        def state(self, value: str) -> None:
+            pass
+
+    guarded = Pipeline(CircuitBreaker(storage=Dead("closed"))).wrap(world.function(outcome))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = world.run(guarded.outcome)
+
+    assert len(world.calls) == 1
+    assert told.value == "ok" if outcome == "ok" else type(told.error) is ConnectionError
+
+
 def test_a_keyed_breaker_has_a_storage_for_each_value(world: World) -> None:
     """With a key, `storage` is a function of it, asked once for each value."""
     made: dict[str, pybreaker.CircuitMemoryStorage] = {}

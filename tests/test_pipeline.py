@@ -990,7 +990,7 @@ def test_all_worlds_agree(make: Any, plan: Any) -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("listeners", [(), (lambda event: None,)], ids=["rest", "full"])
 def test_a_success_begun_at_rest_still_counts(asynchronous: bool, listeners: Any) -> None:
-    """A call begun at rest, during which another failed, ends that run of failures when it succeeds."""
+    """A call begun at rest, during which another failed, ends that run when it succeeds."""
     breaker = CircuitBreaker(failures=2)
     fail = Pipeline(breaker)
 

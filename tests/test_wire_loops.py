@@ -104,13 +104,13 @@ def test_the_very_first_call(name: str, loop: str, make: Callable[[], Pipeline])
 @every_async_sdk
 def test_the_very_first_call_hangs(name: str, loop: str) -> None:
     """The first call's own time limit is kept: its request is cancelled, the next model asked."""
-    pipeline = Pipeline(ModelFallback("a", "b"), Timeout(0.06))
+    pipeline = Pipeline(ModelFallback("a", "b"), Timeout(0.12))
     with Gateway({"a": Hang(), "b": Ok()}) as gateway:
 
         async def use(client: Any) -> Any:
             return await pipeline.call(client.chat.completions.create, model="a", messages=MESSAGES)
 
-        with took(at_least=0.06, at_most=0.5):
+        with took(at_least=0.12, at_most=1):
             assert in_loop(loop, SDKS[name], gateway, use).model == "b"
         assert gateway.hits == {"a": 1, "b": 1}
 
@@ -189,12 +189,12 @@ def test_cancelled_from_outside(name: str, loop: str) -> None:
         async def use(client: Any) -> Any:
             create = client.chat.completions.create
             if loop == "trio":
-                with trio.move_on_after(0.05):
+                with trio.move_on_after(0.15):
                     await pipeline.call(create, model="a", messages=MESSAGES)
             else:
                 with pytest.raises(asyncio.TimeoutError):
                     await asyncio.wait_for(
-                        pipeline.call(create, model="a", messages=MESSAGES), 0.05
+                        pipeline.call(create, model="a", messages=MESSAGES), 0.15
                     )
             return await pipeline.call(create, model="b", messages=MESSAGES)
 
@@ -343,7 +343,7 @@ def test_twenty_threads_at_once(name: str, limits: Any) -> None:
 @every_async_sdk
 def test_tasks_with_deadlines_of_their_own(name: str) -> None:
     """One task's time limit touches no other: hung calls end, the others are answered."""
-    pipeline = Pipeline(Timeout(0.15))
+    pipeline = Pipeline(Timeout(0.25))
     with Gateway({"hung": Hang(), "*": Ok(delay=0.05)}) as gateway:
 
         async def use(client: Any) -> list[Any]:

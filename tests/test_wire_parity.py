@@ -91,7 +91,7 @@ def test_as_many_requests_as_the_guide_says(
     answer: Any, theirs: int, ours: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`Retry()` makes the requests that the SDK's guide promises, which the SDK mostly makes."""
-    options = {"timeout": 0.03 if isinstance(answer, Hang) else 5.0}
+    options = {"timeout": 0.1 if isinstance(answer, Hang) else 5.0}
     assert by_itself(answer, monkeypatch, **options, max_retries=2)[0] == theirs
     assert by_us(SDKS["auriko"], answer, Retry(), **options)[0] == ours
 
@@ -112,7 +112,7 @@ def test_as_many_requests_as_the_guide_says(
 @every_sdk
 def test_every_documented_failure_is_got_over(sdk: Sdk, failure: Any) -> None:
     """Each status and error of the guide's list, once, costs one wait and one more request."""
-    options = {"timeout": 0.03 if isinstance(failure, Hang) else 5.0}
+    options = {"timeout": 0.1 if isinstance(failure, Hang) else 5.0}
     requests, waits = by_us(sdk, [failure, Ok()], Retry(), **options)
     assert requests == 2
     assert [0.4 <= wait <= 0.6 for wait in waits] == [True]

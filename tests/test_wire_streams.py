@@ -88,7 +88,7 @@ def test_opening_falls_back(sdk: Sdk) -> None:
 @every_sdk
 def test_opening_is_timed(sdk: Sdk) -> None:
     """A stream that does not open in time is left, and the next model's is opened."""
-    pipeline = Pipeline(ModelFallback("a", "b"), Timeout(0.06))
+    pipeline = Pipeline(ModelFallback("a", "b"), Timeout(0.12))
     with Gateway({"a": Hang(), "b": Ok()}) as gateway, sdk.open(gateway) as connection:
         stream = connection.ask(pipeline, "a", stream=True)
         assert said(consumed(connection, stream)) == "Hello from b."
@@ -97,8 +97,8 @@ def test_opening_is_timed(sdk: Sdk) -> None:
 @pytest.mark.parametrize("name", ["auriko", "openai-async"])
 def test_an_open_stream_is_not_timed(name: str) -> None:
     """A time limit ends when the stream is open: chunks may come later than that."""
-    with Gateway(SlowStart(0.15)) as gateway, SDKS[name].open(gateway) as connection:
-        stream = connection.ask(Pipeline(Timeout(0.1)), stream=True)
+    with Gateway(SlowStart(0.25)) as gateway, SDKS[name].open(gateway) as connection:
+        stream = connection.ask(Pipeline(Timeout(0.15)), stream=True)
         with took(at_least=0.05):
             assert said(consumed(connection, stream)) == "Hello from gpt-4o."
 

@@ -188,7 +188,5 @@ class RetryAfter(_Wait):
         if asked is None:
             return float(self.otherwise(retry_state))
         if asked > self.longest:
-            if self.too_long == "stop":
-                return math.inf
-            asked = self.longest
+            return math.inf if self.too_long == "stop" else self.longest
         return asked * (1 + self.spread * _chance(retry_state)())

@@ -26,7 +26,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
             f"{culprit} waited for an event loop in a sync call; a policy may only wait by its "
             f"runtime (await runtime.sleep(...))"
         )
-    return box[0]
+    return box.pop()  # frames that a traceback keeps alive must not keep the result too
 
 
 def _innermost(coroutine: Coroutine[Any, Any, Any]) -> str:

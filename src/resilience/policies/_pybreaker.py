@@ -230,15 +230,23 @@ class Stored:
         try:
             return await runtime.blocking(fn)
         except Exception as problem:
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"the storage of {self.circuit!r} failed ({type(problem).__name__}); the "
-                    f"circuit goes on by itself",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            self._warn(problem)
             return None
+
+    def _warn(self, problem: Exception) -> None:
+        """Say once that the storage fails. Where warnings are errors, the call goes on too."""
+        if self._warned:
+            return
+        self._warned = True
+        try:
+            warnings.warn(
+                f"the storage of {self.circuit!r} failed ({type(problem).__name__}); the "
+                f"circuit goes on by itself",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        except RuntimeWarning as warning:
+            _logger.error("%s", warning)
 
 
 def _writes_aware() -> bool:
