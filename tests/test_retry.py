@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import httpx
+import openai
 import pytest
 import tenacity
 import trio
@@ -279,7 +281,6 @@ def test_fault_047_equal_hints_are_spread_upward(world: World) -> None:
 @pytest.mark.parametrize("headers", [{"retry-after": "5"}, {"retry-after-ms": "5000"}])
 def test_fault_049_hint_on_a_stopped_error_is_ignored(world: World, headers: Any) -> None:
     """A hint on a 404 does not make it worth repeating."""
-    httpx = pytest.importorskip("httpx")
     response = httpx.Response(404, headers=headers)
     error = httpx.HTTPStatusError("x", request=httpx.Request("GET", "http://x"), response=response)
 
@@ -290,7 +291,6 @@ def test_fault_049_hint_on_a_stopped_error_is_ignored(world: World, headers: Any
 @pytest.mark.parametrize(("word", "calls"), [("false", 1), ("true", 3)])
 def test_fault_050_the_servers_word_decides(world: World, word: str, calls: int) -> None:
     """`x-should-retry` wins over the status, both ways."""
-    httpx = pytest.importorskip("httpx")
     status = 503 if word == "false" else 400
     response = httpx.Response(status, headers={"x-should-retry": word})
     error = httpx.HTTPStatusError("x", request=httpx.Request("GET", "http://x"), response=response)
@@ -1151,7 +1151,6 @@ def test_a_refusal_after_an_attempt_lets_the_own_error_out(world: World) -> None
 )
 def test_fault_054_by_status_alone(world: World, status: int, calls: int) -> None:
     """By status alone the documented ones are retried, and no others."""
-    httpx = pytest.importorskip("httpx")
     error = httpx.HTTPStatusError(
         "x", request=httpx.Request("GET", "http://x"), response=httpx.Response(status)
     )
@@ -1165,8 +1164,6 @@ def test_fault_054_by_status_alone(world: World, status: int, calls: int) -> Non
 
 def test_fault_055_a_spent_quota_is_not_a_rate_limit(world: World) -> None:
     """OpenAI's `insufficient_quota` 429 is not retried although its status is."""
-    openai = pytest.importorskip("openai")
-    httpx = pytest.importorskip("httpx")
     request = httpx.Request("POST", "http://x")
     body = {"code": "insufficient_quota", "type": "insufficient_quota"}
     error = openai.RateLimitError("x", response=httpx.Response(429, request=request), body=body)

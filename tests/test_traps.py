@@ -516,6 +516,8 @@ def test_methods_keep_their_self() -> None:
         2,
     )
     assert Bot.chat(bot, "hi") == ("bot", "hi")
+    assert Bot.made_too.outcome(1).value == ("bot", 1)
+    assert bot.made_too.with_policies(Retry())(1) == ("bot", 1)
     assert inspect.iscoroutinefunction(bot.achat)
     assert str(inspect.signature(bot.chat)) == "(messages: 'str') -> 'tuple[str, str]'"
     assert bot.chat == bot.chat

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from datetime import timedelta
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-__all__ = ["Call", "Policy", "Runtime", "World"]
+__all__ = ["Call", "Policy", "Runtime", "Seconds", "World"]
 
 T = TypeVar("T")
+
+Seconds: TypeAlias = float | timedelta
+"""A time as an option takes it. What is kept is always the number of seconds, a float."""
 
 Call = Callable[..., Awaitable[Any]]
 """The next thing inward: awaited with the user's arguments, in sync calls too."""

@@ -14,9 +14,19 @@ from attrs import Factory, define
 from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
-from ._core.fields import call_repr, checked, number, seconds, suggesting, to_seconds, to_text
+from ._core.fields import (
+    call_repr,
+    checked,
+    number,
+    plain,
+    seconds,
+    suggesting,
+    to_seconds,
+    to_text,
+)
 from ._core.world import chance
 from .failures import Failure, describe
+from .typing import Seconds
 
 __all__ = ["Decorrelated", "Exponential", "Fixed", "FullJitter", "Linear", "RetryAfter"]
 
@@ -52,10 +62,11 @@ def _failure(state: RetryCallState) -> Failure | None:
     return describe(error) if isinstance(error, Exception) else None
 
 
-def _grown(initial: float, factor: float, times: int, most: float) -> float:
+def _grown(wait: Exponential | FullJitter, times: int) -> float:
     """`initial * factor**times`, capped; never an overflow."""
+    initial, most = plain(wait.initial), plain(wait.max)
     try:
-        return min(initial * factor**times, most)
+        return min(initial * wait.factor**times, most)
     except OverflowError:
         return most if initial else 0.0
 
@@ -65,10 +76,10 @@ def _grown(initial: float, factor: float, times: int, most: float) -> float:
 class Fixed(_Wait):
     """Always `seconds` (1)."""
 
-    seconds: float = seconds(1.0, positive=False)
+    seconds: Seconds = seconds(1.0, positive=False)
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        return self.seconds
+        return plain(self.seconds)
 
 
 @suggesting
@@ -77,15 +88,16 @@ class Linear(_Wait):
     """`initial` seconds (0.5) after the first failure, `step` (0.5) more after each one, at most
     `max` (30)."""
 
-    initial: float = seconds(0.5, positive=False)
-    step: float = seconds(0.5, positive=False)
-    max: float = seconds(30.0, positive=False)
+    initial: Seconds = seconds(0.5, positive=False)
+    step: Seconds = seconds(0.5, positive=False)
+    max: Seconds = seconds(30.0, positive=False)
 
     def __attrs_post_init__(self) -> None:
         _check_cap(self)
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        return min(self.initial + self.step * (retry_state.attempt_number - 1), self.max)
+        grown = plain(self.initial) + plain(self.step) * (retry_state.attempt_number - 1)
+        return min(grown, plain(self.max))
 
 
 @suggesting
@@ -97,16 +109,16 @@ class Exponential(_Wait):
     The defaults are those that the Auriko SDK documents for its own retries.
     """
 
-    initial: float = seconds(0.5, positive=False)
+    initial: Seconds = seconds(0.5, positive=False)
     factor: float = number(1.5, least=1.0)
-    max: float = seconds(30.0, positive=False)
+    max: Seconds = seconds(30.0, positive=False)
     jitter: float = number(0.2, least=0.0, most=1.0)
 
     def __attrs_post_init__(self) -> None:
         _check_cap(self)
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        base = _grown(self.initial, self.factor, retry_state.attempt_number - 1, self.max)
+        base = _grown(self, retry_state.attempt_number - 1)
         return base * (1 + self.jitter * (2 * _chance(retry_state)() - 1))
 
 
@@ -118,15 +130,15 @@ class FullJitter(_Wait):
     Spreads a crowd best: of the published jitters it costs the fewest calls under contention.
     """
 
-    initial: float = seconds(0.5, positive=False)
+    initial: Seconds = seconds(0.5, positive=False)
     factor: float = number(2.0, least=1.0)
-    max: float = seconds(30.0, positive=False)
+    max: Seconds = seconds(30.0, positive=False)
 
     def __attrs_post_init__(self) -> None:
         _check_cap(self)
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        bound = _grown(self.initial, self.factor, retry_state.attempt_number - 1, self.max)
+        bound = _grown(self, retry_state.attempt_number - 1)
         return bound * _chance(retry_state)()
 
 
@@ -138,17 +150,17 @@ class Decorrelated(_Wait):
     The wait before is the call's own; nothing is kept in this object.
     """
 
-    initial: float = seconds(0.5, positive=False)
-    max: float = seconds(30.0, positive=False)
+    initial: Seconds = seconds(0.5, positive=False)
+    max: Seconds = seconds(30.0, positive=False)
 
     def __attrs_post_init__(self) -> None:
         _check_cap(self)
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        before = getattr(retry_state, "upcoming_sleep", 0.0) or self.initial
-        bound = max(self.initial, 3 * before)
-        found = self.initial + (bound - self.initial) * _chance(retry_state)()
-        return min(found, self.max)
+        initial = plain(self.initial)
+        before = getattr(retry_state, "upcoming_sleep", 0.0) or initial
+        bound = max(initial, 3 * before)
+        return min(initial + (bound - initial) * _chance(retry_state)(), plain(self.max))
 
 
 def to_wait(name: str, value: Any) -> Any:
@@ -178,7 +190,7 @@ class RetryAfter(_Wait):
     """
 
     otherwise: Any = checked(to_wait, Factory(Exponential))
-    longest: float = seconds(60.0, positive=False)
+    longest: Seconds = seconds(60.0, positive=False)
     too_long: str = checked(_to_choice, "stop")
     spread: float = number(0.25, least=0.0)
 
@@ -187,6 +199,6 @@ class RetryAfter(_Wait):
         asked = failure.retry_after if failure is not None else None
         if asked is None:
             return float(self.otherwise(retry_state))
-        if asked > self.longest:
-            return math.inf if self.too_long == "stop" else self.longest
+        if asked > plain(self.longest):
+            return math.inf if self.too_long == "stop" else plain(self.longest)
         return asked * (1 + self.spread * _chance(retry_state)())

@@ -235,12 +235,12 @@ def policies_and_decorators() -> None:
 
 
 def times_as_timedelta() -> None:
-    """The contract takes a timedelta wherever seconds go; the annotations do not say so yet."""
+    """The contract takes a timedelta wherever seconds go."""
     minute = timedelta(minutes=1)
-    Timeout(minute)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Retry(within=minute, patience=minute)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    CircuitBreaker(reset_after=minute)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Exponential(max=minute)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Timeout(minute)
+    Retry(within=minute, patience=minute)
+    CircuitBreaker(reset_after=minute)
+    Exponential(max=minute)
 
 
 # What an error means.

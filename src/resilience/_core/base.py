@@ -7,7 +7,8 @@ from typing import Any
 
 from resilience.typing import Call, Runtime
 
-from .record import Carried, HandOver, Ready, Record, current
+from .handover import Carried, HandOver, Ready
+from .record import Record, current
 from .results import check, is_awaitable
 
 __all__ = ["base", "plainly"]

@@ -16,12 +16,15 @@ from typing import Any, TypeVar, cast
 
 from attrs import NOTHING, Attribute, Converter, field, fields
 
+from resilience.typing import Seconds
+
 __all__ = [
     "call_repr",
     "checked",
     "count",
     "flag",
     "number",
+    "plain",
     "seconds",
     "suggesting",
     "to_callable",
@@ -70,6 +73,11 @@ def to_count(name: str, value: Any, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name} must be {least} or more, got {value!r}")
     return value
+
+
+def plain(value: Seconds) -> float:
+    """A field of seconds as the float that it holds; its type tells what may be given."""
+    return cast(float, value)
 
 
 def to_flag(name: str, value: Any) -> bool:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from . import served
 from .around import around
 from .callables import Facts, facts_of, underlying
+from .handover import Ready, Resumed
 from .outcome import Outcome
-from .record import Ready, Resumed
 from .rest import First, Rest, Rewritten, Token
 from .results import PLAIN, check, is_awaitable
 from .world import monotonic
@@ -84,8 +84,10 @@ class Guarded(Generic[P, T_co]):
     @classmethod
     def around(cls, pipeline: Pipeline, fn: Any) -> Any:
         """To keep: with the function's name, docs, signature and colour."""
-        if isinstance(fn, (classmethod, staticmethod)):
-            return type(fn)(cls.around(pipeline, fn.__func__))
+        if isinstance(fn, classmethod):
+            return _ClassMethod(cls.around(pipeline, fn.__func__))
+        if isinstance(fn, staticmethod):
+            return staticmethod(cls.around(pipeline, fn.__func__))
         pipeline.vet(fn, decorating=True)
         guarded = Guarded._of(pipeline, fn, facts_of(fn))
         functools.update_wrapper(guarded, fn)
@@ -293,6 +295,13 @@ class Guarded(Generic[P, T_co]):
 
     def __deepcopy__(self, memo: Any) -> Guarded[P, T_co]:
         return self
+
+
+class _ClassMethod(classmethod):  # type: ignore[type-arg]
+    """A guarded class method: binds the guarded function itself, which Python 3.13 would not."""
+
+    def __get__(self, obj: Any, owner: Any = None) -> Any:
+        return self.__func__.__get__(type(obj) if owner is None else owner, type)
 
 
 class _FirstOfChain(Guarded[P, T_co]):

@@ -19,10 +19,11 @@ from .callables import Facts, refuse_unguardable
 from .driver import drive
 from .fields import suggesting, to_flag, to_plain_function, to_text
 from .guarded import Guarded
+from .handover import Carried, HandOver, Ready, Resumed
 from .history import remember
 from .order import warn_of_order
 from .outcome import Outcome
-from .record import Carried, HandOver, Ready, Record, Resumed
+from .record import Record
 from .rest import Rest
 
 __all__ = ["Pipeline"]

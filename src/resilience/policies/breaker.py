@@ -19,6 +19,7 @@ from resilience._core.fields import (
     call_repr,
     checked,
     count,
+    plain,
     seconds,
     suggesting,
     to_plain_function,
@@ -29,7 +30,7 @@ from resilience._core.record import Record, current
 from resilience._core.rest import Rest
 from resilience._core.world import now as world_now
 from resilience.matching import SERVICE_FAULT, Match, as_match
-from resilience.typing import Call, Runtime
+from resilience.typing import Call, Runtime, Seconds
 
 from ._circuit import Change, Circuit, Limits, Permit
 from ._pybreaker import Listeners, Stored, to_listeners, to_storage
@@ -71,7 +72,7 @@ class CircuitBreaker:
     role: ClassVar = "breaker"
 
     failures: int = count(5)
-    reset_after: float = seconds(60.0)
+    reset_after: Seconds = seconds(60.0)
     trials: int = count(1)
     successes: int = count(1)
     on: Match = checked(_to_match, SERVICE_FAULT)
@@ -80,7 +81,7 @@ class CircuitBreaker:
     name: str | None = checked(to_text, None, optional=True)
     storage: Any = field(default=None)
     listeners: tuple[Any, ...] = checked(to_listeners, ())
-    refresh: float = seconds(1.0, positive=False)
+    refresh: Seconds = seconds(1.0, positive=False)
     _lock: Any = field(factory=threading.RLock, init=False, repr=False)
     _circuits: dict[Hashable, Circuit] = field(factory=dict, init=False, repr=False)
     _stored: dict[Hashable, Stored] = field(factory=dict, init=False, repr=False)
@@ -247,12 +248,12 @@ class CircuitBreaker:
         except TypeError:
             raise TypeError(f"key must be hashable, got a {type(value).__name__}") from None
         if circuit is None:
-            limits = Limits(self.failures, self.reset_after, self.trials, self.successes)
+            limits = Limits(self.failures, plain(self.reset_after), self.trials, self.successes)
             fresh = Circuit(limits, self.name, value, self._changed, self._stirred)
             circuit = self._circuits.setdefault(value, fresh)
             if self.storage is not None and circuit is fresh:
                 storage = self.storage if self.key is None else self.storage(value)
-                self._stored[value] = Stored(storage, circuit, self.refresh)
+                self._stored[value] = Stored(storage, circuit, plain(self.refresh))
         return circuit
 
     def _changed(self, circuit: Circuit, change: Change) -> None:

@@ -21,6 +21,7 @@ from resilience._core.fields import (
     checked,
     count,
     flag,
+    plain,
     seconds,
     suggesting,
     to_plain_function,
@@ -30,7 +31,7 @@ from resilience._core.record import Record, current
 from resilience.errors import RejectedError
 from resilience.failures import Advice, Failure, Kind
 from resilience.matching import TRANSIENT, Match, as_match
-from resilience.typing import Call, Runtime
+from resilience.typing import Call, Runtime, Seconds
 from resilience.waits import RetryAfter, to_wait
 
 __all__ = ["Retry"]
@@ -94,11 +95,11 @@ class Retry:
     attempts: int | None = count(3, optional=True)
     on: Any = checked(_to_on, TRANSIENT)
     wait: Any = checked(to_wait, Factory(RetryAfter))
-    within: float | None = seconds(None, optional=True)
+    within: Seconds | None = seconds(None, optional=True)
     stop: Any = checked(_to_stop, None, optional=True)
     on_result: Callable[[Any], Any] | None = checked(to_plain_function, None, optional=True)
     adjust: Callable[..., Any] | None = checked(to_plain_function, None, optional=True)
-    patience: float | None = seconds(None, positive=False, optional=True)
+    patience: Seconds | None = seconds(None, positive=False, optional=True)
     idempotent: bool = flag(True)
     again: bool = flag(False)
 
@@ -226,7 +227,7 @@ class Retry:
         if (
             failure is not None
             and failure.advice is Advice.WAIT
-            and pause > (self.patience or 0.0)
+            and pause > plain(self.patience or 0.0)
             and record.alternatives is not None
             and record.alternatives()
         ):
@@ -235,7 +236,7 @@ class Retry:
         now = runtime.now()
         room = record.room(now)
         if self.within is not None:
-            room = min(room, run.started + self.within - now)
+            room = min(room, run.started + plain(self.within) - now)
         if pause >= room:
             record.remark(
                 f"no retry: a wait of {pause:.3g} s would not have fitted "

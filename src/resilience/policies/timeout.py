@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from resilience._core.arguments import slot_of
-from resilience._core.fields import call_repr, checked, suggesting, to_seconds, to_text
+from resilience._core.fields import call_repr, checked, plain, suggesting, to_seconds, to_text
 from resilience._core.record import current
 from resilience._core.scope import Scope
 from resilience.errors import DeadlineExceededError
-from resilience.typing import Call, Runtime
+from resilience.typing import Call, Runtime, Seconds
 
 __all__ = ["Timeout"]
 
@@ -44,7 +44,7 @@ class Timeout:
 
     role: ClassVar = "timeout"
 
-    seconds: float | Callable[..., float] = checked(_to_limit)
+    seconds: Seconds | Callable[..., Seconds] = checked(_to_limit)
     pass_as: str | None = checked(to_text, None, optional=True)
 
     def __repr__(self) -> str:
@@ -74,4 +74,4 @@ class Timeout:
     def _limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         if callable(self.seconds):
             return to_seconds("seconds", self.seconds(*args, **kwargs))
-        return self.seconds
+        return plain(self.seconds)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from resilience._core.around import Surroundings, around
 from resilience._core.base import plainly
@@ -85,7 +86,7 @@ class VirtualTime:
     async def asleep(self, seconds: float) -> None:
         """Take virtual time in an async function."""
         runtime = self.runtime(asynchronous=True)
-        assert isinstance(runtime, (_Asyncio, _Trio))
+        assert isinstance(runtime, _Async)
         await runtime.rest(seconds)
 
     def runtime(self, *, asynchronous: bool) -> Runtime:
@@ -172,21 +173,42 @@ class _Sync(_Virtual):
                 raise Expired(scope)
 
 
-class _Asyncio(_Virtual):
+class _Waker(Protocol):
+    def set(self) -> Any: ...
+    async def wait(self) -> Any: ...
+
+
+class _Async(_Virtual, ABC):
     asynchronous = True
+
+    @abstractmethod
+    def waker(self) -> _Waker:
+        """An event of this loop's kind."""
+
+    @abstractmethod
+    def pumped(self) -> AbstractContextManager[None]:
+        """Lets the clock jump whenever all tasks wait, for as long as anybody is inside."""
 
     async def sleep(self, seconds: float) -> None:
         self._clock.sleeps.append(seconds)
         await self.rest(seconds)
 
     async def rest(self, seconds: float) -> None:
-        woken = asyncio.Event()
+        woken = self.waker()
         call_off = self._clock.at(self.now() + seconds, woken.set)
         try:
-            with _pumped(self._clock):
+            with self.pumped():
                 await woken.wait()
         finally:
             call_off()
+
+
+class _Asyncio(_Async):
+    def waker(self) -> _Waker:
+        return asyncio.Event()
+
+    def pumped(self) -> AbstractContextManager[None]:
+        return _pumped(self._clock)
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         record = current()
@@ -196,10 +218,10 @@ class _Asyncio(_Virtual):
         with (
             record.scoped(Scope(end, seconds, record.scope)),
             CancelScope(seconds, lambda fire: _Handle(self._clock.at(end, fire))),
-            _pumped(self._clock),
+            self.pumped(),
         ):
             return await thunk()
-        raise AssertionError
+        raise AssertionError  # for type checkers, who fear that pumped() might swallow an error
 
 
 class _Handle:
@@ -229,23 +251,14 @@ def _pumped(clock: VirtualTime) -> Generator[None]:
             clock._pump.cancel()
 
 
-class _Trio(_Virtual):
-    asynchronous = True
-
-    async def sleep(self, seconds: float) -> None:
-        self._clock.sleeps.append(seconds)
-        await self.rest(seconds)
-
-    async def rest(self, seconds: float) -> None:
+class _Trio(_Async):
+    def waker(self) -> _Waker:
         import trio
 
-        woken = trio.Event()
-        call_off = self._clock.at(self.now() + seconds, woken.set)
-        try:
-            with _pumped_by_trio(self._clock):
-                await woken.wait()
-        finally:
-            call_off()
+        return trio.Event()
+
+    def pumped(self) -> AbstractContextManager[None]:
+        return _pumped_by_trio(self._clock)
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         import trio
@@ -257,11 +270,7 @@ class _Trio(_Virtual):
         limit = trio.CancelScope()
         call_off = self._clock.at(end, limit.cancel)
         try:
-            with (
-                record.scoped(Scope(end, seconds, record.scope)),
-                limit,
-                _pumped_by_trio(self._clock),
-            ):
+            with record.scoped(Scope(end, seconds, record.scope)), limit, self.pumped():
                 return await thunk()
         finally:
             call_off()
