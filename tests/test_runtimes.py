@@ -399,3 +399,13 @@ def test_switched_off_policies_do_nothing() -> None:
 
 async def _awaited(fn: Any) -> Any:
     return await fn()
+
+
+def test_a_function_said_to_be_sync_is_timed_from_its_first_call_in_a_loop() -> None:
+    """`asynchronous=False` settles it: no first call on the spot."""
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceededError):
+            Pipeline(Timeout(0.02), asynchronous=False).call(time.sleep, 0.3)
+
+    asyncio.run(main())

@@ -74,7 +74,8 @@ class Threads:
             return plainly(fn, args, kwargs)
         if scope.end <= self.now():
             raise Expired(scope)
-        if scope is _serving.scope or (not record.facts.synchronous and loop_runs_here()):
+        known = record.facts.synchronous or record.settled is False
+        if scope is _serving.scope or (not known and loop_runs_here()):
             # Either this thread is the scope's worker already; or the function is not yet known
             # and may turn out to be async, and then it needs the loop that runs in this thread.
             return plainly(fn, args, kwargs)

@@ -23,7 +23,7 @@ from .timeout import Timeout
 __all__ = ["Model", "ModelFallback"]
 
 
-@frozen(init=False, repr=False, hash=False)
+@frozen(init=False, repr=False)
 class Model:
     """A model of a chain: its name, and what else changes in the call when it is its turn.
 

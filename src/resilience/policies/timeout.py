@@ -39,6 +39,10 @@ class Timeout:
     passed wins, and so does anything that is not a number. SDK timeouts count per phase (connect,
     read), so this is a hint, not a bound.
 
+    A plain function that is not known yet, called where an event loop runs, is called on the spot
+    and not bounded that first time: it may turn out to be async and to need that loop.
+    `asynchronous=False` on the pipeline says that it will not.
+
     Values only: safe from any thread.
     """
 
