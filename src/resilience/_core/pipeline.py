@@ -15,6 +15,7 @@ from resilience.typing import Call, Policy, Runtime
 from . import served
 from .around import around
 from .base import base
+from .block import Attempts
 from .callables import Facts, refuse_unguardable
 from .driver import drive
 from .fields import suggesting, to_flag, to_plain_function, to_text
@@ -52,7 +53,7 @@ class Pipeline:
     listeners: tuple[events.Listener, ...]
     rest: Rest
     _announce: Callable[[events.Event], None] | None
-    _flat: tuple[Any, ...]
+    flat: tuple[Any, ...]
     _refusing: tuple[Any, ...]
     _chains: dict[Runtime, Call] = field(factory=dict, init=False)
 
@@ -115,6 +116,20 @@ class Pipeline:
         """The same as `wrap`; what makes a pipeline a decorator."""
         return Guarded.around(self, fn)  # type: ignore[no-any-return]
 
+    def attempts(self) -> Attempts:
+        """A block of code instead of a function, for a `for` loop, or an `async for`:
+
+            for attempt in pipeline.attempts():
+                with attempt:
+                    ...
+
+        The block is admitted at `with`, its error or success is the verdict, and the wait before
+        the next attempt is done in the loop. After the block's success the loop ends; its last
+        error comes out. A `Fallback` has no value to give a block, and a `Timeout` cannot cut a
+        sync one: TypeError (a Timeout with `pass_as` is allowed).
+        """
+        return Attempts(self)
+
     def __repr__(self) -> str:
         parts = [repr(policy) for policy in self.policies]
         if self.asynchronous is not None:
@@ -136,7 +151,7 @@ class Pipeline:
     def vet(self, fn: Callable[..., Any], *, decorating: bool) -> None:
         """Raise TypeError for a function that cannot be guarded, or that a policy cannot serve."""
         refuse_unguardable(fn, decorating=decorating)
-        for policy in self._flat:
+        for policy in self.flat:
             fits = getattr(policy, "fits", None)
             if fits is not None:
                 fits(fn)
@@ -161,18 +176,16 @@ class Pipeline:
         """
         outer = around.get()
         record = Record(outer, fn, facts, self.asynchronous)
-        record.pipeline = self.name
-        record.emit = self._announce
-        record.refuses = self.refuses
+        self.equip(record)
         record.resumed = resumed
         record.ready = ready
         if asynchronous is not None:
             record.asynchronous = asynchronous
         if record.asynchronous:
-            return self._conduct(record, args, kwargs, outcome)
+            return self.conduct(record, args, kwargs, outcome)
         stop = None
         try:
-            return drive(self._conduct(record, args, kwargs, outcome))
+            return drive(self.conduct(record, args, kwargs, outcome))
         except HandOver as over:
             record.ready = over.ready
         except Carried as carried:
@@ -183,16 +196,29 @@ class Pipeline:
             finally:
                 del stop
         record.asynchronous = True
-        return self._conduct(record, args, kwargs, outcome)
+        return self.conduct(record, args, kwargs, outcome)
+
+    def equip(self, record: Record) -> None:
+        """Give a call's record what it needs to know of its pipeline."""
+        record.pipeline = self.name
+        record.emit = self._announce
+        record.refuses = self.refuses
 
     def refuses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a policy would turn such a call away right now."""
         return any(policy.refuses(args, kwargs) for policy in self._refusing)
 
-    async def _conduct(
-        self, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any], outcome: bool
+    async def conduct(
+        self,
+        record: Record,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        outcome: bool = False,
+        runtime: Runtime | None = None,
     ) -> Any:
-        runtime = runtime_for(record, asynchronous=record.asynchronous)
+        """Run the chain for one call, in the runtime that is found here or in the one given."""
+        if runtime is None:
+            runtime = runtime_for(record, asynchronous=record.asynchronous)
         if record.resumed is not None:
             record.began = record.resumed.started
         elif not record.tries:
@@ -201,7 +227,7 @@ class Pipeline:
         handed_over = False
         try:
             chain = base(runtime) if record.disabled else self._chain(runtime)
-            result = await chain(*args, **kwargs)
+            result = await chain(*args, **(kwargs or {}))
         except HandOver:
             handed_over = True
             raise

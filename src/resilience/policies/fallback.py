@@ -55,6 +55,10 @@ class Fallback:
         on = "" if self.on == raised(Exception) else f", on={self.on!r}"
         return f"Fallback({what}{on})"
 
+    def fits_block(self, *, asynchronous: bool) -> None:
+        """Raise TypeError: a block has no value that could be replaced."""
+        raise TypeError(f"{self!r} has no value to give to a block of code; guard a function")
+
     def bind(self, call: Call, runtime: Runtime) -> Call:
         async def resorted(*args: Any, **kwargs: Any) -> Any:
             record = current()

@@ -59,6 +59,14 @@ class Timeout:
         if self.pass_as is not None:
             slot_of(fn, self.pass_as)
 
+    def fits_block(self, *, asynchronous: bool) -> None:
+        """Raise TypeError for a sync block, which nothing can cut."""
+        if not asynchronous and self.pass_as is None:
+            raise TypeError(
+                f"{self!r} cannot bound a sync block: a block runs in its own thread, and nothing "
+                f"can stop it there; give Timeout a pass_as, or guard a function"
+            )
+
     def bind(self, call: Call, runtime: Runtime) -> Call:
         async def timed(*args: Any, **kwargs: Any) -> Any:
             record = current()
