@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -40,6 +40,17 @@ demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the 
 test: $(VENV)/.test  ## the whole suite
 	$(BIN)/python -m pytest
 
+# Every Python of these that is found, each from the built wheel in an environment of its own.
+PYTHONS := 3.10 3.11 3.12 3.13
+
+test-all:  ## the suite on Python 3.10 to 3.13, as far as they are installed
+	@for version in $(PYTHONS); do \
+	  python=$$(command -v python$$version || ls $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
+	  if [ -z "$$python" ] || ! "$$python" -c '' 2>/dev/null; then echo "python$$version: not found"; continue; fi; \
+	  echo "python$$version: $$python"; \
+	  $(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venvs/$$version || exit 1; \
+	done
+
 lint: $(VENV)/.lint  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,4 +61,4 @@ bench: $(VENV)/.test  ## cost against a hand-written try/except, as ratios in on
 	$(BIN)/python benchmarks/at_rest.py --check --write
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
