@@ -41,12 +41,15 @@ test: $(VENV)/.test  ## the whole suite
 	$(BIN)/python -m pytest
 
 # Every Python of these that is found, each from the built wheel in an environment of its own.
-PYTHONS := 3.10 3.11 3.12 3.13
+PYTHONS ?= 3.10 3.11 3.12 3.13
 
 test-all:  ## the suite on Python 3.10 to 3.13, as far as they are installed
 	@for version in $(PYTHONS); do \
-	  python=$$(command -v python$$version || ls $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
-	  if [ -z "$$python" ] || ! "$$python" -c '' 2>/dev/null; then echo "python$$version: not found"; continue; fi; \
+	  python=; \
+	  for each in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+	    if "$$each" -c "" 2>/dev/null; then python="$$each"; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then echo "python$$version: not found"; continue; fi; \
 	  echo "python$$version: $$python"; \
 	  $(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venvs/$$version || exit 1; \
 	done
