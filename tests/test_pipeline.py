@@ -262,7 +262,11 @@ def test_fault_081_decorated_twice(world: World) -> None:
     assert len(world.calls) == 2
 
 
-@pytest.mark.parametrize("depth", [3, 500])
+# Python 3.12 bounds calls through objects by a fixed limit of its own, below 500.
+DEEP = 100 if sys.version_info[:2] == (3, 12) else 500
+
+
+@pytest.mark.parametrize("depth", [3, DEEP])
 @pytest.mark.parametrize("listeners", [(), (lambda event: None,)], ids=["rest", "full"])
 def test_fault_083_recursion(depth: int, listeners: Any) -> None:
     """A guarded function may call itself, as deep as Python lets it, without a deadlock."""
