@@ -148,7 +148,16 @@ def test_a_function_of_the_arguments(world: World) -> None:
     assert fails(world, guarded, size=20).seconds == 2
 
 
-@pytest.mark.parametrize("given", [0, -1, float("nan"), "5", None, True])
+@pytest.mark.parametrize("given", [0, -1, timedelta(seconds=-3)])
+def test_fault_111_a_function_that_finds_the_time_up(world: World, given: Any) -> None:
+    """A deadline that has passed before the call is a deadline, and nothing is sent."""
+    error = fails(world, Pipeline(Timeout(lambda: given)).wrap(world.function("ok")))
+
+    assert type(error) is DeadlineExceededError
+    assert world.calls == []
+
+
+@pytest.mark.parametrize("given", [float("nan"), "5", None, True])
 def test_a_function_that_gives_no_time(world: World, given: Any) -> None:
     """What such a function gives is checked as the option is."""
     error = fails(world, Pipeline(Timeout(lambda: given)).wrap(world.function("ok")))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import inspect
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 import time
 import weakref
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -24,15 +28,18 @@ from resilience import (
     DeadlineExceededError,
     Fallback,
     Guarded,
+    Model,
     ModelFallback,
     Outcome,
     Pipeline,
+    PolicyOrderWarning,
     Retry,
     Timeout,
     WorkersBusyError,
     current_attempt,
     history,
     resilient,
+    served_by,
 )
 from resilience._runtimes import workers
 from resilience.testing import script, virtual_time
@@ -675,3 +682,240 @@ def test_a_function_guarded_while_a_circuit_is_open_still_gets_its_model() -> No
     guarded: Any = Pipeline(ModelFallback("a", "b"), breaker).wrap(lambda model=None: model)
     breaker.circuit("other").close()
     assert guarded() == "a"
+
+
+# What a hostile reader found
+
+
+def test_the_time_passed_on_concerns_the_pipelines_own_function_only() -> None:
+    """A guarded call inside a call with `pass_as` gets the deadline, not the argument."""
+    calls: list[int] = []
+
+    def fetch(url: str) -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ConnectionError
+        return url
+
+    inner = Pipeline(Retry(attempts=2, wait=0))
+
+    @resilient(Timeout(10, pass_as="timeout"))
+    def outer(timeout: float | None = None) -> str:
+        assert timeout is not None
+        return inner.call(fetch, "u")
+
+    assert outer() == "u"
+
+
+def test_a_retry_outside_the_chain_starts_it_with_the_guarded_function_again() -> None:
+    """`Model(call=)` stands in for its own turn only."""
+    log: list[tuple[str, str]] = []
+
+    def main_create(*, model: str) -> None:
+        log.append(("main", model))
+        raise ConnectionError
+
+    def other_create(*, model: str) -> None:
+        log.append(("other", model))
+        raise ConnectionError
+
+    with pytest.warns(PolicyOrderWarning):
+        pipeline = Pipeline(
+            Retry(attempts=2, wait=0, again=True),
+            ModelFallback("a", Model("b", call=other_create)),
+        )
+    with pytest.raises(ConnectionError):
+        pipeline.call(main_create)
+    assert log == [("main", "a"), ("other", "b")] * 2
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_fault_023_a_fork_under_load_leaves_no_lock_taken() -> None:
+    """Whatever other threads held at the fork, the child's calls go through."""
+    breaker = CircuitBreaker(failures=10**9)
+    pipeline = Pipeline(breaker)
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            for body in (lambda: 1 / 0, int, lambda: [].pop(), script(ConnectionError)):
+                try:
+                    pipeline.call(body)
+                except Exception:
+                    continue
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(10):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(5)
+                try:
+                    pipeline.call(int)
+                    try:
+                        pipeline.call(script(ConnectionError))
+                    except ConnectionError:
+                        os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_one_exception_object_in_many_calls_counts_in_each() -> None:
+    """Marks on an error belong to the call that made them."""
+    same = ConnectionError("shared")
+    attempts: dict[int, int] = {}
+
+    async def fail(number: int) -> None:
+        attempts[number] = attempts.get(number, 0) + 1
+        await asyncio.sleep(0)
+        raise same
+
+    breaker = CircuitBreaker(failures=10**6)
+    guarded = Pipeline(Retry(attempts=3, wait=0), breaker).wrap(fail)
+
+    async def main() -> None:
+        await asyncio.gather(*(guarded(n) for n in range(20)), return_exceptions=True)
+
+    asyncio.run(main())
+    assert set(attempts.values()) == {3}
+    assert breaker._only.failures == 60
+
+
+def test_a_call_that_starts_the_next_one_keeps_no_chain_of_records() -> None:
+    """A poller that reschedules itself from inside a guarded call does not grow."""
+    gc.collect()
+
+    async def main() -> int:
+        done = asyncio.get_running_loop().create_future()
+
+        @resilient(Retry(), listeners=[lambda event: None])
+        async def poll(left: int) -> None:
+            if left:
+                task.append(asyncio.create_task(poll(left - 1)))
+                task.pop(0)
+                await asyncio.sleep(0)
+            else:
+                done.set_result(sum(type(each).__name__ == "Record" for each in gc.get_objects()))
+
+        task = [asyncio.create_task(poll(300))]
+        alive: int = await done
+        await task[0]
+        return alive
+
+    assert asyncio.run(main()) < 20
+
+
+def test_fault_116_no_secret_in_a_repr_or_a_message() -> None:
+    """Not the arguments of a partial, not the overrides that may hold a key."""
+
+    def create(*, model: str, api_key: str) -> None: ...
+
+    secret = functools.partial(create, api_key="sk-SECRET")
+    bound = functools.partial(secret, model="m")
+    shown = [repr(Pipeline().wrap(secret))]
+    shown.append(
+        repr(ModelFallback(Model("b", extra_headers={"Authorization": "Bearer sk-SECRET"})))
+    )
+    with pytest.raises(TypeError) as refused:
+        Pipeline(ModelFallback("a")).wrap(bound)
+    shown.append(str(refused.value))
+    with pytest.raises(TypeError) as unpicklable:
+        pickle.dumps(Pipeline().wrap(secret))
+    shown.append(str(unpicklable.value))
+    assert not [each for each in shown if "SECRET" in each]
+
+
+def test_an_error_that_lies_about_its_class_is_known_by_its_type() -> None:
+    """A `__class__` that raises or claims to be a refusal changes nothing."""
+
+    class Liar(ConnectionError):
+        @property
+        def __class__(self) -> Any:
+            return CircuitOpenError
+
+    class Raiser(ConnectionError):
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("no")
+
+    for kind in (Liar, Raiser):
+        calls = script(kind, kind, "ok")
+        assert Pipeline(Retry(attempts=3, wait=0)).call(calls) == "ok"
+
+
+def test_an_override_finds_a_positional_argument() -> None:
+    """A model's override replaces the argument where the caller put it."""
+
+    def chat(messages: str, temperature: float = 1.0, *, model: str) -> tuple[str, float, str]:
+        return messages, temperature, model
+
+    guarded = Pipeline(ModelFallback(Model("a", temperature=0.0))).wrap(chat)
+    assert guarded("m", 0.5, model="a") == ("m", 0.0, "a")
+
+
+def test_served_by_knows_the_model_inside_a_call_at_rest() -> None:
+    """At rest too, inside the function it is the model of the attempt under way."""
+    seen: list[str | None] = []
+    guarded: Any = Pipeline(ModelFallback("a", "b")).wrap(
+        lambda model=None: seen.append(served_by())
+    )
+    guarded(model="b")
+    guarded()
+    assert seen == ["b", "a"]
+
+
+def test_a_result_that_cannot_be_guarded_is_the_programs_mistake() -> None:
+    """It comes out of a Fallback too, at rest or not."""
+    for listeners in ([], [lambda event: None]):
+        pipeline = Pipeline(Fallback("else"), Retry(), listeners=listeners)
+        with pytest.raises(TypeError, match="generator"):
+            pipeline.call(lambda: (x for x in "ab"))
+
+
+def test_a_mock_can_be_decorated_bare() -> None:
+    """Anything callable is a function to the bare decorator, whatever attributes it has."""
+    assert resilient(Mock(return_value=3))() == 3
+
+
+def test_a_storage_factory_that_fails_leaves_the_circuit_to_itself() -> None:
+    """One warning, and every call is made."""
+
+    def dead(key: str) -> Any:
+        raise ConnectionError("redis down")
+
+    pipeline = Pipeline(CircuitBreaker(key="model", storage=dead))
+    with pytest.warns(RuntimeWarning, match="goes on by itself"):
+        assert pipeline.call(lambda *, model: "ok", model="a") == "ok"
+    assert pipeline.call(lambda *, model: "ok", model="a") == "ok"
+
+
+def test_an_async_method_is_known_for_async_while_a_loop_runs() -> None:
+    """Even on its first use with the circuit open, a Fallback's value is awaited."""
+
+    def required(fn: Any) -> Any:
+        @functools.wraps(fn)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return fn(*args, **kwargs)
+
+        return wrapper
+
+    @required
+    async def create() -> str:
+        return "never"
+
+    breaker = CircuitBreaker()
+    breaker.open()
+    guarded: Any = Pipeline(Fallback("instead"), breaker).wrap(create)
+
+    async def main() -> str:
+        return await guarded()
+
+    assert asyncio.run(main()) == "instead"

@@ -38,7 +38,7 @@ def resilient(
     `@resilient` alone means `Retry()` over `CircuitBreaker()`, a breaker of the function's own;
     `@resilient(Timeout(60), Retry())` what it says. The options are those of `Pipeline`.
     """
-    if len(policies) == 1 and not hasattr(policies[0], "bind"):
+    if len(policies) == 1 and _is_function(policies[0]):
         default = Pipeline(
             Retry(), CircuitBreaker(), asynchronous=asynchronous, name=name, listeners=listeners
         )
@@ -46,3 +46,10 @@ def resilient(
     if not policies:
         policies = (Retry(), CircuitBreaker())
     return Pipeline(*policies, asynchronous=asynchronous, name=name, listeners=listeners)
+
+
+def _is_function(value: Any) -> bool:
+    """Whether the bare decorator was meant: policies are not called, pipelines aside."""
+    if isinstance(value, Pipeline) or (isinstance(value, type) and hasattr(value, "bind")):
+        return False
+    return callable(value) or not hasattr(value, "bind")

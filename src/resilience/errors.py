@@ -23,6 +23,7 @@ __all__ = [
     "RejectedError",
     "ResilienceError",
     "WorkersBusyError",
+    "is_refusal",
 ]
 
 
@@ -90,3 +91,8 @@ class DeadlineExceededError(ResilienceError, TimeoutError):
 
     def __str__(self) -> str:
         return f"no answer within {self.seconds:.3g} s"
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error is one of our refusals; by its type, as `__class__` may lie."""
+    return issubclass(type(error), RejectedError)

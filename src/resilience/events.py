@@ -60,7 +60,10 @@ def announcer(listeners: Sequence[Listener]) -> Callable[[Event], None] | None:
         for listener in listeners:
             try:
                 listener(event)
-            except Exception:
-                logging.getLogger("resilience").exception("a listener failed")
+            except Exception as problem:
+                # Not its traceback: that would bring along the call's own error, and its text.
+                logging.getLogger("resilience").error(
+                    "a listener raised %s", type(problem).__name__
+                )
 
     return announce

@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
+from .fields import title
+
 __all__ = ["Slot", "slot_of"]
 
 _MISSING = object()
@@ -73,10 +75,10 @@ def slot_of(fn: Callable[..., Any], name: str) -> Slot:
 
 
 def _find(fn: Callable[..., Any], name: str) -> Slot:
-    title = getattr(fn, "__qualname__", None) or repr(fn)
+    named = title(fn)
     if isinstance(fn, functools.partial) and _binds(fn, name):
         raise TypeError(
-            f"argument {name!r} of {title} is already bound by a partial, so it cannot be "
+            f"argument {name!r} of {named} is already bound by a partial, so it cannot be "
             f"chosen per call; leave it out of the partial"
         )
     try:
@@ -87,9 +89,9 @@ def _find(fn: Callable[..., Any], name: str) -> Slot:
     if parameter is None or parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
         if any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
             return Slot(name)
-        raise TypeError(f"{title} takes no argument {name!r} and no **kwargs to pass it in")
+        raise TypeError(f"{named} takes no argument {name!r} and no **kwargs to pass it in")
     if parameter.kind is Parameter.POSITIONAL_ONLY:
-        raise TypeError(f"argument {name!r} of {title} is positional-only; make it a keyword")
+        raise TypeError(f"argument {name!r} of {named} is positional-only; make it a keyword")
     default = _MISSING if parameter.default is Parameter.empty else parameter.default
     if parameter.kind is Parameter.KEYWORD_ONLY:
         return Slot(name, None, default)

@@ -28,8 +28,14 @@ class Surroundings:
     _call: Record | None = None
 
     def __init__(self, outer: Surroundings | None) -> None:
+        self.inherit(outer)
         if outer is not None:
             self._call = outer.call
+
+    def inherit(self, outer: Surroundings | None) -> None:
+        """Take over what holds for everything inside; never the call itself, whose successors
+        would keep one another alive."""
+        if outer is not None:
             self.disabled = outer.disabled
             self.world = outer.world
             self.scope = live(outer.scope)

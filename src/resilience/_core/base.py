@@ -33,7 +33,8 @@ def base(runtime: Runtime) -> Call:
             record.withdraw(this)
             raise
         except Exception as error:
-            record.failed(this, error, runtime.now())
+            if record.tries and record.tries[-1] is this:
+                record.failed(this, error, runtime.now())
             raise
         record.succeeded(this, runtime.now())
         return result
@@ -64,7 +65,8 @@ async def _result(
     if record.substituted:
         Ready(result, args, kwargs).discard()
         raise TypeError(
-            "Model(call=...) returned an awaitable in a sync call; give it a sync function"
+            "Model(call=...) returned an awaitable in a sync call; give it a sync function, or "
+            "say asynchronous=True if the guarded one is async"
         )
     raise HandOver(result, args, kwargs)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -17,16 +16,18 @@ __all__ = ["Facts", "facts_of", "refuse_unguardable", "underlying"]
 class Facts:
     """What has been learnt of one function, from its code and from what came back.
 
-    `certain`: a coroutine function by its own code. `plain` and `awaitable`: such results were
-    seen. A function that has shown both is looked at anew on every call.
+    `certain`: a coroutine function by its own code. `likely`: it wraps one, as OpenAI's `create`
+    does, and mostly returns its coroutine (an adapter that runs it to the end looks the same).
+    `plain` and `awaitable`: such results were seen. One that has shown both is looked at anew on
+    every call.
     """
 
-    __slots__ = ("awaitable", "certain", "plain", "vetted")
+    __slots__ = ("awaitable", "certain", "likely", "plain", "vetted")
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.certain = inspect.iscoroutinefunction(fn)
-        # A sync wrapper around a coroutine function mostly returns its coroutine, as OpenAI's
-        # `create` does; but adapters that run it to the end look the same. So only code counts.
+    def __init__(self, fn: Any) -> None:
+        call = inspect.getattr_static(type(fn), "__call__", None)
+        self.certain = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
+        self.likely = inspect.iscoroutinefunction(_unwrapped(fn))
         self.plain = False
         self.awaitable = False
         self.vetted: WeakSet[object] = WeakSet()  # pipelines that have found it good
@@ -35,9 +36,12 @@ class Facts:
     def asynchronous(self) -> bool:
         """Whether a call is to be answered with an awaitable before the function is called.
 
-        What was learnt counts where a loop runs to await it; elsewhere the result is looked at.
+        What is not certain counts where a loop runs to await it; elsewhere the result is looked
+        at.
         """
-        return self.certain or (self.awaitable and not self.plain and loop_runs_here())
+        if self.certain:
+            return True
+        return (self.awaitable or self.likely) and not self.plain and loop_runs_here()
 
     @property
     def synchronous(self) -> bool:
@@ -46,6 +50,7 @@ class Facts:
 
 
 _known: WeakKeyDictionary[Any, Facts] = WeakKeyDictionary()
+_methods: WeakKeyDictionary[Any, dict[type, Facts]] = WeakKeyDictionary()
 
 
 def underlying(fn: Any) -> Any:
@@ -66,15 +71,33 @@ def underlying(fn: Any) -> Any:
 
 
 def facts_of(fn: Any) -> Facts:
-    """The facts of a function; bound methods share those of their function."""
-    function = underlying(fn)
+    """The facts of a function; of a method, for the class it is bound to, as one class may serve
+    sync and async clients by the same function; of a callable object, its own."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
     try:
-        facts = _known.get(function)
+        if type(fn) is MethodType:
+            of = _methods.get(fn.__func__)
+            if of is None:
+                of = _methods.setdefault(fn.__func__, {})
+            kind = type(fn.__self__)
+            facts = of.get(kind)
+            if facts is None:
+                facts = of.setdefault(kind, Facts(fn))
+            return facts
+        facts = _known.get(fn)
         if facts is None:
-            facts = _known[function] = Facts(function)
+            facts = _known.setdefault(fn, Facts(fn))
+        return facts
     except TypeError:  # not hashable, or without weak references
-        facts = Facts(function)
-    return facts
+        return Facts(fn)
+
+
+def _unwrapped(fn: Any) -> Any:
+    try:
+        return inspect.unwrap(fn)
+    except ValueError:  # a cycle
+        return fn
 
 
 def refuse_unguardable(fn: Any, *, decorating: bool) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from difflib import get_close_matches
 from inspect import Parameter
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeVar, cast
 
 from attrs import NOTHING, Attribute, Converter, field, fields
@@ -27,6 +28,7 @@ __all__ = [
     "plain",
     "seconds",
     "suggesting",
+    "title",
     "to_callable",
     "to_count",
     "to_number",
@@ -105,7 +107,8 @@ def to_callable(name: str, value: Any) -> Any:
 
 def to_plain_function(name: str, value: Any) -> Any:
     """A function that is not async: what an async one returns would always be true."""
-    if inspect.iscoroutinefunction(to_callable(name, value)):
+    call = inspect.getattr_static(type(to_callable(name, value)), "__call__", None)
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
         raise TypeError(f"{name} must be a plain function, not an async one, got {value!r}")
     return value
 
@@ -152,7 +155,7 @@ def flag(default: bool) -> Any:
 def suggesting(made: T) -> T:
     """Have a class or a function answer a mistyped option with the right one."""
     target: Any = vars(made)["__init__"] if isinstance(made, type) else made
-    title = made.__name__
+    named = made.__name__
     names = [
         name
         for name, parameter in inspect.signature(made).parameters.items()
@@ -163,9 +166,9 @@ def suggesting(made: T) -> T:
     def checking(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
             if name not in names:
-                near = get_close_matches(name, names, n=1)
+                near = get_close_matches(name, names, n=1, cutoff=0.7)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-                raise TypeError(f"{title} has no option {name!r}; {hint}")
+                raise TypeError(f"{named} has no option {name!r}; {hint}")
         return target(*args, **kwargs)
 
     if not isinstance(made, type):
@@ -200,9 +203,17 @@ def _is_default(found: Any, attribute: Attribute[Any]) -> bool:
         return False
 
 
+def title(fn: Any) -> str:
+    """A function's name for people; never the arguments that a partial holds."""
+    if isinstance(fn, functools.partial):
+        return f"partial({title(fn.func)}, ...)"
+    name = getattr(fn, "__qualname__", None)
+    return name if isinstance(name, str) else f"<{type(fn).__qualname__}>"
+
+
 def _shown(value: Any) -> str:
-    if callable(value) and hasattr(value, "__qualname__"):
-        return str(value.__qualname__)
+    if isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
+        return title(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return repr(value)

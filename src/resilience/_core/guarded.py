@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from . import served
 from .around import around
 from .callables import Facts, facts_of, underlying
+from .fields import title
 from .handover import Ready, Resumed
 from .outcome import Outcome
 from .rest import First, Rest, Rewritten, Token
@@ -148,8 +149,6 @@ class Guarded(Generic[P, T_co]):
         check(result)
         self._facts.plain = True
         if self._rest.token is token:
-            if first is not None:
-                served.note(first[0])
             return result
         resumed = Resumed(token.epoch, started, result, None)
         return self._pipeline.run(
@@ -168,6 +167,8 @@ class Guarded(Generic[P, T_co]):
         self._facts.awaitable = True
         resumed = None
         if self._rest.token is token and _surroundings() is None:
+            if first is not None:
+                served.note(first[0])
             started = monotonic()
             try:
                 result = await ready.take()
@@ -177,8 +178,6 @@ class Guarded(Generic[P, T_co]):
                 if type(result) not in PLAIN:
                     check(result)
                 if self._rest.token is token:
-                    if first is not None:
-                        served.note(first[0])
                     return result
                 resumed = Resumed(token.epoch, started, result, None)
         return await self._pipeline.run(
@@ -254,7 +253,8 @@ class Guarded(Generic[P, T_co]):
         if obj is None or not hasattr(type(self._fn), "__get__"):
             return self
         method = self._fn.__get__(obj, owner)
-        bound = Guarded._of(self._pipeline, method, self._facts)
+        facts = self._facts if self._facts.certain else facts_of(method)
+        bound = Guarded._of(self._pipeline, method, facts)
         bound.__dict__ = self.__dict__  # name, docs, colour: shared, not copied
         return bound
 
@@ -271,8 +271,7 @@ class Guarded(Generic[P, T_co]):
         return hash((self._fn, id(self._pipeline)))
 
     def __repr__(self) -> str:
-        name = getattr(self._fn, "__qualname__", None) or repr(self._fn)
-        return f"<guarded {name} under {self._pipeline!r}>"
+        return f"<guarded {title(self._fn)} under {self._pipeline!r}>"
 
     def __reduce__(self) -> Any:
         """By qualified name, as functions pickle; a bound one by its object and name."""
@@ -317,6 +316,7 @@ class _FirstOfChain(Guarded[P, T_co]):
         if token is None or _surroundings() is not None:
             return self._pipeline.run(self._fn, self._facts, args, kwargs)  # type: ignore[no-any-return]
         first = self._first(args, kwargs)
+        served.note(first[0])
         started = monotonic()
         try:
             result = self._fn(*first[1], **first[2])
@@ -324,7 +324,6 @@ class _FirstOfChain(Guarded[P, T_co]):
             resumed = Resumed(token.epoch, started, None, error)
         else:
             if type(result) in PLAIN and rest.token is token:
-                served.note(first[0])
                 return result  # type: ignore[no-any-return]
             return self._looked(token, started, result, args, kwargs, first)  # type: ignore[no-any-return]
         return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]

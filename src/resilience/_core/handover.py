@@ -26,7 +26,7 @@ class HandOver(BaseException):
 class Carried(Exception):
     """Carries a user's StopIteration past coroutine frames, where it would become RuntimeError."""
 
-    def __init__(self, error: StopIteration) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
 
@@ -103,6 +103,6 @@ class Resumed:
         if error is None:
             return result
         try:
-            raise Carried(error) if isinstance(error, StopIteration) else error
+            raise Carried(error) if issubclass(type(error), StopIteration) else error
         finally:
             del error

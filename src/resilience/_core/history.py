@@ -6,10 +6,11 @@ exception that refuses even that passes unmarked; nothing here ever raises.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from attrs import Factory, define, evolve
+from attrs import Factory, define, evolve, frozen
+
+from resilience._runtimes.loops import here
 
 from .attempt import Attempt
 from .world import monotonic
@@ -17,9 +18,27 @@ from .world import monotonic
 if TYPE_CHECKING:
     from .record import Record
 
-__all__ = ["charge", "charged_since", "history", "remember", "spend", "spent_since"]
+__all__ = ["charge", "charged_inside", "history", "remember", "spend", "spent_inside"]
 
 _KEY = "__resilience__"
+
+
+@frozen
+class _Stamp:
+    """When, on the real clock, and in which call: one exception object may fail many calls."""
+
+    at: float
+    calls: tuple[int, ...]
+    where: tuple[int, int]
+
+    @classmethod
+    def of(cls, record: Record) -> _Stamp:
+        return cls(monotonic(), record.calls, here())
+
+    def inside(self, record: Record) -> bool:
+        """Whether that was in the attempt that `record` is making. A call begun at rest has no
+        record yet while it runs; then it is told by its thread and task."""
+        return self.at >= record.since and (id(record) in self.calls or self.where == here())
 
 
 @define(eq=False)
@@ -27,13 +46,13 @@ class _Mark:
     attempts: tuple[Attempt, ...] = ()
     own: frozenset[int] = frozenset()  # numbers of the attempts that failed with this very error
     note: str | None = None
-    spent: float | None = None  # when a Retry gave up on it, on the real clock
-    charged: dict[int, float] = Factory(dict)  # when which circuit counted it
+    spent: _Stamp | None = None  # when and where a Retry gave up on it
+    charged: dict[int, _Stamp] = Factory(dict)  # when and where which circuit counted it
 
     def __reduce__(self) -> Any:
         # Failures hold SDK errors, and most of those do not pickle: the facts travel, they do not.
         attempts = tuple(_without_error(attempt) for attempt in self.attempts)
-        return _Mark, (attempts, frozenset(), self.note, self.spent)
+        return _Mark, (attempts, frozenset(), self.note)
 
 
 def history(error: Exception) -> tuple[Attempt, ...]:
@@ -52,36 +71,37 @@ def history(error: Exception) -> tuple[Attempt, ...]:
     )
 
 
-def spend(error: Exception) -> None:
+def spend(error: Exception, record: Record) -> None:
     """Note that a Retry has used up its attempts on this error."""
     mark = _mark(error, make=True)
     if mark is not None:
-        mark.spent = monotonic()
+        mark.spent = _Stamp.of(record)
 
 
-def spent_since(error: Exception, since: float) -> bool:
+def spent_inside(error: Exception, record: Record) -> bool:
     """Whether a Retry further in has used up its attempts on this error, in this attempt."""
     mark = _mark(error)
-    return mark is not None and mark.spent is not None and mark.spent >= since
+    return mark is not None and mark.spent is not None and mark.spent.inside(record)
 
 
-def charge(error: Exception, circuit: object) -> None:
+def charge(error: Exception, circuit: object, record: Record) -> None:
     """Note that a circuit has counted this error."""
     mark = _mark(error, make=True)
     if mark is not None:
-        mark.charged[id(circuit)] = monotonic()
+        mark.charged[id(circuit)] = _Stamp.of(record)
 
 
-def charged_since(error: Exception, circuit: object, since: float) -> bool:
+def charged_inside(error: Exception, circuit: object, record: Record) -> bool:
     """Whether the circuit has counted this error already, further in, in this attempt."""
     mark = _mark(error)
-    return mark is not None and mark.charged.get(id(circuit), -math.inf) >= since
+    stamp = mark.charged.get(id(circuit)) if mark is not None else None
+    return stamp is not None and stamp.inside(record)
 
 
 def remember(error: Exception, record: Record) -> None:
     """Give the error its history and its note; those of a pipeline further in are replaced."""
     mark = _mark(error, make=True)
-    if mark is None or (mark.attempts and not record.adds() and spent_since(error, record.since)):
+    if mark is None or (mark.attempts and not record.adds() and spent_inside(error, record)):
         return  # nothing to add to what a pipeline further in has told
     # The error itself is left out of its own history: a cycle would keep its frames alive.
     attempts = record.attempts

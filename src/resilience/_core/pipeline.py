@@ -281,8 +281,8 @@ class Pipeline:
         if error is not None:
             error = _plain(error)
             remember(error, record)
-        elif record.model is not None:
-            served.note(record.served)
+        if record.model is not None:
+            served.note(record.served if error is None else None)
         if record.emit is not None:
             elapsed = runtime.now() - record.began
             record.emit(
@@ -293,7 +293,7 @@ class Pipeline:
 
 
 def _plain(error: Exception) -> Exception:
-    return error.error if isinstance(error, Carried) else error
+    return error.error if type(error) is Carried else error
 
 
 def _reset(token: Token[Any]) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from attrs import define
 
 from resilience import events
-from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.errors import DeadlineExceededError, RejectedError, is_refusal
 from resilience.failures import Failure, describe
 
 from .arguments import slot_of
 from .around import Surroundings, around
 from .attempt import Attempt
 from .handover import Carried, HandOver, Ready, Resumed
+from .results import Unguardable
 from .scope import Expired, Scope, live
 from .world import moment, monotonic
 
@@ -90,6 +92,8 @@ class Record(Surroundings):
     """From a call's first attempt to the error or value that comes out."""
 
     # Most calls leave most of these as they are: defaults on the class cost nothing per call.
+    calls: tuple[int, ...] = ()
+    """This call and those it is in, told by their records."""
     pipeline: str | None = None
     emit: Callable[[events.Event], None] | None = None
     began = 0.0
@@ -123,13 +127,16 @@ class Record(Surroundings):
         facts: Facts,
         settled: bool | None = None,
     ) -> None:
-        super().__init__(outer)
+        self.inherit(outer)
+        around_call = outer.call if outer is not None else None
         self.fn = fn
         self.facts = facts
         self.settled = settled
         """Async or not, as the user said; None: by what comes back."""
         self.asynchronous = facts.asynchronous if settled is None else settled
         self.tries: list[Try] = []
+        self._born_in = self.scope  # what is passed on there is for somebody else's function
+        self.calls = (id(self), *(around_call.calls if around_call is not None else ()))
 
     @property
     def call(self) -> Record:
@@ -194,23 +201,25 @@ class Record(Surroundings):
 
     def failure(self, error: Exception) -> Failure:
         """What an error means, read once for each attempt."""
-        if isinstance(error, Carried):
+        if type(error) is Carried:
             error = error.error
         known = self.tries[-1].failure if self.tries else None
         return known if known is not None and known.error is error else describe(error)
 
     def own(self, error: Exception) -> Exception:
         """The call's own last error in place of a refusal, if the call was made at all."""
-        if isinstance(error, RejectedError):
+        if is_refusal(error):
             for this in reversed(self.tries):
                 if this.failure is not None and this.failure.error is not None:
-                    self.refusal = error
+                    self.refusal = cast(RejectedError, error)
                     own = this.failure.error
-                    return Carried(own) if isinstance(own, StopIteration) else own
+                    return Carried(own) if issubclass(type(own), StopIteration) else own
         return error
 
     def matches(self, match: Match, failure: Failure) -> bool:
         """Ask a policy's `on`. If it raises, that is noted and the answer is no."""
+        if type(failure.error) is Unguardable:
+            return False  # a mistake in the program, not a failure of the call
         try:
             return bool(match(failure))
         except Exception as problem:
@@ -260,11 +269,12 @@ class Record(Surroundings):
     # Time
 
     def deadline(self, *, threaded: bool = False) -> Scope | None:
-        """The live scope that ends first; with `threaded`, of those that threads enforce."""
+        """The live scope that ends first; with `threaded`, of those that this thread enforces."""
         nearest = None
         scope = live(self.scope) if self.scope is not None else None
         while scope is not None:
-            if (scope.threaded or not threaded) and (nearest is None or scope.end < nearest.end):
+            ours = not threaded or (scope.threaded and scope.thread == threading.get_ident())
+            if ours and (nearest is None or scope.end < nearest.end):
                 nearest = scope
             scope = live(scope.outer)
         return nearest
@@ -285,14 +295,15 @@ class Record(Surroundings):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, with what is left of the time where a `Timeout` passes it on."""
         scope = live(self.scope) if self.scope is not None else None
-        while scope is not None:
+        while scope is not None and scope is not self._born_in:
             if scope.pass_as is not None:
                 if scope.end <= now:
                     raise Expired(scope)
                 left = max(self.room(now), 0.001)
                 slot = slot_of(self.fn, scope.pass_as)
                 own = slot.given(args, kwargs)
-                if own is None or (isinstance(own, (int, float)) and own > left):
+                number = isinstance(own, (int, float)) and not isinstance(own, bool)
+                if own is None or (number and not 0 <= own <= left):
                     args, kwargs = slot.replaced(args, kwargs, left)
             scope = live(scope.outer)
         return args, kwargs

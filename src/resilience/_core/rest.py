@@ -14,9 +14,10 @@ that nothing happened in between. Circuits count the outcome as of the token's e
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
+
+from .locks import new_lock
 
 __all__ = ["Epochs", "First", "Rest", "Rewritten", "Token", "epochs"]
 
@@ -35,7 +36,7 @@ class Epochs:
     __slots__ = ("_lock", "now")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self.now = 0
 
     def advance(self) -> int:
@@ -69,7 +70,7 @@ class Rest:
     def __init__(self, policies: Iterable[Any]) -> None:
         policies = tuple(policies)
         firsts = [p.first for p in policies if hasattr(p, "first")]
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._stirring: set[int] = set()
         self.first: Callable[[Callable[..., Any]], First] | None = None
         self.token: Token | None = None

@@ -11,7 +11,7 @@ from inspect import CO_ITERABLE_COROUTINE
 from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 from typing import Any
 
-__all__ = ["PLAIN", "check", "is_awaitable"]
+__all__ = ["PLAIN", "Unguardable", "check", "is_awaitable"]
 
 PLAIN: set[type] = {type(None), bool, int, float, str, bytes, list, tuple, dict, set}
 """Types whose values are results as they are. Grows as types are met, up to a bound."""
@@ -23,6 +23,10 @@ _LAZY_MANAGERS = (
     contextlib._GeneratorContextManager,
     contextlib._AsyncGeneratorContextManager,
 )
+
+
+class Unguardable(TypeError):
+    """A result that cannot be guarded; no policy handles it."""
 
 
 def is_awaitable(result: object) -> bool:
@@ -54,7 +58,7 @@ def check(result: Any) -> None:
         unsent = getattr(result, "_api_request", None)  # of an async stream manager
         if type(unsent) is CoroutineType:
             unsent.close()
-        raise TypeError(
+        raise Unguardable(
             f"the guarded function returned {what}, whose body runs only later and would not be "
             f"guarded; guard a function that makes the call before it returns"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 __all__ = ["Expired", "Scope", "live"]
 
 
@@ -11,10 +13,11 @@ class Scope:
     `threaded`: enforced by leaving a worker thread behind; others are enforced by cancelling a
     task, or only passed on to the callee as argument `pass_as`. `ended` is set on leaving: a task
     that outlives the scope ignores it. `fired` is set when the caller of a worker thread has left
-    it behind: what still runs there obeys.
+    it behind: what still runs there obeys. `thread` is the one that waits for it; nothing of it
+    ever unwinds another.
     """
 
-    __slots__ = ("end", "ended", "fired", "outer", "pass_as", "seconds", "threaded")
+    __slots__ = ("end", "ended", "fired", "outer", "pass_as", "seconds", "thread", "threaded")
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class Scope:
         self.seconds = seconds
         self.outer = outer
         self.threaded = threaded
+        self.thread = threading.get_ident()
         self.pass_as = pass_as
         self.ended = False
         self.fired = False

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from resilience._core.base import plainly
 from resilience._core.record import current
 from resilience._core.scope import Expired, Scope
+from resilience.errors import WorkersBusyError
 
 from . import workers
 from .loops import loop_runs_here
@@ -22,6 +23,7 @@ from .loops import loop_runs_here
 __all__ = ["Threads", "threads"]
 
 T = TypeVar("T")
+_LONGEST = 1e9  # seconds; time.sleep takes no more than some 9e9
 
 
 class _Serving(threading.local):
@@ -50,7 +52,7 @@ class Threads:
         _serving.check()
         scope = current().deadline(threaded=True)
         if scope is None or self.now() + seconds < scope.end:
-            time.sleep(seconds)
+            time.sleep(min(seconds, _LONGEST))
             return
         time.sleep(max(0.0, scope.end - self.now()))
         raise Expired(scope)
@@ -74,10 +76,8 @@ class Threads:
             return plainly(fn, args, kwargs)
         if scope.end <= self.now():
             raise Expired(scope)
-        known = record.facts.synchronous or record.settled is False
-        if scope is _serving.scope or (not known and loop_runs_here()):
-            # Either this thread is the scope's worker already; or the function is not yet known
-            # and may turn out to be async, and then it needs the loop that runs in this thread.
+        if not record.facts.synchronous and record.settled is not False and loop_runs_here():
+            # Not yet known: it may turn out to be async and to need the loop that runs here.
             return plainly(fn, args, kwargs)
 
         def call() -> Any:
@@ -87,8 +87,17 @@ class Threads:
             finally:
                 _serving.scope = None
 
-        job = workers.start(call)
-        if not job.wait(scope.end - self.now()):
+        try:
+            job = workers.start(call)
+        except WorkersBusyError:
+            record.tries.pop()  # nothing was started
+            raise
+        try:
+            done = job.wait(scope.end - self.now())
+        except BaseException:  # Ctrl-C: what is left behind makes no further attempt either
+            scope.fired = True
+            raise
+        if not done:
             scope.fired = True
             raise Expired(scope)
         return job.outcome()

@@ -6,13 +6,13 @@ counts only if the circuit has not changed state since its call was admitted.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from attrs import define, field, frozen
 
+from resilience._core.locks import new_lock
 from resilience._core.rest import epochs
 from resilience._core.world import moment
 from resilience._core.world import now as world_now
@@ -80,7 +80,7 @@ class Circuit:
     key: Any = None
     _changed: Callable[[Circuit, Change], None] = field(default=lambda circuit, change: None)
     _stirred: Callable[[Circuit, bool], None] = field(default=lambda circuit, calm: None)
-    _lock: Any = field(factory=threading.RLock, init=False)
+    _lock: Any = field(factory=new_lock, init=False)
     _state: str = field(default=CLOSED, init=False)
     _run: int = field(default=0, init=False)  # failures in a row while closed
     _passed: int = field(default=0, init=False)  # trials that went well while half open
@@ -148,19 +148,25 @@ class Circuit:
         epoch = epochs.now  # read first: a change that falls in between makes it out of date
         if self._state == CLOSED:
             return Permit(self, epoch)
-        change = None
+        permit = change = None
+        with self._lock:
+            if self._state == OPEN and now >= self._until:
+                change = self._move(HALF_OPEN)
+            if self._state == CLOSED:
+                permit = Permit(self, epochs.now)
+            elif self._state == HALF_OPEN and self._out < self.limits.trials:
+                self._out += 1
+                permit = Permit(self, epochs.now, trial=True)
+            left, cause = self._left(now), self._cause
         try:
-            with self._lock:
-                if self._state == OPEN and now >= self._until:
-                    change = self._move(HALF_OPEN)
-                if self._state == CLOSED:
-                    return Permit(self, epochs.now)
-                if self._state == HALF_OPEN and self._out < self.limits.trials:
-                    self._out += 1
-                    return Permit(self, epochs.now, trial=True)
-                left, cause = self._left(now), self._cause
-        finally:
             self._tell(change)
+        except BaseException:  # Ctrl-C in a listener: the place is not lost
+            if permit is not None:
+                permit.released()
+            raise
+        if permit is not None:
+            del cause
+            return permit
         try:
             raise CircuitOpenError(left, moment(left), self.name, self.key) from cause
         finally:

@@ -7,7 +7,6 @@ takes some 400 ms.
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
@@ -15,12 +14,13 @@ from typing import Any
 
 from attrs import define, field
 
+from resilience._core.locks import new_lock
 from resilience._core.world import wall
 from resilience.typing import Runtime
 
 from ._circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Circuit
 
-__all__ = ["Listeners", "Stored", "to_listeners", "to_storage"]
+__all__ = ["Factories", "Listeners", "Stored", "to_listeners", "to_storage"]
 
 _logger = logging.getLogger("resilience")
 
@@ -133,8 +133,30 @@ class Listeners:
         for each in self._all:
             try:
                 tell(each)
-            except Exception:
-                _logger.exception("a pybreaker listener failed")
+            except Exception as problem:
+                _logger.error("a pybreaker listener raised %s", type(problem).__name__)
+
+
+@define(eq=False)
+class Factories:
+    """Makes storages off the event loop; after a failure, tries again only every second."""
+
+    _failed: dict[Any, float] = field(factory=dict, init=False)
+    _warned: bool = field(default=False, init=False)
+
+    async def get(self, runtime: Runtime, circuit: Circuit, make: Callable[[], Any]) -> Any:
+        """A storage for the circuit, or None if making it fails."""
+        failed = self._failed.get(circuit.key)
+        if failed is not None and runtime.now() - failed < 1.0:
+            return None
+        try:
+            return await runtime.blocking(make)
+        except Exception as problem:
+            self._failed[circuit.key] = runtime.now()
+            if not self._warned:
+                self._warned = True
+                _warn(circuit, problem)
+            return None
 
 
 @define(eq=False)
@@ -148,7 +170,7 @@ class Stored:
     storage: Any
     circuit: Circuit
     every: float
-    _lock: Any = field(factory=threading.RLock, init=False)
+    _lock: Any = field(factory=new_lock, init=False)
     _read: float | None = field(default=None, init=False)
     _opened: Any = field(default=None, init=False)  # the opening already taken over
     _unwritten: Change | None = field(default=None, init=False)
@@ -234,19 +256,22 @@ class Stored:
             return None
 
     def _warn(self, problem: Exception) -> None:
-        """Say once that the storage fails. Where warnings are errors, the call goes on too."""
-        if self._warned:
-            return
-        self._warned = True
-        try:
-            warnings.warn(
-                f"the storage of {self.circuit!r} failed ({type(problem).__name__}); the "
-                f"circuit goes on by itself",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        except RuntimeWarning as warning:
-            _logger.error("%s", warning)
+        if not self._warned:
+            self._warned = True
+            _warn(self.circuit, problem)
+
+
+def _warn(circuit: Circuit, problem: Exception) -> None:
+    """Say that a storage fails. Where warnings are errors, the call goes on too."""
+    try:
+        warnings.warn(
+            f"the storage of {circuit!r} failed ({type(problem).__name__}); the circuit goes on "
+            f"by itself",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    except RuntimeWarning as warning:
+        _logger.error("%s", warning)
 
 
 def _writes_aware() -> bool:

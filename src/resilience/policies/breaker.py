@@ -6,7 +6,7 @@ calls. Not for errors of the caller's own: `SERVICE_FAULT` leaves those out.
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections.abc import Callable, Hashable
 from datetime import datetime
 from typing import Any, ClassVar
@@ -25,15 +25,16 @@ from resilience._core.fields import (
     to_plain_function,
     to_text,
 )
-from resilience._core.history import charge, charged_since
+from resilience._core.history import charge, charged_inside
+from resilience._core.locks import new_lock
 from resilience._core.record import Record, current
 from resilience._core.rest import Rest
 from resilience._core.world import now as world_now
 from resilience.matching import SERVICE_FAULT, Match, as_match
 from resilience.typing import Call, Runtime, Seconds
 
-from ._circuit import Change, Circuit, Limits, Permit
-from ._pybreaker import Listeners, Stored, to_listeners, to_storage
+from ._circuit import CLOSED, Change, Circuit, Limits, Permit
+from ._pybreaker import Factories, Listeners, Stored, to_listeners, to_storage
 
 __all__ = ["CircuitBreaker"]
 
@@ -82,9 +83,10 @@ class CircuitBreaker:
     storage: Any = field(default=None)
     listeners: tuple[Any, ...] = checked(to_listeners, ())
     refresh: Seconds = seconds(1.0, positive=False)
-    _lock: Any = field(factory=threading.RLock, init=False, repr=False)
+    _lock: Any = field(factory=new_lock, init=False, repr=False)
     _circuits: dict[Hashable, Circuit] = field(factory=dict, init=False, repr=False)
     _stored: dict[Hashable, Stored] = field(factory=dict, init=False, repr=False)
+    _hurdle: Factories = field(factory=Factories, init=False, repr=False)
     _restless: set[int] = field(factory=set, init=False, repr=False)
     _resting: WeakSet[Rest] = field(factory=WeakSet, init=False, repr=False)
     _told: Listeners | None = field(
@@ -184,8 +186,16 @@ class CircuitBreaker:
     def bind(self, call: Call, runtime: Runtime) -> Call:
         async def broken(*args: Any, **kwargs: Any) -> Any:
             record = current()
-            circuit = self._circuit_for(record, args, kwargs)
-            stored = self._stored[circuit.key] if self.storage is not None else None
+            try:
+                circuit = self._circuit_for(record, args, kwargs)
+            except Exception as problem:
+                if record.resumed is None:
+                    raise
+                record.grumble("key", problem)  # the call was made at rest: its outcome counts
+                return await call(*args, **kwargs)
+            stored = None
+            if self.storage is not None:
+                stored = self._stored.get(circuit.key) or await self._attach(circuit, runtime)
             if stored is not None:
                 await stored.refresh(runtime)
             if record.resumed is None:
@@ -221,9 +231,9 @@ class CircuitBreaker:
         own = failure.error if failure.error is not None else error
         if not record.matches(self.on, failure):
             return None
-        if charged_since(own, permit.circuit, record.since):
+        if charged_inside(own, permit.circuit, record):
             return None
-        charge(own, permit.circuit)
+        charge(own, permit.circuit, record)
         permit.failed(own)
         if self._told is not None:
             self._told.failure(permit.circuit, own)
@@ -251,10 +261,18 @@ class CircuitBreaker:
             limits = Limits(self.failures, plain(self.reset_after), self.trials, self.successes)
             fresh = Circuit(limits, self.name, value, self._changed, self._stirred)
             circuit = self._circuits.setdefault(value, fresh)
-            if self.storage is not None and circuit is fresh:
-                storage = self.storage if self.key is None else self.storage(value)
-                self._stored[value] = Stored(storage, circuit, plain(self.refresh))
         return circuit
+
+    async def _attach(self, circuit: Circuit, runtime: Runtime) -> Stored | None:
+        """The circuit's storage, made where it is first needed; None while none can be had."""
+        make = functools.partial(self.storage, circuit.key) if self.key is not None else None
+        storage = await self._hurdle.get(runtime, circuit, make) if make else self.storage
+        if storage is None:
+            return None
+        fresh = Stored(storage, circuit, plain(self.refresh))
+        if not circuit.closed:
+            fresh.note(Change(CLOSED, circuit.state))  # moved by hand before
+        return self._stored.setdefault(circuit.key, fresh)
 
     def _changed(self, circuit: Circuit, change: Change) -> None:
         stored = self._stored.get(circuit.key)

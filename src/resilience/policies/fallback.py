@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from resilience._core.fields import checked, suggesting, to_callable
+from resilience._core.fields import checked, suggesting, title, to_callable
 from resilience._core.record import Record, current
 from resilience._core.results import is_awaitable
 from resilience.failures import Failure
@@ -51,7 +51,7 @@ class Fallback:
             raise TypeError(f"Fallback takes a value or call=, got {given}")
 
     def __repr__(self) -> str:
-        what = repr(self.value) if self.call is None else f"call={_name(self.call)}"
+        what = repr(self.value) if self.call is None else f"call={title(self.call)}"
         on = "" if self.on == raised(Exception) else f", on={self.on!r}"
         return f"Fallback({what}{on})"
 
@@ -72,23 +72,25 @@ class Fallback:
             record.degraded = True
             record.served = None
             if self.call is None:
+                del found  # the failure holds the error, and the error this frame
                 return self.value
-            result = self.call(found, *args, **kwargs)
-            del found
+            try:
+                result = self.call(found, *args, **kwargs)
+            finally:
+                del found
             if not is_awaitable(result):
                 return result
             if runtime.asynchronous:
                 return await result
             if hasattr(result, "close"):
                 result.close()
-            raise TypeError(f"Fallback(call={_name(self.call)}) is async, but the call is sync")
+            raise TypeError(
+                f"Fallback(call={title(self.call)}) is async, but the call is sync; if the guarded "
+                f"function is async too, say so with asynchronous=True"
+            )
 
         return resorted
 
     def _handles(self, record: Record, error: Exception) -> Failure | None:
         failure = record.failure(record.own(error))
         return failure if record.matches(self.on, failure) else None
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)

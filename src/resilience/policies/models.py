@@ -12,9 +12,9 @@ from typing import Any, ClassVar, cast
 from attrs import define, field, frozen
 
 from resilience._core.arguments import Slot, slot_of
-from resilience._core.fields import checked, suggesting, to_callable, to_seconds, to_text
+from resilience._core.fields import checked, suggesting, title, to_callable, to_seconds, to_text
 from resilience._core.record import Record, current
-from resilience.errors import RejectedError
+from resilience.errors import is_refusal
 from resilience.matching import RECOVERABLE, Match, as_match
 from resilience.typing import Call, Runtime
 
@@ -39,14 +39,17 @@ class Model:
     def __init__(
         self, name: str, /, *, call: Callable[..., Any] | None = None, **overrides: Any
     ) -> None:
-        cast(Any, self).__attrs_init__(name, call, overrides)
+        cast(Any, self).__attrs_init__(name, call, _merged({}, overrides))
 
     def __repr__(self) -> str:
         parts = [repr(self.name)]
         if self.call is not None:
-            parts.append(f"call={getattr(self.call, '__qualname__', self.call)}")
-        parts += [f"{name}={value!r}" for name, value in self.overrides.items()]
+            parts.append(f"call={title(self.call)}")
+        parts += [f"{name}={_shown(name, value)}" for name, value in self.overrides.items()]
         return f"Model({', '.join(parts)})"
+
+
+_PRIVATE = ("header", "key", "token", "secret", "auth", "password", "cookie", "query", "message")
 
 
 def _to_match(name: str, value: Any) -> Match:
@@ -71,8 +74,9 @@ class _Turn:
 
 @define(eq=False)
 class _Turns:
-    """Where one call stands in the chain."""
+    """Where one call stands in the chain; `fn` is the guarded function itself."""
 
+    fn: Callable[..., Any]
     all: list[_Turn]
     at: int = 0
 
@@ -148,8 +152,12 @@ class ModelFallback:
         return self.per_model is None and all(model.call is None for model in self.models)
 
     def fits(self, fn: Callable[..., Any]) -> None:
-        """Raise TypeError for a function that no model can be chosen for."""
+        """Raise TypeError for a function, or a `Model(call=)`, that does not take the arguments
+        it would be given."""
         slot_of(fn, self.argument)
+        for model in self.models:
+            for name in (self.argument, *model.overrides):
+                slot_of(model.call or fn, name)
 
     def first(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """For a function: what gives the model and the arguments of a call's first attempt."""
@@ -164,10 +172,7 @@ class ModelFallback:
             model = chain.get(named) if isinstance(named, str) and named else default
             if model is None:
                 return named, args, kwargs
-            args, kwargs = slot.replaced(args, kwargs, model.name)
-            if model.overrides:
-                kwargs = _merged(kwargs, model.overrides)
-            return model.name, args, kwargs
+            return model.name, *self._rewritten(fn, slot, model, args, kwargs)
 
         return rewritten
 
@@ -197,6 +202,7 @@ class ModelFallback:
                         return result
                     finally:
                         record.alternatives = None
+                        record.fn, record.substituted = turns.fn, False
                     record.turn()
                     turns.at += 1
 
@@ -222,17 +228,23 @@ class ModelFallback:
     def _moves_on(self, record: Record, turns: _Turns, error: Exception) -> bool:
         if turns.at + 1 == len(turns.all):
             return False
-        return isinstance(error, RejectedError) or record.matches(self.on, record.failure(error))
+        return is_refusal(error) or record.matches(self.on, record.failure(error))
 
     def _turns(self, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Turns:
-        slot = slot_of(record.fn, self.argument)
+        fn = record.fn
+        slot = slot_of(fn, self.argument)
         start = self._start(slot.given(args, kwargs))
         order = [start, *(model for model in self.models if model is not start)]
         return _Turns(
+            fn,
             [
-                _Turn(model, model.call or record.fn, *self._rewritten(slot, model, args, kwargs))
+                _Turn(
+                    model,
+                    model.call or record.fn,
+                    *self._rewritten(record.fn, slot, model, args, kwargs),
+                )
                 for model in order
-            ]
+            ],
         )
 
     def _start(self, named: Any) -> Model:
@@ -245,11 +257,20 @@ class ModelFallback:
         return Model(named)
 
     def _rewritten(
-        self, slot: Slot, model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        fn: Callable[..., Any],
+        slot: Slot,
+        model: Model,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = slot.replaced(args, kwargs, model.name)
-        if model.overrides:
-            kwargs = _merged(kwargs, model.overrides)
+        for name, value in model.overrides.items():
+            place = slot_of(model.call or fn, name)
+            if isinstance(value, Mapping):
+                before = place.given(args, kwargs)
+                value = _merged(before if isinstance(before, Mapping) else {}, value)
+            args, kwargs = place.replaced(args, kwargs, value)
         return args, kwargs
 
     def _around(self, name: str) -> Any:
@@ -261,6 +282,15 @@ class ModelFallback:
                 raise TypeError(f"per_model must give a policy for {name!r}, got {policy!r}")
             self._own.setdefault(name, policy)
         return self._own[name]
+
+
+def _shown(name: str, value: Any) -> str:
+    """An override for people; what may hold a key or a prompt is left out."""
+    if any(word in name.lower() for word in _PRIVATE):
+        return "..."
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k!r}: {_shown(str(k), v)}" for k, v in value.items()) + "}"
+    return repr(value)
 
 
 def _merged(own: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

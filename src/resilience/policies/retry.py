@@ -26,9 +26,9 @@ from resilience._core.fields import (
     suggesting,
     to_plain_function,
 )
-from resilience._core.history import spend, spent_since
+from resilience._core.history import spend, spent_inside
 from resilience._core.record import Record, current
-from resilience.errors import RejectedError
+from resilience.errors import is_refusal
 from resilience.failures import Advice, Failure, Kind
 from resilience.matching import TRANSIENT, Match, as_match
 from resilience.typing import Call, Runtime, Seconds
@@ -146,7 +146,7 @@ class Retry:
         self, record: Record, run: _Run, runtime: Runtime, error: Exception
     ) -> float | None:
         """Seconds to wait before the next attempt; None to let the error out."""
-        if isinstance(error, RejectedError) or not record.tries:
+        if is_refusal(error) or not record.tries:
             return None  # refused, or the call was never made
         failure = record.failure(error)
         if failure.kind is Kind.REJECTED or failure.error is None:
@@ -159,7 +159,7 @@ class Retry:
                 return None
             if self.attempts is not None and run.made >= self.attempts:
                 if self.attempts > 1:
-                    spend(failure.error)
+                    spend(failure.error, record)
                 return None
             pause = self._pause(record, run, runtime, state, failure)
             if pause is not None:
@@ -194,7 +194,7 @@ class Retry:
 
     def _wanted(self, record: Record, run: _Run, failure: Failure, state: Any) -> bool:
         assert failure.error is not None
-        if not self.again and spent_since(failure.error, record.since):
+        if not self.again and spent_inside(failure.error, record):
             return False
         if not self.idempotent and failure.sent is not False:
             return False

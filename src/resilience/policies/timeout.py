@@ -7,12 +7,21 @@ hangs is left behind (threads cannot be stopped); `pass_as` hands the time to th
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from attrs import frozen
 
 from resilience._core.arguments import slot_of
-from resilience._core.fields import call_repr, checked, plain, suggesting, to_seconds, to_text
+from resilience._core.fields import (
+    call_repr,
+    checked,
+    plain,
+    suggesting,
+    to_number,
+    to_seconds,
+    to_text,
+)
 from resilience._core.record import current
 from resilience._core.scope import Scope
 from resilience.errors import DeadlineExceededError
@@ -70,8 +79,8 @@ class Timeout:
     def bind(self, call: Call, runtime: Runtime) -> Call:
         async def timed(*args: Any, **kwargs: Any) -> Any:
             record = current()
-            limit = self._limit(args, kwargs)
             try:
+                limit = self._limit(args, kwargs)
                 if self.pass_as is None:
                     return await runtime.within(limit, lambda: call(*args, **kwargs))
                 scope = Scope(runtime.now() + limit, limit, record.scope, pass_as=self.pass_as)
@@ -85,5 +94,11 @@ class Timeout:
 
     def _limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         if callable(self.seconds):
-            return to_seconds("seconds", self.seconds(*args, **kwargs))
+            found = self.seconds(*args, **kwargs)
+            limit = to_number(
+                "seconds", found.total_seconds() if isinstance(found, timedelta) else found
+            )
+            if limit <= 0:
+                raise DeadlineExceededError(limit)  # the time was up before the call
+            return limit
         return plain(self.seconds)
