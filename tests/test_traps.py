@@ -919,3 +919,26 @@ def test_an_async_method_is_known_for_async_while_a_loop_runs() -> None:
         return await guarded()
 
     assert asyncio.run(main()) == "instead"
+
+
+def test_an_endless_retry_keeps_a_bounded_history() -> None:
+    """Of very many attempts the first and the last are remembered, under their own numbers."""
+    body = script(*[ConnectionError()] * 2_500, KeyError())
+    with virtual_time(), pytest.raises(KeyError) as caught:
+        Pipeline(Retry(attempts=None, wait=0)).call(body)
+    numbers = [attempt.number for attempt in history(caught.value)]
+    assert len(numbers) == 1_000
+    assert numbers[:3] == [1, 2, 3]
+    assert numbers[-1] == 2_501
+
+
+def test_a_call_refused_for_want_of_a_worker_was_no_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing ran: no attempt, no history."""
+    monkeypatch.setattr(workers, "LIMIT", 0)
+    workers._renew()
+    outcome = Pipeline(Timeout(5)).outcome(int)
+    workers._renew()
+    assert type(outcome.error) is WorkersBusyError
+    assert outcome.attempts == ()

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 __all__ = ["main"]
@@ -22,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.version:
-        print(f"resilience {version('resilience-policies')}")
+        try:
+            print(f"resilience {version('resilience-policies')}")
+        except PackageNotFoundError:
+            return _usage("not installed, so its version is not known")
         return 0
     if options.command is None:
         parser.print_help(sys.stderr)

@@ -180,7 +180,7 @@ class AttemptBlock:
 
     def __enter__(self) -> AttemptBlock:
         self._attempts.enter()
-        self.number = len(self._record.tries)
+        self.number = self._record.made
         self.model = self._record.model
         return self
 

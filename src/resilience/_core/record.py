@@ -31,6 +31,7 @@ __all__ = ["Record", "Try", "current"]
 
 S = TypeVar("S")
 _TOLD = 8  # attempts told in a note, half of them the first ones
+_KEPT = 1000  # attempts kept of one call, half of them the first ones
 
 
 @define(eq=False)
@@ -99,6 +100,8 @@ class Record(Surroundings):
     began = 0.0
     since = 0.0
     """Start of the last attempt on the real clock, whatever world this is."""
+    made = 0
+    """Attempts so far."""
     waited = 0.0
     """Seconds waited since the last attempt."""
     model: str | None = None
@@ -149,15 +152,19 @@ class Record(Surroundings):
         model = self.model
         if model is None and isinstance(named := kwargs.get("model"), str):
             model = named
-        this = Try(len(self.tries) + 1, now, model, self.waited)
+        self.made += 1
+        this = Try(self.made, now, model, self.waited)
         self.tries.append(this)
+        if len(self.tries) > _KEPT:  # of an endless Retry, the first and the last are kept
+            del self.tries[_KEPT // 2]
         self.waited = 0.0
         self.opened = False
         self.since = monotonic() if since is None else since
         return this
 
     def withdraw(self, this: Try) -> None:
-        """The attempt has not happened yet: it goes on where its awaitable is awaited."""
+        """The attempt has not happened, or not yet: it goes on where its awaitable is awaited."""
+        self.made -= 1
         self.tries.pop()
         self.waited = this.waited
 
@@ -253,7 +260,7 @@ class Record(Surroundings):
         tries = [self._told(this) for this in self.tries]
         if len(tries) > _TOLD:
             tries[_TOLD // 2 : -_TOLD // 2] = ["..."]
-        count = f"{len(self.tries)} attempt{'s' if len(self.tries) != 1 else ''}"
+        count = f"{self.made} attempt{'s' if self.made != 1 else ''}"
         parts = [f"resilience: {count} ({', '.join(tries)})"]
         if self.refusal is not None:
             parts.append(f"then {self.refusal}")

@@ -90,7 +90,7 @@ class Threads:
         try:
             job = workers.start(call)
         except WorkersBusyError:
-            record.tries.pop()  # nothing was started
+            record.withdraw(record.tries[-1])
             raise
         try:
             done = job.wait(scope.end - self.now())

@@ -1,5 +1,8 @@
 """A world whose time passes only when everybody waits.
 
+For code that waits by this clock: scripted functions, other guarded calls. Real I/O (a socket, a
+thread) looks like idleness to it, and the clock jumps past what is still under way.
+
 Inside `virtual_time()` the waits, deadlines and open times of every guarded call go by a clock
 that jumps straight to the next moment at which something is due. Nothing really sleeps.
 """
