@@ -85,7 +85,8 @@ class _Scoped:
     ) -> None:
         self._record.scope = self._before
         self._scope.ended = True
-        if isinstance(error, Expired) and error.scope is self._scope:
+        # By its kind: a user's error may lie about its class, or refuse to be asked.
+        if kind is Expired and cast(Expired, error).scope is self._scope:
             raise DeadlineExceededError(self._scope.seconds) from None
 
 
@@ -167,6 +168,11 @@ class Record(Surroundings):
         self.made -= 1
         self.tries.pop()
         self.waited = this.waited
+
+    def unstarted(self, scope: Scope) -> Expired:
+        """What to raise when time is up before the function was called: no attempt was made."""
+        self.withdraw(self.tries[-1])
+        return Expired(scope)
 
     def succeeded(self, this: Try, now: float) -> None:
         this.duration = now - this.started
@@ -281,7 +287,7 @@ class Record(Surroundings):
         scope = live(self.scope) if self.scope is not None else None
         while scope is not None:
             ours = not threaded or (scope.threaded and scope.thread == threading.get_ident())
-            if ours and (nearest is None or scope.end < nearest.end):
+            if ours and (nearest is None or scope.end <= nearest.end):  # of two, the outer one
                 nearest = scope
             scope = live(scope.outer)
         return nearest
@@ -305,7 +311,7 @@ class Record(Surroundings):
         while scope is not None and scope is not self._born_in:
             if scope.pass_as is not None:
                 if scope.end <= now:
-                    raise Expired(scope)
+                    raise self.unstarted(scope)
                 left = max(self.room(now), 0.001)
                 slot = slot_of(self.fn, scope.pass_as)
                 own = slot.given(args, kwargs)

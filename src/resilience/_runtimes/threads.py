@@ -75,7 +75,7 @@ class Threads:
         if record.scope is None or (scope := record.deadline(threaded=True)) is None:
             return plainly(fn, args, kwargs)
         if scope.end <= self.now():
-            raise Expired(scope)
+            raise record.unstarted(scope)
         if not record.facts.synchronous and record.settled is not False and loop_runs_here():
             # Not yet known: it may turn out to be async and to need the loop that runs here.
             return plainly(fn, args, kwargs)

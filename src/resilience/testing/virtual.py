@@ -14,7 +14,7 @@ import heapq
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, Protocol, TypeVar
 
@@ -165,9 +165,10 @@ class _Sync(_Virtual):
     async def invoke(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        scope = current().deadline(threaded=True)
+        record = current()
+        scope = record.deadline(threaded=True)
         if scope is not None and scope.end <= self.now():
-            raise Expired(scope)
+            raise record.unstarted(scope)
         try:
             return plainly(fn, args, kwargs)
         finally:
@@ -189,7 +190,7 @@ class _Async(_Virtual, ABC):
         """An event of this loop's kind."""
 
     @abstractmethod
-    def pumped(self) -> AbstractContextManager[None]:
+    def pumped(self) -> _Pumped:
         """Lets the clock jump whenever all tasks wait, for as long as anybody is inside."""
 
     async def sleep(self, seconds: float) -> None:
@@ -210,8 +211,8 @@ class _Asyncio(_Async):
     def waker(self) -> _Waker:
         return asyncio.Event()
 
-    def pumped(self) -> AbstractContextManager[None]:
-        return _pumped(self._clock)
+    def pumped(self) -> _Pumped:
+        return _Pumped(self._clock)
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         record = current()
@@ -224,7 +225,6 @@ class _Asyncio(_Async):
             self.pumped(),
         ):
             return await thunk()
-        raise AssertionError  # for type checkers, who fear that pumped() might swallow an error
 
 
 class _Handle:
@@ -232,26 +232,62 @@ class _Handle:
         self.cancel = cancel
 
 
-@contextmanager
-def _pumped(clock: VirtualTime) -> Generator[None]:
-    """While anybody waits: whenever the loop has nothing else to do, let the clock jump."""
-    loop = asyncio.get_running_loop()
+class _Pumped:
+    """While anybody waits: whenever the loop has nothing else to do, let the clock jump.
 
-    def pump(rounds: int) -> None:
-        if rounds == 0:
-            clock.jump()
-            rounds = _IDLE_ROUNDS
-        clock._pump = loop.call_soon(pump, rounds - 1)
+    A class, as contextlib would touch the traceback of an error that passes.
+    """
 
-    clock._waiting += 1
-    if clock._waiting == 1:
+    def __init__(self, clock: VirtualTime) -> None:
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._clock._waiting += 1
+        if self._clock._waiting == 1:
+            self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._clock._waiting -= 1
+        if not self._clock._waiting:
+            self.stop()
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        clock = self._clock
+
+        def pump(rounds: int) -> None:
+            if rounds == 0:
+                clock.jump()
+                rounds = _IDLE_ROUNDS
+            clock._pump = loop.call_soon(pump, rounds - 1)
+
         pump(_IDLE_ROUNDS)
-    try:
-        yield
-    finally:
-        clock._waiting -= 1
-        if not clock._waiting and clock._pump is not None:
-            clock._pump.cancel()
+
+    def stop(self) -> None:
+        if self._clock._pump is not None:
+            self._clock._pump.cancel()
+
+
+class _PumpedByTrio(_Pumped):
+    """The same under trio, which can tell when all tasks are blocked."""
+
+    def start(self) -> None:
+        import trio
+        import trio.testing
+
+        clock = self._clock
+
+        async def pump(stop: trio.CancelScope) -> None:
+            with stop:
+                while True:
+                    await trio.testing.wait_all_tasks_blocked()
+                    clock.jump()
+
+        clock._stop = trio.CancelScope()
+        trio.lowlevel.spawn_system_task(pump, clock._stop)
+
+    def stop(self) -> None:
+        self._clock._stop.cancel()
 
 
 class _Trio(_Async):
@@ -260,8 +296,8 @@ class _Trio(_Async):
 
         return trio.Event()
 
-    def pumped(self) -> AbstractContextManager[None]:
-        return _pumped_by_trio(self._clock)
+    def pumped(self) -> _Pumped:
+        return _PumpedByTrio(self._clock)
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         import trio
@@ -278,30 +314,6 @@ class _Trio(_Async):
         finally:
             call_off()
         raise DeadlineExceededError(seconds)
-
-
-@contextmanager
-def _pumped_by_trio(clock: VirtualTime) -> Generator[None]:
-    """The same under trio, which can tell when all tasks are blocked."""
-    import trio
-    import trio.testing
-
-    async def pump(stop: trio.CancelScope) -> None:
-        with stop:
-            while True:
-                await trio.testing.wait_all_tasks_blocked()
-                clock.jump()
-
-    clock._waiting += 1
-    if clock._waiting == 1:
-        clock._stop = trio.CancelScope()
-        trio.lowlevel.spawn_system_task(pump, clock._stop)
-    try:
-        yield
-    finally:
-        clock._waiting -= 1
-        if not clock._waiting:
-            clock._stop.cancel()
 
 
 @contextmanager
