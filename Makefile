@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench soak clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -62,6 +62,9 @@ lint: $(VENV)/.lint  ## format, lint, types
 
 bench: $(VENV)/.test  ## cost against a hand-written try/except, as ratios in one run
 	$(BIN)/python benchmarks/at_rest.py --check --write
+
+soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
