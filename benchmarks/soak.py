@@ -111,6 +111,7 @@ def ways() -> list[Way]:
     rest = Pipeline(Fallback(None), Retry(), breaker())
     full = Pipeline(Fallback(None), Retry(), breaker(), listeners=[hear])
     failing = Pipeline(Retry(attempts=2, wait=0), breaker())
+    once = Pipeline(Retry(attempts=1), breaker())
     chain = Pipeline(
         Fallback(None),
         ModelFallback("a", "b"),
@@ -123,7 +124,8 @@ def ways() -> list[Way]:
     refusing = Pipeline(Retry(), shut)
     return [
         Way("healthy, at rest", 1, 0.08, sync(rest, answer)),
-        Way("failing (counted in calls of 2 attempts)", 0.1, 0.55, sync(failing, fail)),
+        Way("failing", 0.1, 0.45, sync(once, fail)),
+        Way("failing after a retry", 0.02, 0.1, sync(failing, fail)),
         Way("failing through models to the fallback", 0.01, 0.08, sync(chain, fail)),
         Way("healthy, full path", 0.05, 0.06, sync(full, answer)),
         Way("refused", 0.03, 0.04, sync(refusing, answer)),

@@ -41,6 +41,11 @@ SECOND = ["retry", "models", "full"]  # shapes that call again
 RESTING = ["retry", "breaker", "models", "fallback"]  # shapes whose first attempt runs directly
 
 
+def everything(failure: Any) -> bool:
+    """As wide an `on=` as there is; interruptions are not to be had by it either."""
+    return True
+
+
 @frozen
 class Case:
     """One cell of the matrix; `heard` if a listener keeps the pipeline from resting."""
@@ -107,18 +112,20 @@ class Site:
     def __attrs_post_init__(self) -> None:
         shape = self.case.shape
         keyed = shape.startswith("full")
-        self.breaker = CircuitBreaker(failures=5, key="model" if keyed else None)
-        retry = Retry(attempts=3, wait=self._wait)
+        self.breaker = CircuitBreaker(failures=5, on=everything, key="model" if keyed else None)
+        retry = Retry(attempts=3, on=everything, wait=self._wait)
+        models = ModelFallback("a", "b", on=everything)
+        fallback = Fallback("else", on=everything)
         shapes: dict[str, list[Any]] = {
             "retry": [retry],
             "breaker": [self.breaker],
-            "models": [ModelFallback("a", "b")],
-            "fallback": [Fallback("else")],
+            "models": [models],
+            "fallback": [fallback],
             "timeout": [Timeout(20)],
             "full": [
-                Fallback("else"),
+                fallback,
                 Timeout(90),
-                ModelFallback("a", "b"),
+                models,
                 retry,
                 self.breaker,
                 Timeout(20),
@@ -190,24 +197,34 @@ class Signal:
 
     def __init__(self, error: type[BaseException]) -> None:
         self.error = error
+        self.fired = False
+        self.sender = threading.Thread(target=self.send)
 
     def __enter__(self) -> Signal:
         self.before = signal.signal(signal.SIGUSR1, self.fire)
         return self
 
     def fire(self, number: int, frame: Any) -> None:
-        raise self.error("by signal")
+        if not self.fired:
+            self.fired = True
+            raise self.error("by signal")
 
     def soon(self) -> None:
         """Interrupt the main thread, which by then waits."""
+        self.sender.start()
+
+    def send(self) -> None:
+        """Again and again: one that comes just before a wait begins does not end that wait."""
         main = threading.main_thread().ident
         assert main is not None
-        self.timer = threading.Timer(0.004, signal.pthread_kill, [main, signal.SIGUSR1])
-        self.timer.start()
+        while not self.fired:
+            time.sleep(0.004)
+            signal.pthread_kill(main, signal.SIGUSR1)
 
     def __exit__(self, *_: object) -> None:
-        if hasattr(self, "timer"):
-            self.timer.join()
+        self.fired = True
+        if self.sender.ident is not None:
+            self.sender.join()
         signal.signal(signal.SIGUSR1, self.before)
 
 

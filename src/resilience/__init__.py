@@ -16,6 +16,7 @@ from .errors import (
     WorkersBusyError,
 )
 from .policies import CircuitBreaker, Fallback, Model, ModelFallback, Retry, Timeout
+from .sdks import reader_for as _reader_for
 
 __all__ = [
     "Attempt",
@@ -39,3 +40,6 @@ __all__ = [
     "resilient",
     "served_by",
 ]
+
+# A fork may come with the very first failure: the reader it needs is imported now, not then.
+_reader_for(ConnectionError)

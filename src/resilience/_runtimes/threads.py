@@ -76,6 +76,9 @@ class Threads:
             return plainly(fn, args, kwargs)
         if scope.end <= self.now():
             raise record.unstarted(scope)
+        serving = _serving.scope
+        if serving is not None and serving.end <= scope.end:
+            return plainly(fn, args, kwargs)  # the caller of this worker leaves first anyway
         if not record.facts.synchronous and record.settled is not False and loop_runs_here():
             # Not yet known: it may turn out to be async and to need the loop that runs here.
             return plainly(fn, args, kwargs)
