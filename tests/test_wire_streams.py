@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
 import auriko
@@ -22,13 +23,14 @@ from resilience.testing.gateway import (
 )
 from test_wire import MESSAGES, SDKS, Connection, Sdk, answers, every_sdk, every_way, took
 
-# The SDKs leave it to the loop to close their async generators; Python 3.13 says so when a loop
-# ends before it has.
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:coroutine method 'aclose':RuntimeWarning"),
-]
+pytestmark = [pytest.mark.real]
+if sys.version_info >= (3, 13):
+    # Seen there only, when a loop ends before an async generator of a response is closed. A lone
+    # SDK stream did not show it, so it is not known whether the SDK, these tests or we leave it.
+    pytestmark += [
+        pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+        pytest.mark.filterwarnings("ignore:coroutine method 'aclose':RuntimeWarning"),
+    ]
 
 ROBUST = Pipeline(ModelFallback("a", "b"), Retry(attempts=2, wait=0.001))
 TYPES: dict[str, type] = {

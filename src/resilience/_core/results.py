@@ -55,9 +55,9 @@ def check(result: Any) -> None:
     """
     kind = type(result)
     if kind not in PLAIN and (what := _refused(kind)):
-        unsent = getattr(result, "_api_request", None)  # of an async stream manager
-        if type(unsent) is CoroutineType:
-            unsent.close()
+        for held in getattr(result, "__dict__", {}).values():
+            if type(held) is CoroutineType:  # the request an async stream manager has not sent
+                held.close()
         raise Unguardable(
             f"the guarded function returned {what}, whose body runs only later and would not be "
             f"guarded; guard a function that makes the call before it returns"
