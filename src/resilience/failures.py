@@ -15,6 +15,7 @@ Message texts are never read: a status, a code and a type are facts, a sentence 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar, final
@@ -28,6 +29,11 @@ from resilience.sdks import reader_for
 __all__ = ["Advice", "Failure", "Kind", "describe"]
 
 E = TypeVar("E", bound=Exception)
+
+_DEEPEST = 16
+"""How far a chain of causes is followed; it may be a ring."""
+
+_cause = BaseException.__cause__.__get__  # type: ignore[attr-defined]  # past any property
 
 _REMEMBERED = 4096
 """Exception types whose reader is remembered: some libraries make a class per client."""
@@ -81,7 +87,7 @@ class Advice(_Word):
 
 
 @final
-@frozen(repr=False)
+@frozen(repr=False, slots=False)  # without slots a frozen value is made in two thirds of the time
 class Failure:
     """An exception, read. Values compare by what they say; `error` takes no part in that."""
 
@@ -95,6 +101,9 @@ class Failure:
     """The server's class of error, such as "rate_limit_error"."""
     retry_after: float | None = field(default=None, kw_only=True)
     """Seconds that the server asked to be left alone for; finite, and 0 or more."""
+    reset_after: float | None = field(default=None, kw_only=True)
+    """Seconds until the rate limit is full again, by the reset headers, where there is no
+    `retry_after`. More than one request needs: only `RetryAfter(resets=True)` waits by it."""
     request_id: str | None = field(default=None, kw_only=True)
     provider: str | None = field(default=None, kw_only=True)
     """Who failed behind a gateway, where the gateway says so."""
@@ -104,6 +113,8 @@ class Failure:
     """How many retries are worth it at most; None leaves that to the policy."""
     sent: bool | None = field(default=None, kw_only=True)
     """Might the request have been executed? None where nobody can tell."""
+    elsewhere: bool | None = field(default=None, kw_only=True)
+    """May another model help? False where a rate limit is the account's own and holds for all."""
     error: Exception | None = field(default=None, kw_only=True, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -112,8 +123,9 @@ class Failure:
             raise TypeError(f"kind must be a Kind, got {self.kind!r}")
         if type(self.advice) is not Advice:
             raise TypeError(f"advice must be an Advice, got {self.advice!r}")
-        if self.retry_after is not None:
-            to_seconds("retry_after", self.retry_after, positive=False)
+        for name, value in (("retry_after", self.retry_after), ("reset_after", self.reset_after)):
+            if value is not None and not (type(value) is float and 0.0 <= value < math.inf):
+                to_seconds(name, value, positive=False)
 
     def __repr__(self) -> str:
         # The error's own text may raise, be endless or hold a secret: only its class is shown.
@@ -157,23 +169,33 @@ class Describe:
         self._chosen: dict[type, Callable[[Any], Failure | None]] = {}
 
     def __call__(self, error: Exception, /) -> Failure:
-        """Tell what `error` means. Never raises; what nobody can read is UNKNOWN and STOP."""
+        """Tell what `error` means. Never raises; what nobody can read is UNKNOWN and STOP.
+
+        An error that nobody knows is read by its cause, as frameworks wrap what an SDK raised; a
+        group is as bad as the worst of its members.
+        """
         try:
-            # Neither the error's truth nor its equality nor its __class__ is to be trusted.
-            failure = self._reader(type(error))(error)
-            if type(failure) is Failure:
-                return failure if failure.error is error else evolve(failure, error=error)
+            told: Any = error
+            for _ in range(_DEEPEST):
+                # Neither the error's truth nor its equality nor its __class__ is to be trusted.
+                failure = self._reader(type(told))(told)
+                if type(failure) is Failure:
+                    return failure if failure.error is error else evolve(failure, error=error)
+                told = _cause(told)
+                if failure is not None or not issubclass(type(told), Exception):
+                    break
         except Exception:
             pass
         return Failure(Kind.UNKNOWN, Advice.STOP, error=error)
 
     def register(
         self, cls: type[E], /
-    ) -> Callable[[Callable[[E], Failure]], Callable[[E], Failure]]:
+    ) -> Callable[[Callable[[E], Failure | None]], Callable[[E], Failure | None]]:
         """Read errors of `cls` and its subclasses with the decorated function.
 
         The most specific registration wins, and any registration wins over what the library
-        knows by itself. A reader that raises or returns no `Failure` makes UNKNOWN and STOP.
+        knows by itself. A reader that returns None leaves it to the error's cause; one that
+        raises or returns anything else makes UNKNOWN and STOP.
         `TypeError` or `ValueError` if `cls` is no exception class or the reader no function.
         """
         exception_class(cls, "cls")

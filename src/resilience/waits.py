@@ -17,6 +17,7 @@ from tenacity.wait import wait_base
 from ._core.fields import (
     call_repr,
     checked,
+    flag,
     number,
     plain,
     seconds,
@@ -187,16 +188,24 @@ class RetryAfter(_Wait):
     instant would come back at the same instant. When it asked for more than `longest` seconds
     (60): with `too_long="stop"` retrying ends at once, so that the next model takes over or the
     error comes out; with `"clamp"`, `longest` is waited.
+
+    With `resets=True`, an error without Retry-After is waited out by its rate limit's reset headers
+    (`x-ratelimit-reset-*` and their like), at most `longest`. They tell when the whole limit is
+    back, which is longer than one call needs; so this is off by default.
     """
 
     otherwise: Any = checked(to_wait, Factory(Exponential))
     longest: Seconds = seconds(60.0, positive=False)
     too_long: str = checked(_to_choice, "stop")
     spread: float = number(0.25, least=0.0)
+    resets: bool = flag(False)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         failure = _failure(retry_state)
         asked = failure.retry_after if failure is not None else None
+        if asked is None and self.resets and failure is not None:
+            asked = failure.reset_after
+            asked = None if asked is None else min(asked, plain(self.longest))
         if asked is None:
             return float(self.otherwise(retry_state))
         if asked > plain(self.longest):

@@ -115,8 +115,8 @@ class Record(Surroundings):
     """Is a circuit open that the last attempt went through?"""
     refusal: RejectedError | None = None
     remarks: tuple[str, ...] = ()
-    alternatives: Callable[[], bool] | None = None
-    """Asks a model chain whether another of its models is free."""
+    alternatives: Callable[[Failure], bool] | None = None
+    """Asks a model chain whether another of its models is free, and may do better."""
     refuses: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
     """Asks the pipeline whether a call would be turned away now."""
     resumed: Resumed | None = None

@@ -15,6 +15,7 @@ from resilience._core.arguments import Slot, slot_of
 from resilience._core.fields import checked, suggesting, title, to_callable, to_seconds, to_text
 from resilience._core.record import Record, current
 from resilience.errors import is_refusal
+from resilience.failures import Failure
 from resilience.matching import RECOVERABLE, Match, as_match
 from resilience.typing import Call, Runtime
 
@@ -195,7 +196,8 @@ class ModelFallback:
                     try:
                         result = await inward(turn.model)(*turn.args, **turn.kwargs)
                     except Exception as error:
-                        if not self._moves_on(record, turns, error):
+                        following = self._following(record, turns, error)
+                        if following is None:
                             raise
                     else:
                         record.degraded = record.degraded or turns.at > 0
@@ -204,7 +206,7 @@ class ModelFallback:
                         record.alternatives = None
                         record.fn, record.substituted = turns.fn, False
                     record.turn()
-                    turns.at += 1
+                    turns.at = following
 
         return chained
 
@@ -214,7 +216,10 @@ class ModelFallback:
         record.substituted = turn.model.call is not None
         record.fn = turn.fn
         if rest:
-            record.alternatives = lambda: not all(self._refused(record, after) for after in rest)
+            record.alternatives = lambda failure: any(
+                _may_help(failure, turn, after) and not self._refused(record, after)
+                for after in rest
+            )
 
     def _refused(self, record: Record, turn: _Turn) -> bool:
         """Whether a circuit would turn this model away now."""
@@ -225,10 +230,18 @@ class ModelFallback:
         refuses = getattr(self._around(turn.model.name), "refuses", None)
         return refuses is not None and bool(refuses(turn.args, turn.kwargs))
 
-    def _moves_on(self, record: Record, turns: _Turns, error: Exception) -> bool:
-        if turns.at + 1 == len(turns.all):
-            return False
-        return is_refusal(error) or record.matches(self.on, record.failure(error))
+    def _following(self, record: Record, turns: _Turns, error: Exception) -> int | None:
+        """Whose turn it is after this error; None to let the error out."""
+        rest = range(turns.at + 1, len(turns.all))
+        if is_refusal(error):
+            return next(iter(rest), None)
+        failure = record.failure(error)
+        if not record.matches(self.on, failure):
+            return None
+        if not self.on.by_advice(failure):  # whoever names an error means it
+            return next(iter(rest), None)
+        turn = turns.all[turns.at]
+        return next((at for at in rest if _may_help(failure, turn, turns.all[at])), None)
 
     def _turns(self, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Turns:
         fn = record.fn
@@ -282,6 +295,12 @@ class ModelFallback:
                 raise TypeError(f"per_model must give a policy for {name!r}, got {policy!r}")
             self._own.setdefault(name, policy)
         return self._own[name]
+
+
+def _may_help(failure: Failure, turn: _Turn, after: _Turn) -> bool:
+    """Whether another model may do what this one did not: not where the limit is the account's own
+    and the call would go to the same place."""
+    return failure.elsewhere is not False or after.fn is not turn.fn
 
 
 def _shown(name: str, value: Any) -> str:

@@ -229,7 +229,7 @@ class Retry:
             and failure.advice is Advice.WAIT
             and pause > plain(self.patience or 0.0)
             and record.alternatives is not None
-            and record.alternatives()
+            and record.alternatives(failure)
         ):
             record.remark("did not wait: another model is free")
             return None

@@ -8,6 +8,7 @@ recognised by the package and the name of their classes.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -20,14 +21,31 @@ if TYPE_CHECKING:
 __all__ = ["is_stream_manager", "package_of", "reader_for"]
 
 FAMILIES = {
+    "aiohttp": "aiohttp",
+    "anthropic": "anthropic",
     "auriko": "auriko",
+    "botocore": "botocore",
+    "cohere": "cohere",
+    "exceptiongroup": "groups",
+    "google": "google",
+    "groq": "groq",
+    "grpc": "grpc",
     "httpcore": "httpx",
     "httpcore2": "httpx",
     "httpx": "httpx",
     "httpx2": "httpx",
+    "json": "parsing",
+    "langchain_core": "langchain",
+    "litellm": "litellm",
+    "mistralai": "mistral",
     "openai": "openai",
+    "pydantic_core": "parsing",
+    "requests": "requests",
+    "urllib3": "requests",
 }
 """Top-level package of an exception class -> the module here that reads it."""
+
+_GROUPS: tuple[type, ...] = tuple(filter(None, [getattr(builtins, "BaseExceptionGroup", None)]))
 
 
 def package_of(cls: type) -> str | None:
@@ -44,5 +62,7 @@ def reader_for(cls: type) -> Callable[[Exception], Failure | None]:
     package = package_of(cls)
     # The standard library comes last: an SDK's error is often an OSError or a ValueError too.
     family = "stdlib" if package is None else FAMILIES[package]
+    if issubclass(cls, _GROUPS):
+        family = "groups"
     reader: Callable[[Exception], Failure | None] = import_module(f"{__name__}.{family}").read
     return reader

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from operator import index
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from attrs import field, frozen
+from attrs import define
 
-__all__ = ["Evidence", "by_class_name", "peek"]
+__all__ = ["Evidence", "by_class_name", "header_text", "mapping", "peek", "status", "text"]
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def by_class_name(cls: type, table: Mapping[str, T]) -> T | None:
     return None
 
 
-def _status(value: Any) -> int | None:
+def status(value: Any) -> int | None:
     """A whole number from 100 to 599 (an `HTTPStatus`, numpy's or 503.0 too); else None."""
     if type(value) is not int:
         if value is None or isinstance(value, (str, bytes, bool)):
@@ -51,24 +51,36 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _text(value: object) -> str | None:
+def text(value: object) -> str | None:
     """A plain, non-empty string; else None."""
     return str.__str__(value) or None if isinstance(value, str) else None
 
 
-def _header_text(value: object) -> str | None:
-    return _text(value.decode("latin-1") if isinstance(value, bytes) else value)
+def mapping(value: object) -> Mapping[str, Any]:
+    """A dict as it is; an empty one for everything else."""
+    return cast("dict[str, Any]", value) if issubclass(type(value), dict) else {}
 
 
-@frozen
+def header_text(value: object) -> str | None:
+    """As `text`; httpx's undecoded headers are bytes."""
+    return text(value.decode("latin-1") if isinstance(value, bytes) else value)
+
+
+@define
 class Evidence:
-    """The facts on one error, cleaned. Any field takes any object; what makes no sense is None."""
+    """The facts on one error. Any field takes any object; `judge` takes what makes sense of it.
+
+    `wait` and `retry` are what the server said outside of headers, in a body or in metadata;
+    headers win.
+    """
 
     error: Exception
-    sdk: str
-    status: int | None = field(default=None, converter=_status)
-    code: str | None = field(default=None, converter=_text)
-    type: str | None = field(default=None, converter=_text)
+    sdk: str | None
+    status: Any = None
+    code: Any = None
+    type: Any = None
     headers: Any = None
-    request_id: str | None = field(default=None, converter=_header_text)
-    provider: str | None = field(default=None, converter=_text)
+    request_id: Any = None
+    provider: Any = None
+    wait: float | None = None
+    retry: bool | None = None

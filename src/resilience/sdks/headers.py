@@ -1,51 +1,115 @@
 """What a server says in its response headers about trying again.
 
-Headers come from strangers. A value that is not exactly a number of seconds or an HTTP date is
-no hint; nothing here raises, and nothing takes longer for a longer value.
+Headers come from strangers. A value that is not exactly what it should be is no hint; nothing
+here raises, and nothing takes longer for a longer value.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_tz
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any
 
 from resilience._core.world import wall
 
-__all__ = ["Hints", "hints", "pick"]
+from .resets import RESETS, reset_in
+from .values import LONGEST, http_date, number, text
 
-_LONGEST_VALUE = 64
-"""Characters. The longest HTTP date has 35."""
+__all__ = ["NOTHING", "Hints", "hints", "pick"]
 
-_LONGEST_WAIT = 1e9
-"""Seconds, some thirty years. Beyond that a number is a mistake, and dates overflow."""
+_WANTED = (
+    *("retry-after-ms", "x-ms-retry-after-ms", "retry-after", "x-amz-retry-after", "date"),
+    *("x-should-retry", "x-error-retryable", "x-rate-limit-source", "x-budget-exceeded"),
+    *("x-request-id", "request-id"),
+    *RESETS,
+)
+# Two tables: with one for both, -bb warns of bytes that are compared with a string.
+_NAMES: Mapping[object, str] = {name: name for name in _WANTED}
+_RAW_NAMES: Mapping[object, str] = {name.encode(): name for name in _WANTED}
+_WORDS: Mapping[object, bool] = {"true": True, "false": False}
+_raw_name = _RAW_NAMES.get
 
-_WANTED = ("retry-after-ms", "retry-after", "x-should-retry", "date", "x-request-id")
-_WANTED_RAW = {name.encode(): name for name in _WANTED}
-_WORDS = {"true": True, "false": False}
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
+class Hints:
+    """What the server said about trying again; None where it said nothing.
+
+    Each is worked out where it is asked for: most errors need one or two of them.
+    """
+
+    __slots__ = ("_said",)
+
+    def __init__(self, said: Mapping[str, object]) -> None:
+        self._said = said
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds to stay away: `retry-after-ms`, else `x-ms-retry-after-ms`, else `retry-after`,
+        else `x-amz-retry-after` (milliseconds too).
+
+        A date is measured against the response's own `Date`, so a wrong clock here does no harm;
+        one in the past means 0.0.
+        """
+        said = self._said
+        for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+            if name in said and (milliseconds := number(said[name])) is not None:
+                return milliseconds / 1000
+        if "retry-after" in said:
+            value = said["retry-after"]
+            seconds = number(value)
+            if seconds is not None:
+                return seconds
+            then = http_date(value)
+            if then is not None:
+                wait = max(0.0, then - self._now())
+                return wait if wait <= LONGEST else None
+        if "x-amz-retry-after" in said:
+            milliseconds = number(said["x-amz-retry-after"])
+            return None if milliseconds is None else milliseconds / 1000
+        return None
+
+    @property
+    def reset(self) -> float | None:
+        """Seconds until the limit is full again, by the reset headers."""
+        return None if RESETS.isdisjoint(self._said) else reset_in(self._said, self._now())
+
+    @property
+    def retry(self) -> bool | None:
+        """The server's own word on whether to: `x-should-retry`."""
+        return _word(self._said.get("x-should-retry"))
+
+    @property
+    def retryable(self) -> bool | None:
+        """Auriko's word on that, by its class of error: `X-Error-Retryable`."""
+        return _word(self._said.get("x-error-retryable"))
+
+    @property
+    def spent(self) -> bool:
+        """A budget is used up: `X-Budget-Exceeded`, whatever it says but "false"."""
+        value = self._said.get("x-budget-exceeded")
+        return value is not None and _word(value) is not False
+
+    @property
+    def elsewhere(self) -> bool | None:
+        """Whose limit it is (`X-Rate-Limit-Source`): False for Auriko's own, which holds for
+        every model, True for that of a provider upstream."""
+        source = text(self._said.get("x-rate-limit-source"))
+        if not source:
+            return None
+        # The service documents the two cases, not their words.
+        return "upstream" in source.lower() or "provider" in source.lower()
+
+    def _now(self) -> float:
+        """When the server answered, by its own clock; else now, by ours."""
+        now = http_date(self._said.get("date"))
+        return wall() if now is None else now
 
 
-class Hints(NamedTuple):
-    """What the server said about trying again; None where it said nothing."""
-
-    wait: float | None = None
-    """Seconds to stay away: `retry-after-ms`, else `retry-after`."""
-    retry: bool | None = None
-    """Its own word on whether to: `x-should-retry`."""
+NOTHING = Hints({})
 
 
 def hints(headers: object) -> Hints:
-    """Read the hints in whatever an SDK calls its headers; see `pick`.
-
-    A date is measured against the response's own `Date`, so a wrong clock here does no harm;
-    one in the past means 0.0.
-    """
+    """Read the hints in whatever an SDK calls its headers; see `pick`."""
     said = pick(headers)
-    word = _text(said.get("x-should-retry"))
-    return Hints(_wait(said), None if word is None else _WORDS.get(word.lower()))
+    return Hints(said) if said else NOTHING
 
 
 def pick(headers: Any) -> dict[str, object]:
@@ -56,69 +120,25 @@ def pick(headers: Any) -> dict[str, object]:
     """
     try:
         raw: Any = getattr(headers, "raw", None)
-        if isinstance(raw, list):  # httpx's, undecoded: one look instead of a search per name
-            pairs = cast("list[tuple[bytes, bytes]]", raw)
-            lower = [(key.lower(), value) for key, value in pairs]
-            return {_WANTED_RAW[key]: value for key, value in lower if key in _WANTED_RAW}
+        if type(raw) is list:  # httpx's: one look at each that there is, undecoded
+            return {name: value for key, value in raw if (name := _raw_name(key.lower()))}
         if isinstance(headers, dict):
-            headers = list(cast("dict[object, object]", headers).items())
-        if isinstance(headers, (list, tuple)):
-            items = cast("Sequence[tuple[object, object]]", headers)
-            return {name: value for key, value in items if (name := str(key).lower()) in _WANTED}
-        found = {name: headers.get(name) for name in _WANTED}
+            headers = headers.items()
+        elif not isinstance(headers, (list, tuple)):
+            found = {name: headers.get(name) for name in _WANTED}
+            return {name: value for name, value in found.items() if value is not None}
+        return {name: value for key, value in headers if (name := _name(key))}
     except Exception:
         return {}
-    return {name: value for name, value in found.items() if value is not None}
 
 
-def _wait(said: dict[str, object]) -> float | None:
-    milliseconds = _number(said.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = said.get("retry-after")
-    seconds = _number(value)
-    if seconds is not None:
-        return seconds
-    then = _date(value)
-    if then is None:
-        return None
-    now = _date(said.get("date"))
-    wait = max(0.0, then - (wall() if now is None else now))
-    return wait if wait <= _LONGEST_WAIT else None
+def _name(key: object) -> str | None:
+    if isinstance(key, str):
+        return _NAMES.get(key.lower())
+    return _raw_name(key.lower()) if isinstance(key, bytes) else None
 
 
-def _text(value: object) -> str | None:
-    """A short printable ASCII string without the white space around it, or None."""
-    if not isinstance(value, (str, bytes)) or len(value) > _LONGEST_VALUE or not value.isascii():
-        return None
-    text = (value if isinstance(value, str) else value.decode("ascii")).strip(" \t")
-    return text if text.isprintable() else None
-
-
-def _number(value: object) -> float | None:
-    """A finite number >= 0, from a number or from plain decimal digits; None for all else."""
-    if isinstance(value, (int, float)):
-        # `nan` fails both comparisons, and an integer of any size compares without overflow.
-        fits = not isinstance(value, bool) and 0 <= value <= _LONGEST_WAIT
-        return abs(float(value)) if fits else None
-    text = _text(value)
-    if text is None or _NUMBER.fullmatch(text) is None:
-        return None
-    number = float(text)
-    return number if number <= _LONGEST_WAIT else None
-
-
-def _date(value: object) -> float | None:
-    """Unix seconds of an HTTP date in any of its three forms; one without a zone is UTC."""
-    text = _text(value)
-    if text is None:
-        return None
-    try:
-        # Never the platform's parsers: those follow the locale and the local time zone.
-        parsed = parsedate_tz(text)
-        if parsed is None:
-            return None
-        zone = timezone(timedelta(seconds=parsed[9] or 0))
-        return datetime(*parsed[:6], tzinfo=zone).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
+def _word(value: object) -> bool | None:
+    """True or False as a header says it."""
+    word = None if value is None else text(value)
+    return None if word is None else _WORDS.get(word.lower())

@@ -1,7 +1,8 @@
 """From evidence to a `Failure`: the one decision that all families share.
 
 Evidence is believed in this order: the server's own word (`x-should-retry`), then the code,
-then the type, then the status.
+then Auriko's word on the class of error (`X-Error-Retryable`; by the class, so the code knows
+better), then the type, then the status.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Mapping
 from attrs import Factory, field, frozen
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks.evidence import Evidence
-from resilience.sdks.headers import hints
+from resilience.sdks.evidence import Evidence, header_text, text
+from resilience.sdks.evidence import status as to_status
+from resilience.sdks.headers import NOTHING, Hints, hints
 
 __all__ = ["STATUSES", "TYPES", "Code", "Meaning", "judge"]
 
@@ -53,7 +55,7 @@ class Meaning:
             self.kind,
             self.advice,
             code=code,
-            type=type,
+            type=kind,
             sdk=sdk,
             retry_limit=self.retry_limit,
             sent=self.sent,
@@ -109,6 +111,7 @@ _OTHER_4XX = Meaning(Kind.INVALID, Advice.STOP)
 _OTHER_5XX = Meaning(Kind.SERVER, Advice.STOP)
 _SERVER_FAULT = Meaning(Kind.SERVER, Advice.RETRY)
 _UNKNOWN = Meaning(Kind.UNKNOWN, Advice.STOP)
+_SPENT = Meaning(Kind.QUOTA, Advice.STOP, sent=False)
 
 
 def judge(
@@ -116,51 +119,77 @@ def judge(
     codes: Mapping[str, Code],
     *,
     statuses: Mapping[int, Meaning] = STATUSES,
+    types: Mapping[str, Meaning] = TYPES,
     streaming: bool = False,
 ) -> Failure:
     """Decide what `evidence` amounts to, with a family's tables.
 
     `streaming` says that the error came out of a response that had begun, as status 200 does.
     """
-    status = evidence.status
+    status = to_status(evidence.status)
+    code = text(evidence.code)
+    kind = text(evidence.type)
     begun = streaming or (status is not None and status < 300)
-    meaning = _meaning(evidence, codes, statuses)
     # Headers sent before the error happened cannot be about it.
-    headers = None if begun else evidence.headers
-    wait, word = (None, None) if headers is None else hints(headers)
+    said = NOTHING if begun or evidence.headers is None else hints(evidence.headers)
+    meaning = _meaning(status, code, kind, said, codes, statuses, types)
     advice = meaning.advice
+    wait = said.wait
+    if wait is None:
+        wait = evidence.wait
+    word = said.retry
+    if word is None:
+        word = evidence.retry
     if word is True:
         advice = Advice.RETRY if wait is None and advice is not Advice.WAIT else Advice.WAIT
     elif word is False and advice in _RETRIED:  # it says nothing about another model
         advice = Advice.STOP
     retried = advice in _RETRIED
+    limited = meaning.kind is Kind.RATE_LIMIT
     return Failure(
         meaning.kind,
         advice,
         status=status,
-        code=evidence.code,
-        type=evidence.type,
+        code=code,
+        type=kind,
         retry_after=wait if retried or status in _HINTED else None,
-        request_id=evidence.request_id,
-        provider=evidence.provider,
+        reset_after=said.reset if retried and wait is None else None,
+        request_id=header_text(evidence.request_id),
+        provider=text(evidence.provider),
         sdk=evidence.sdk,
         retry_limit=meaning.retry_limit if retried else None,
         sent=True if begun else False if status == 429 else meaning.sent,
+        elsewhere=said.elsewhere if limited else None,
         error=evidence.error,
     )
 
 
 def _meaning(
-    evidence: Evidence, codes: Mapping[str, Code], statuses: Mapping[int, Meaning]
+    status: int | None,
+    code: str | None,
+    type: str | None,
+    said: Hints,
+    codes: Mapping[str, Code],
+    statuses: Mapping[int, Meaning],
+    types: Mapping[str, Meaning],
 ) -> Meaning:
-    by_status = _by_status(evidence.status, statuses)
-    coded = None if evidence.code is None else codes.get(evidence.code)
-    if coded is not None:
-        return (by_status or coded) if coded.by_status else coded
-    return _by_type(evidence.type, by_status) or by_status or _UNKNOWN
+    if said.spent:
+        return _SPENT
+    by_status = _by_status(status, statuses)
+    coded = None if code is None else codes.get(code)
+    if coded is not None and not coded.by_status:
+        return coded
+    found = None if coded is not None else _by_type(type, by_status, types)
+    found = found or by_status or coded or _UNKNOWN
+    retryable = said.retryable
+    if retryable is not None and retryable is not (found.advice in _RETRIED):
+        return Meaning(found.kind, Advice.RETRY if retryable else Advice.STOP, sent=found.sent)
+    return found
 
 
-def _by_type(type: str | None, by_status: Meaning | None) -> Meaning | None:
+def _by_type(
+    type: str | None, by_status: Meaning | None, types: Mapping[str, Meaning]
+) -> Meaning | None:
     if type is None:
         return None
     if type in ("api_error", "server_error"):
@@ -169,7 +198,7 @@ def _by_type(type: str | None, by_status: Meaning | None) -> Meaning | None:
         if by_status and by_status.kind in _COMPLAINTS:
             return Meaning(by_status.kind, Advice.STOP)
         return _OTHER_4XX
-    return TYPES.get(type)
+    return types.get(type)
 
 
 def _by_status(status: int | None, statuses: Mapping[int, Meaning]) -> Meaning | None:

@@ -131,7 +131,7 @@ def error_headers(number: int, error: Error) -> dict[str, str]:
     if error.provider is not None:
         found["X-Error-Provider"] = error.provider
     if limited:
-        found["X-Rate-Limit-Source"] = "auriko" if error.provider is None else "upstream"
+        found["X-Rate-Limit-Source"] = "upstream"  # the service's own is for a plan to say
     if error.retry_after is not None:
         found["Retry-After"] = _number(error.retry_after)
     if error.retry_after_ms is not None:

@@ -1,0 +1,100 @@
+"""A local server that fails as told: the fault's number is the first part of the path."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
+from typing import Any
+
+from .faults import DATE, FAULTS, Fault
+
+__all__ = ["Server"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def _answer(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        self.rfile.read(length)
+        number = self.path.split("/")[1]
+        self.server.fail(self, FAULTS[int(number)])
+
+    do_GET = do_POST = do_PUT = _answer
+
+    def send(self, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False) -> None:
+        """An answer whose `Date` is always the same; `cut` promises more than is sent."""
+        self.send_response_only(status, "Told")
+        sent = {"date": DATE, "x-request-id": "req_1", "request-id": "req_1", **headers}
+        sent.setdefault("content-type", "application/json")
+        sent["content-length"] = str(len(body) + (1000 if cut else 0))
+        for name, value in sent.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        """Says nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """A provider that fails, while it is entered. `provider` is a module of this package.
+
+    Such a module has `error(kind, status) -> object`, the JSON of an error; `stream() -> (headers,
+    body)`, a stream that ends with an error after its first content; and `SHAPE`, the JSON of a 200
+    that is no answer.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, provider: ModuleType) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self._provider = provider
+        self._ended = threading.Event()
+
+    def url(self, fault: Fault) -> str:
+        """Where this fault happens."""
+        number = FAULTS.index(fault)
+        if fault.how == "refused":
+            with socket.socket() as nobody:
+                nobody.bind(("127.0.0.1", 0))
+                return f"http://127.0.0.1:{nobody.getsockname()[1]}/{number}"
+        return f"http://127.0.0.1:{self.server_port}/{number}"
+
+    def fail(self, handler: _Handler, fault: Fault) -> None:
+        """Do what the fault says."""
+        handler.close_connection = True
+        if fault.how == "hang":
+            self._ended.wait(5)
+        elif fault.how == "drop":
+            with suppress(OSError):
+                handler.connection.shutdown(socket.SHUT_RDWR)
+        elif fault.how == "stream":
+            headers, body = self._provider.stream()
+            handler.send(200, headers, body)
+        elif fault.how == "shape":
+            handler.send(200, {}, json.dumps(self._provider.SHAPE).encode())
+        else:
+            body = fault.body
+            if body is None:
+                error: Callable[[str, int], object] = self._provider.error
+                body = json.dumps(error(fault.kind, fault.status)).encode()
+            handler.send(fault.status, fault.headers, body)
+
+    def __enter__(self) -> Server:
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._ended.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away are what this is about."""

@@ -1,0 +1,71 @@
+"""What every SDK's real errors are read as: its client, over a socket, and a table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from attrs import fields
+
+from providers.faults import FAULTS, Fault
+from providers.server import Server
+from resilience.failures import Failure, describe
+
+pytestmark = pytest.mark.real
+
+EXPECTED = Path(__file__).parent / "providers" / "expected"
+COLUMNS = [field.name for field in fields(Failure) if field.name != "error"]
+PROVIDERS = {path.stem: import_module(f"providers.{path.stem}") for path in EXPECTED.glob("*.csv")}
+HERE = sorted(name for name, module in PROVIDERS.items() if find_spec(module.PACKAGE))
+"""Those of this environment; `make test-sdks` has one for those that do not go together."""
+
+
+def read(name: str) -> dict[str, dict[str, str]]:
+    """An SDK's table: for each fault, the class that comes out and the fields of its Failure."""
+    with (EXPECTED / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return {row["fault"]: row for row in csv.DictReader(file)}
+
+
+def told(error: Exception) -> dict[str, str]:
+    """An error, as a row of the table has it."""
+    failure = describe(error)
+    assert failure.error is error
+    values = {name: getattr(failure, name) for name in COLUMNS}
+    written = {name: "" if value is None else str(value) for name, value in values.items()}
+    return {"error": type(error).__name__, **written}
+
+
+@pytest.fixture(scope="module", params=HERE)
+def provider(request: pytest.FixtureRequest) -> Iterator[tuple[str, ModuleType, Server]]:
+    """An SDK's module and the server that fails like its provider."""
+    module = PROVIDERS[request.param]
+    with Server(module) as server:
+        yield request.param, module, server
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+@pytest.mark.parametrize("way", ["fail", "fail_async"])
+def test_every_fault_is_read_as_the_table_says(
+    fault: Fault, way: str, provider: tuple[str, ModuleType, Server]
+) -> None:
+    """The whole Failure, for each fault and both colours of the client."""
+    name, module, server = provider
+    call: Any = getattr(module, way, module.fail)
+    expected = read(name)[fault.name]
+    try:
+        result = call(server.url(fault), streaming=fault.how == "stream")
+    except Exception as error:
+        found = told(error)
+    else:
+        found = {"error": f"({type(result).__name__})"}  # this SDK takes it for an answer
+    assert {"fault": fault.name, **found} == {
+        key: value for key, value in expected.items() if key in found or key == "fault"
+    }
+    if len(found) == 1:
+        assert not any(expected[column] for column in COLUMNS)
