@@ -55,7 +55,7 @@ class Meaning:
             self.kind,
             self.advice,
             code=code,
-            type=kind,
+            type=type,
             sdk=sdk,
             retry_limit=self.retry_limit,
             sent=self.sent,
@@ -128,11 +128,11 @@ def judge(
     """
     status = to_status(evidence.status)
     code = text(evidence.code)
-    kind = text(evidence.type)
+    category = text(evidence.type)
     begun = streaming or (status is not None and status < 300)
     # Headers sent before the error happened cannot be about it.
     said = NOTHING if begun or evidence.headers is None else hints(evidence.headers)
-    meaning = _meaning(status, code, kind, said, codes, statuses, types)
+    meaning = _meaning(status, code, category, said, codes, statuses, types)
     advice = meaning.advice
     wait = said.wait
     if wait is None:
@@ -151,7 +151,7 @@ def judge(
         advice,
         status=status,
         code=code,
-        type=kind,
+        type=category,
         retry_after=wait if retried or status in _HINTED else None,
         reset_after=said.reset if retried and wait is None else None,
         request_id=header_text(evidence.request_id),
