@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
-.PHONY: demo test test-all lint bench soak clean
+.PHONY: demo test test-all lint bench soak fuzz clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -65,6 +65,13 @@ bench: $(VENV)/.test  ## cost against a hand-written try/except, as ratios in on
 
 soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat
 	$(BIN)/python benchmarks/soak.py
+
+$(VENV)/.fuzz: $(VENV)/.demo
+	$(PIP) install -q --group fuzz
+	@touch $@
+
+fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing of the header parsers; RUNS says how long
+	$(BIN)/python benchmarks/fuzz_headers.py
 
 clean:
 	rm -rf $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

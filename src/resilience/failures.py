@@ -29,11 +29,12 @@ from resilience.sdks import reader_for
 __all__ = ["Advice", "Failure", "Kind", "describe"]
 
 E = TypeVar("E", bound=Exception)
+F = TypeVar("F", bound="Failure | None")
 
 _DEEPEST = 16
 """How far a chain of causes is followed; it may be a ring."""
 
-_cause = BaseException.__cause__.__get__  # type: ignore[attr-defined]  # past any property
+_cause = BaseException.__dict__["__cause__"].__get__  # past any property of the error's own
 
 _REMEMBERED = 4096
 """Exception types whose reader is remembered: some libraries make a class per client."""
@@ -165,7 +166,7 @@ class Describe:
     """The type of `describe`. Safe from any thread."""
 
     def __init__(self) -> None:
-        self._registered: dict[type, Callable[[Any], Failure]] = {}
+        self._registered: dict[type, Callable[[Any], Failure | None]] = {}
         self._chosen: dict[type, Callable[[Any], Failure | None]] = {}
 
     def __call__(self, error: Exception, /) -> Failure:
@@ -188,9 +189,7 @@ class Describe:
             pass
         return Failure(Kind.UNKNOWN, Advice.STOP, error=error)
 
-    def register(
-        self, cls: type[E], /
-    ) -> Callable[[Callable[[E], Failure | None]], Callable[[E], Failure | None]]:
+    def register(self, cls: type[E], /) -> Callable[[Callable[[E], F]], Callable[[E], F]]:
         """Read errors of `cls` and its subclasses with the decorated function.
 
         The most specific registration wins, and any registration wins over what the library
@@ -200,7 +199,7 @@ class Describe:
         """
         exception_class(cls, "cls")
 
-        def decorate(reader: Callable[[E], Failure]) -> Callable[[E], Failure]:
+        def decorate(reader: Callable[[E], F]) -> Callable[[E], F]:
             if not callable(reader) or inspect.iscoroutinefunction(reader):
                 raise TypeError(f"reader must be a plain function of the error, got {reader!r}")
             self._registered[cls] = reader

@@ -6,6 +6,9 @@
 
 An item is an exception class, a status or a range of them, a code, a `Kind`, an `Advice`, a
 function of the `Failure`, a list of items, or a `Match`.
+
+For answers that are none though no error was raised, `on_result=` takes the checks of
+`resilience.checks` (`no_choices`, `error_body` ...), which are here too.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar, Union, cast, final
 
 from attrs import frozen
 
+from resilience.checks import empty_answer, error_body, finish_reason, no_choices
 from resilience.failures import Advice, Failure, Kind, exception_class
 
 __all__ = [
@@ -27,7 +31,11 @@ __all__ = [
     "On",
     "as_match",
     "code",
+    "empty_answer",
+    "error_body",
+    "finish_reason",
     "kind",
+    "no_choices",
     "raised",
     "status",
 ]

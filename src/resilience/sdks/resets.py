@@ -39,7 +39,7 @@ _EPOCH = 1e9
 """A number from here on is a time (2001 and later), a smaller one is seconds from now."""
 _EPOCH_MS = 1e12
 _LONGEST_LIST = 512
-_MEMBER = re.compile(r";[ \t]*([rt])=([0-9]{1,10})(?![0-9.])")
+_MEMBER = re.compile(r";[ \t]*([rt])=([0-9]{1,10})[ \t]*(?=;|$)")
 
 
 def reset_in(said: Mapping[str, object], now: float) -> float | None:

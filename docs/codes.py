@@ -1,0 +1,64 @@
+"""Write docs/codes.md: what each status, type and code is taken for, from the library's own tables.
+
+python docs/codes.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from resilience.sdks import FAMILIES
+from resilience.sdks.verdict import STATUSES, TYPES, Meaning
+
+PAGE = Path(__file__).parent / "codes.md"
+HEAD = """# What an error is taken for
+
+Written by `python docs/codes.py` from the tables in `resilience.sdks`; do not edit.
+
+The server's own word (`x-should-retry`) comes first, then the code, then the type, then the status.
+Message texts are never read.
+"""
+
+
+def told(meaning: Meaning) -> str:
+    """A row's right half."""
+    limit = "" if meaning.retry_limit is None else f", at most {meaning.retry_limit} retry"
+    sent = {None: "perhaps", True: "yes", False: "no"}[meaning.sent]
+    return f"{meaning.kind.value} | {meaning.advice.value}{limit} | {sent}"
+
+
+def table(title: str, column: str, rows: Mapping[Any, Meaning]) -> str:
+    lines = [f"## {title}", "", f"| {column} | kind | advice | executed? |", "|---|---|---|---|"]
+    lines += [f"| {name} | {told(meaning)} |" for name, meaning in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def codes() -> Iterator[tuple[str, Mapping[str, Meaning]]]:
+    """The tables of the families that have one."""
+    for family in sorted(set(FAMILIES.values())):
+        found = getattr(import_module(f"resilience.sdks.{family}"), "CODES", None)
+        if found:
+            yield family, found
+
+
+def page() -> str:
+    parts = [HEAD, table("By status", "status", STATUSES), table("By type", "type", TYPES)]
+    parts += [table(f"Codes: {family}", "code", found) for family, found in codes()]
+    return "\n".join(parts)
+
+
+def main(arguments: list[str]) -> int:
+    if "--check" not in arguments:
+        PAGE.write_text(page(), encoding="utf-8")
+        return 0
+    if PAGE.read_text(encoding="utf-8") == page():
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
