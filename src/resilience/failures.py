@@ -124,9 +124,10 @@ class Failure:
             raise TypeError(f"kind must be a Kind, got {self.kind!r}")
         if type(self.advice) is not Advice:
             raise TypeError(f"advice must be an Advice, got {self.advice!r}")
-        for name, value in (("retry_after", self.retry_after), ("reset_after", self.reset_after)):
-            if value is not None and not (type(value) is float and 0.0 <= value < math.inf):
-                to_seconds(name, value, positive=False)
+        if self.retry_after is not None:
+            _check_seconds("retry_after", self.retry_after)
+        if self.reset_after is not None:
+            _check_seconds("reset_after", self.reset_after)
 
     def __repr__(self) -> str:
         # The error's own text may raise, be endless or hold a secret: only its class is shown.
@@ -136,6 +137,11 @@ class Failure:
         if error is not None:
             told.append(f"error=<{type(error).__qualname__}>")
         return f"Failure({', '.join(told)})"
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if not (type(value) is float and 0.0 <= value < math.inf):
+        to_seconds(name, value, positive=False)
 
 
 def exception_class(value: object, name: str) -> type[Exception]:

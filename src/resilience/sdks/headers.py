@@ -119,8 +119,11 @@ def pick(headers: Any) -> dict[str, object]:
     `get` of its own (Auriko's headers, multidicts). Nothing is there if looking raises.
     """
     try:
-        raw: Any = getattr(headers, "raw", None)
-        if type(raw) is list:  # httpx's: one look at each that there is, undecoded
+        raw: Any = getattr(headers, "_list", None)
+        if type(raw) is list and raw and len(raw[0]) == 3:  # httpx's store: lower case, undecoded
+            return {name: value for _, key, value in raw if (name := _raw_name(key))}
+        raw = getattr(headers, "raw", None)
+        if type(raw) is list:  # the same by its public name: one look at each that there is
             return {name: value for key, value in raw if (name := _raw_name(key.lower()))}
         if isinstance(headers, dict):
             headers = headers.items()

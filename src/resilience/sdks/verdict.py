@@ -19,6 +19,7 @@ from resilience.sdks.headers import NOTHING, Hints, hints
 __all__ = ["STATUSES", "TYPES", "Code", "Meaning", "judge"]
 
 _RETRIED = (Advice.RETRY, Advice.WAIT)
+_RATE_LIMIT = Kind.RATE_LIMIT
 _REFUSALS = frozenset(
     {
         Kind.AUTH,
@@ -140,12 +141,9 @@ def judge(
     word = said.retry
     if word is None:
         word = evidence.retry
-    if word is True:
-        advice = Advice.RETRY if wait is None and advice is not Advice.WAIT else Advice.WAIT
-    elif word is False and advice in _RETRIED:  # it says nothing about another model
-        advice = Advice.STOP
+    if word is not None:
+        advice = _obeying(word, advice, wait)
     retried = advice in _RETRIED
-    limited = meaning.kind is Kind.RATE_LIMIT
     return Failure(
         meaning.kind,
         advice,
@@ -159,9 +157,16 @@ def judge(
         sdk=evidence.sdk,
         retry_limit=meaning.retry_limit if retried else None,
         sent=True if begun else False if status == 429 else meaning.sent,
-        elsewhere=said.elsewhere if limited else None,
+        elsewhere=said.elsewhere if meaning.kind is _RATE_LIMIT else None,
         error=evidence.error,
     )
+
+
+def _obeying(word: bool, advice: Advice, wait: float | None) -> Advice:
+    """The server's own word goes before what its code or status stands for."""
+    if word:
+        return Advice.RETRY if wait is None and advice is not Advice.WAIT else Advice.WAIT
+    return Advice.STOP if advice in _RETRIED else advice  # it says nothing about another model
 
 
 def _meaning(
@@ -175,10 +180,10 @@ def _meaning(
 ) -> Meaning:
     if said.spent:
         return _SPENT
-    by_status = _by_status(status, statuses)
     coded = None if code is None else codes.get(code)
     if coded is not None and not coded.by_status:
         return coded
+    by_status = _by_status(status, statuses)
     found = None if coded is not None else _by_type(type, by_status, types)
     found = found or by_status or coded or _UNKNOWN
     retryable = said.retryable
