@@ -47,8 +47,9 @@ class Server(ThreadingHTTPServer):
     """A provider that fails, while it is entered. `provider` is a module of this package.
 
     Such a module has `error(kind, status) -> object`, the JSON of an error; `stream() -> (headers,
-    body)`, a stream that ends with an error after its first content; and `SHAPE`, the JSON of a 200
-    that is no answer.
+    body)`, a stream that ends with an error after its first content, or breaks off after it if
+    `CUT` is there and true; and `SHAPE`, the JSON of a 200 that is no answer, or bytes of HTML.
+    `headers(kind)` adds to those of an error.
     """
 
     daemon_threads = True
@@ -77,9 +78,13 @@ class Server(ThreadingHTTPServer):
                 handler.connection.shutdown(socket.SHUT_RDWR)
         elif fault.how == "stream":
             headers, body = self._provider.stream()
-            handler.send(200, headers, body)
+            handler.send(200, headers, body, cut=getattr(self._provider, "CUT", False))
         elif fault.how == "shape":
-            handler.send(200, {}, json.dumps(self._provider.SHAPE).encode())
+            shape = self._provider.SHAPE
+            if isinstance(shape, bytes):
+                handler.send(200, {"content-type": "text/html"}, shape)
+            else:
+                handler.send(200, {}, json.dumps(shape).encode())
         else:
             body = fault.body
             if body is None:

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.evidence import Evidence, by_class_name, peek
-from resilience.sdks.httpx import transport
+from resilience.sdks.transport import transport
 from resilience.sdks.verdict import Code, judge
 
 __all__ = ["CODES", "Code", "read"]

@@ -8,7 +8,7 @@ from typing import Any, cast
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import auriko
 from resilience.sdks.evidence import Evidence, by_class_name, peek
-from resilience.sdks.httpx import transport
+from resilience.sdks.transport import transport
 from resilience.sdks.verdict import STATUSES, Code, Meaning, judge
 
 __all__ = ["CODES", "read"]

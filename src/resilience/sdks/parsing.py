@@ -14,7 +14,8 @@ __all__ = ["read"]
 
 _MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
 _PARSES = ("parse", "stream", "response", "decode")
-"""In the name of a module or a function of an SDK that reads an answer, not a request."""
+"""In the name of a module or a function of an SDK that reads an answer, not a request; so does
+every method named `json`."""
 
 _DEEPEST = 256
 
@@ -32,6 +33,7 @@ def read(error: Exception) -> Failure | None:
             package = module.partition(".")[0]
             if package in FAMILIES and FAMILIES[package] != "parsing":
                 where = f"{module}.{frame.f_code.co_name}".lower()
-                sdk = package if any(word in where for word in _PARSES) else None
+                reads = frame.f_code.co_name == "json" or any(word in where for word in _PARSES)
+                sdk = package if reads else None
         trace = trace.tb_next
     return None if sdk is None else _MISSHAPEN.failure(error, sdk)

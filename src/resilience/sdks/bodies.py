@@ -1,0 +1,51 @@
+"""Status errors of plain HTTP clients: whoever answered, as far as the body was read already.
+
+`{"error": {"code": ..., "type": ...}}` is what OpenAI, Auriko, Anthropic and everyone compatible
+send, so the codes of the first two are believed from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from resilience.failures import Failure
+from resilience.sdks.evidence import Evidence, mapping, peek
+from resilience.sdks.headers import pick
+from resilience.sdks.openai import CODES
+from resilience.sdks.verdict import judge
+
+__all__ = ["answered"]
+
+_LONGEST = 1 << 16
+"""Bytes. A longer body is no error envelope, and would take long to parse."""
+
+
+def answered(error: Exception, sdk: str, response: object, content: object) -> Failure:
+    """The failure of a `response` with `status_code` and `headers`; `content` is its body, or
+    anything else where that was not read."""
+    headers = peek(response, "headers")
+    said = pick(headers)
+    told = _envelope(content)
+    evidence = Evidence(
+        error,
+        sdk,
+        status=peek(response, "status_code"),
+        code=told.get("code"),
+        type=told.get("type"),
+        headers=headers,
+        request_id=said.get("x-request-id") or said.get("request-id"),
+        provider=told.get("provider"),
+    )
+    return judge(evidence, CODES)
+
+
+def _envelope(content: object) -> Mapping[str, Any]:
+    if type(content) is not bytes or not content.startswith(b"{") or len(content) > _LONGEST:
+        return {}
+    try:
+        body: object = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return mapping(mapping(body).get("error"))

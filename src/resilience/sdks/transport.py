@@ -1,0 +1,43 @@
+"""What goes wrong on the wire, by the names of httpx, httpx2 and httpcore.
+
+The three share their classes' names and nothing else, so the names are what counts. SDKs built
+on them keep the transport's error as a `__cause__`; `transport` reads it there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from resilience.failures import Advice, Kind
+from resilience.sdks import stdlib
+from resilience.sdks.causes import nearest
+from resilience.sdks.evidence import by_class_name
+from resilience.sdks.verdict import Meaning
+
+__all__ = ["TRANSPORT", "transport"]
+
+TRANSPORT: Mapping[str, Meaning] = {
+    "ConnectError": Meaning(Kind.CONNECTION, Advice.RETRY, sent=False),
+    "ConnectTimeout": Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False),
+    "PoolTimeout": Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False),
+    "TimeoutException": Meaning(Kind.TIMEOUT, Advice.RETRY),
+    "NetworkError": Meaning(Kind.CONNECTION, Advice.RETRY),
+    "RemoteProtocolError": Meaning(Kind.CONNECTION, Advice.RETRY),
+    "ProxyError": Meaning(Kind.CONNECTION, Advice.RETRY),
+    "TransportError": Meaning(Kind.CONNECTION, Advice.RETRY),
+    "LocalProtocolError": Meaning(Kind.INVALID, Advice.STOP),
+    "UnsupportedProtocol": Meaning(Kind.INVALID, Advice.STOP, sent=False),
+    "InvalidURL": Meaning(Kind.INVALID, Advice.STOP, sent=False),
+    "TooManyRedirects": Meaning(Kind.INVALID, Advice.STOP),
+    "DecodingError": Meaning(Kind.INVALID, Advice.STOP, sent=True),
+}
+"""By the name of the nearest class: `ReadTimeout` is read as its base, `TimeoutException`."""
+
+
+def transport(error: object) -> Meaning | None:
+    """What went wrong on the wire, told by `error` or the nearest of its causes that knows."""
+    return nearest(error, _known)
+
+
+def _known(error: Exception) -> Meaning | None:
+    return by_class_name(type(error), TRANSPORT) or stdlib.meaning(error)
