@@ -1,4 +1,4 @@
-"""The standard library's own: connections, time-outs, name look-ups, TLS, unreachable networks.
+"""The standard library's own: connections, time-outs, name look-ups, TLS, `http.client`, `urllib`.
 
 Every other exception of Python's is the program's business and stays unknown.
 """
@@ -9,14 +9,17 @@ import errno
 from collections.abc import Mapping
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks.evidence import peek
-from resilience.sdks.verdict import Meaning
+from resilience.sdks.evidence import Evidence, peek
+from resilience.sdks.headers import pick
+from resilience.sdks.verdict import Meaning, judge
 
 __all__ = ["UNTRUSTED", "meaning", "read"]
 
 _UNREACHED = Meaning(Kind.CONNECTION, Advice.RETRY, sent=False)
 _LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
 _TIMED_OUT = Meaning(Kind.TIMEOUT, Advice.RETRY)
+_CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
+_MISUSED = Meaning(Kind.INVALID, Advice.STOP, sent=False)
 
 UNTRUSTED = Meaning(Kind.CONNECTION, Advice.STOP, sent=False)
 """The server's certificate was refused. That never heals by itself."""
@@ -27,29 +30,68 @@ _KNOWN: Mapping[str, Meaning] = {
     "builtins.TimeoutError": _TIMED_OUT,
     "asyncio.exceptions.TimeoutError": _TIMED_OUT,  # on Python 3.10 a class of its own
     "concurrent.futures._base.TimeoutError": _TIMED_OUT,  # the same
+    "http.client.BadStatusLine": _LOST,  # what came was no HTTP
+    "http.client.CannotSendHeader": _MISUSED,  # of a connection that is busy, or in no such state
+    "http.client.CannotSendRequest": _MISUSED,
+    "http.client.ImproperConnectionState": Meaning(Kind.INVALID, Advice.STOP),
+    "http.client.IncompleteRead": _CUT_SHORT,
+    "http.client.InvalidURL": _MISUSED,
+    "http.client.LineTooLong": _LOST,
+    "http.client.NotConnected": _MISUSED,
+    "http.client.UnknownProtocol": _LOST,
     "socket.gaierror": _UNREACHED,
     "ssl.SSLCertVerificationError": UNTRUSTED,
     "ssl.SSLEOFError": _LOST,  # an established connection may end like this
     "ssl.SSLError": _UNREACHED,
     "ssl.SSLZeroReturnError": _LOST,
+    "urllib.error.ContentTooShortError": _CUT_SHORT,
 }
 """By full name, so that `ssl` and asyncio are not loaded for this."""
 
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
+_HTTP_ERROR = "urllib.error.HTTPError"
+_URL_ERROR = "urllib.error.URLError"
+
+
 def read(error: Exception) -> Failure | None:
     """Read an error of the standard library; None for one that says nothing about a call."""
+    if _HTTP_ERROR in _names(error):
+        return _answered(error)
     known = meaning(error)
     return None if known is None else known.failure(error, None)
 
 
 def meaning(error: Exception) -> Meaning | None:
-    """As `read`, short of making a `Failure`."""
-    for base in type(error).__mro__:
-        known = _KNOWN.get(f"{base.__module__}.{base.__qualname__}")
+    """As `read`, short of making a `Failure`, and blind to an answer's status."""
+    names = _names(error)
+    for name in names:
+        known = _KNOWN.get(name)
         if known is not None:
             return known
+    if _URL_ERROR in names:
+        reason = peek(error, "reason")  # another error, or a text
+        if issubclass(type(reason), Exception) and _URL_ERROR not in _names(reason):
+            return meaning(reason)
     if issubclass(type(error), OSError) and peek(error, "errno") in _UNREACHABLE:
         return _UNREACHED
     return None
+
+
+def _names(error: Exception) -> list[str]:
+    return [f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__]
+
+
+def _answered(error: Exception) -> Failure:
+    """urllib's HTTPError, by status and headers; its body is still to be read from the socket."""
+    headers = peek(error, "headers")
+    said = pick(headers)
+    evidence = Evidence(
+        error,
+        None,
+        status=peek(error, "code"),
+        headers=headers,
+        request_id=said.get("x-request-id") or said.get("request-id"),
+    )
+    return judge(evidence, {})
