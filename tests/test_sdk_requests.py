@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from threading import Thread
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import exceptions
 from urllib3.util import Retry
 
+from providers.raw import answering
 from resilience.failures import Advice, Kind, describe
 
 UNREACHED = (Kind.CONNECTION, Advice.RETRY, False)
@@ -29,29 +28,6 @@ def told(error: Exception) -> tuple[Kind, Advice, bool | None]:
     failure = describe(error)
     assert failure.error is error
     return failure.kind, failure.advice, failure.sent
-
-
-@contextmanager
-def answering(answer: bytes) -> Iterator[str]:
-    """A server that sends `answer` to whoever calls, and keeps the connection open."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        kept: list[socket.socket] = []
-
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    kept.append(connection)
-                    connection.recv(65536)
-                    connection.sendall(answer)
-
-        thread = Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
-        for connection in kept:
-            connection.close()
 
 
 def raised(call: Callable[[], object], cls: type[Exception]) -> Exception:

@@ -49,8 +49,8 @@ def parsing(answer: bytes) -> Exception:
         thread.start()
         connection = http.client.HTTPConnection(*listener.getsockname(), timeout=5)
         try:
+            connection.request("GET", "/")
             with pytest.raises((http.client.HTTPException, OSError)) as caught:
-                connection.request("GET", "/")
                 connection.getresponse().read()
             return caught.value
         finally:

@@ -15,6 +15,12 @@ from .faults import DATE, FAULTS, Fault
 
 __all__ = ["Server"]
 
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid")
+
+
+def _none(kind: str) -> dict[str, str]:
+    return {}
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -31,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False) -> None:
         """An answer whose `Date` is always the same; `cut` promises more than is sent."""
         self.send_response_only(status, "Told")
-        sent = {"date": DATE, "x-request-id": "req_1", "request-id": "req_1", **headers}
+        sent = {"date": DATE, **dict.fromkeys(_REQUEST_IDS, "req_1"), **headers}
         sent.setdefault("content-type", "application/json")
         sent["content-length"] = str(len(body) + (1000 if cut else 0))
         for name, value in sent.items():
@@ -86,11 +92,13 @@ class Server(ThreadingHTTPServer):
             else:
                 handler.send(200, {}, json.dumps(shape).encode())
         else:
-            body = fault.body
+            body, headers = fault.body, fault.headers
             if body is None:
                 error: Callable[[str, int], object] = self._provider.error
                 body = json.dumps(error(fault.kind, fault.status)).encode()
-            handler.send(fault.status, fault.headers, body)
+                more: Callable[[str], dict[str, str]] = getattr(self._provider, "headers", _none)
+                headers = {**more(fault.kind), **headers}
+            handler.send(fault.status, headers, body)
 
     def __enter__(self) -> Server:
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()

@@ -15,7 +15,7 @@ from resilience.sdks.causes import cause, nearest
 from resilience.sdks.evidence import by_class_name, peek
 from resilience.sdks.verdict import Meaning
 
-__all__ = ["read"]
+__all__ = ["below", "known", "read"]
 
 _LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
 _CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
@@ -73,17 +73,18 @@ def read(error: Exception) -> Failure | None:
     if response is not None and not by_class_name(type(error), _REQUESTS):
         # Not `content`, which would read the rest of a stream.
         return answered(error, sdk, response, peek(response, "_content"))
-    meaning = nearest(error, _known, _below) or by_class_name(type(error), _VAGUE)
+    meaning = nearest(error, known, below) or by_class_name(type(error), _VAGUE)
     return None if meaning is None else meaning.failure(error, sdk)
 
 
-def _known(error: Exception) -> Meaning | None:
+def known(error: Exception) -> Meaning | None:
+    """What the class of `error` says by itself: one of requests', urllib3's or Python's own."""
     tables = {"requests": _REQUESTS, "urllib3": _URLLIB3}
     table = tables.get(package_of(type(error)) or "")
     return stdlib.meaning(error) if table is None else by_class_name(type(error), table)
 
 
-def _below(error: Exception) -> object:
+def below(error: Exception) -> object:
     """What `error` wraps: its reason, the last error among its arguments, or its cause."""
     reason = peek(error, "reason")
     if isinstance(reason, Exception):
