@@ -14,7 +14,7 @@ import pytest
 from attrs import fields
 
 from providers.faults import FAULTS, Fault
-from providers.server import Server
+from providers.server import serving
 from resilience.failures import Failure, describe
 
 pytestmark = pytest.mark.real
@@ -42,17 +42,17 @@ def told(error: Exception) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", params=HERE)
-def provider(request: pytest.FixtureRequest) -> Iterator[tuple[str, ModuleType, Server]]:
+def provider(request: pytest.FixtureRequest) -> Iterator[tuple[str, ModuleType, Any]]:
     """An SDK's module and the server that fails like its provider."""
     module = PROVIDERS[request.param]
-    with Server(module) as server:
+    with serving(module) as server:
         yield request.param, module, server
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
 @pytest.mark.parametrize("way", ["fail", "fail_async"])
 def test_every_fault_is_read_as_the_table_says(
-    fault: Fault, way: str, provider: tuple[str, ModuleType, Server]
+    fault: Fault, way: str, provider: tuple[str, ModuleType, Any]
 ) -> None:
     """The whole Failure, for each fault and both colours of the client."""
     name, module, server = provider

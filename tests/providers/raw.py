@@ -12,8 +12,10 @@ __all__ = ["answering"]
 
 
 @contextmanager
-def answering(answer: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """A server that sends `answer` to whoever calls, and keeps the connection open.
+def answering(
+    answer: bytes, tls: ssl.SSLContext | None = None, *, keep: bool = True
+) -> Iterator[str]:
+    """A server that sends `answer` to whoever calls, and keeps the connection open, or not.
 
     With `tls`, after a handshake, if the caller goes through with it.
     """
@@ -30,6 +32,8 @@ def answering(answer: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]
                             connection = kept[-1] = tls.wrap_socket(connection, server_side=True)
                         connection.recv(65536)
                         connection.sendall(answer)
+                        if not keep:
+                            connection.shutdown(socket.SHUT_RDWR)
 
         thread = Thread(target=serve, daemon=True)
         thread.start()

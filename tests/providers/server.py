@@ -13,9 +13,21 @@ from typing import Any
 
 from .faults import DATE, FAULTS, Fault
 
-__all__ = ["Server"]
+__all__ = ["Server", "closed_port", "serving"]
 
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid")
+
+
+def closed_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        return int(nobody.getsockname()[1])
+
+
+def serving(provider: ModuleType) -> Any:
+    """The provider's own `Server`, which has a `url(fault)` too, or else one of HTTP."""
+    return getattr(provider, "Server", Server)(provider)
 
 
 def _none(kind: str) -> dict[str, str]:
@@ -69,9 +81,7 @@ class Server(ThreadingHTTPServer):
         """Where this fault happens."""
         number = FAULTS.index(fault)
         if fault.how == "refused":
-            with socket.socket() as nobody:
-                nobody.bind(("127.0.0.1", 0))
-                return f"http://127.0.0.1:{nobody.getsockname()[1]}/{number}"
+            return f"http://127.0.0.1:{closed_port()}/{number}"
         return f"http://127.0.0.1:{self.server_port}/{number}"
 
     def fail(self, handler: _Handler, fault: Fault) -> None:

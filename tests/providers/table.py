@@ -15,11 +15,11 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its modules hav
 
 def main(name: str) -> None:
     from providers.faults import FAULTS
-    from providers.server import Server
+    from providers.server import serving
     from test_providers import COLUMNS, EXPECTED, told
 
     module = importlib.import_module(f"providers.{name}")
-    with Server(module) as server, (EXPECTED / f"{name}.csv").open("w", newline="") as file:
+    with serving(module) as server, (EXPECTED / f"{name}.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, ["fault", "error", *COLUMNS], lineterminator="\n")
         table.writeheader()
         for fault in FAULTS:
