@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from resilience.failures import Advice, Kind
 from resilience.sdks import stdlib
-from resilience.sdks.causes import nearest
-from resilience.sdks.evidence import by_class_name
+from resilience.sdks.causes import cause, nearest
+from resilience.sdks.evidence import by_class_name, peek
 from resilience.sdks.verdict import Meaning
 
 __all__ = ["TRANSPORT", "transport"]
@@ -36,8 +36,20 @@ TRANSPORT: Mapping[str, Meaning] = {
 
 def transport(error: object) -> Meaning | None:
     """What went wrong on the wire, told by `error` or the nearest of its causes that knows."""
-    return nearest(error, _known)
+    return nearest(error, _known, _below)
+
+
+def _below(error: Exception) -> object:
+    found = cause(error)
+    if found is None and type(error).__name__ == "ConnectError" and _is_httpcores(error):
+        # It is raised `from None` in the end; what it was made from is still the context.
+        found = peek(error, "__context__")
+    return found
 
 
 def _known(error: Exception) -> Meaning | None:
     return by_class_name(type(error), TRANSPORT) or stdlib.meaning(error)
+
+
+def _is_httpcores(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in ("httpcore", "httpcore2")
