@@ -1244,8 +1244,14 @@ def test_fault_124_pybreaker_is_imported_only_when_used() -> None:
 
 
 def test_repr_tells_the_options() -> None:
-    """It reads like the code that makes it, defaults left out."""
-    assert repr(CircuitBreaker()) == "CircuitBreaker()"
+    """It reads like the code that makes it, defaults left out, and tells the state of its one
+    circuit."""
+    single = CircuitBreaker(failures=3)
+    assert repr(single) == "<CircuitBreaker(failures=3): closed>"
+    single.open()
+    assert repr(single) == "<CircuitBreaker(failures=3): open>"
+    single.shadow()
+    assert repr(single) == "<CircuitBreaker(failures=3): closed, in shadow>"
     assert (
         repr(CircuitBreaker(failures=3, reset_after=10, key="model", name="x"))
         == "CircuitBreaker(failures=3, reset_after=10, key='model', name='x')"

@@ -146,7 +146,7 @@ class Story(RuleBasedStateMachine):
         """A call ends: one of the newest or, late, any one, which may have ended before."""
         number = which % len(self.permits) if late else max(0, len(self.permits) - 1 - which % 3)
         if isinstance(self.permits[number], int):
-            self.permits[number] = self.circuit.resume(self.permits[number])
+            self.permits[number] = self.circuit.resume(self.permits[number], self.clock.now())
         cause = ConnectionError()
         expected = self.plain.settle(number, verdict, self.clock.now(), cause)
         self.expect(expected)

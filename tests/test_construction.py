@@ -13,12 +13,15 @@ import tenacity
 
 from resilience import (
     CircuitBreaker,
+    Consecutive,
+    FailureRate,
     Fallback,
     Guarded,
     Model,
     ModelFallback,
     Pipeline,
     Retry,
+    SlowCalls,
     Timeout,
     resilient,
 )
@@ -27,6 +30,7 @@ from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linea
 INF, NAN = float("inf"), float("nan")
 MODELS = functools.partial(ModelFallback, "a")
 FALLBACK = functools.partial(Fallback, 1)
+RATE = functools.partial(FailureRate, 0.5)
 
 SECONDS = [
     (True, TypeError),
@@ -105,6 +109,19 @@ OPTIONS: list[tuple[Any, str, list[tuple[Any, type[Exception]]]]] = [
     (CircuitBreaker, "reset_after", [*SECONDS, (0, ValueError), (None, TypeError)]),
     (CircuitBreaker, "trials", [*COUNT, (None, TypeError)]),
     (CircuitBreaker, "successes", [*COUNT, (None, TypeError)]),
+    (CircuitBreaker, "tolerate", [*SHARE, (1, ValueError)]),
+    (CircuitBreaker, "trial_timeout", [*SECONDS, (0, ValueError)]),
+    (CircuitBreaker, "wait_for_trial", [*SECONDS, (0, ValueError)]),
+    (CircuitBreaker, "ramp", [*SECONDS, (0, ValueError)]),
+    (CircuitBreaker, "keep", [*COUNT, (None, TypeError)]),
+    (CircuitBreaker, "forget_after", [*SECONDS, (0, ValueError), (None, TypeError)]),
+    (Consecutive, "number", [*COUNT, (None, TypeError)]),
+    (FailureRate, "ratio", [*SHARE, (0, ValueError), (1.01, ValueError)]),
+    (RATE, "window", [*SECONDS, (0, ValueError)]),
+    (RATE, "calls", COUNT),
+    (RATE, "minimum", [*COUNT, (None, TypeError)]),
+    (SlowCalls, "longer_than", [*SECONDS, (0, ValueError), (None, TypeError)]),
+    (functools.partial(SlowCalls, 1), "ratio", [*SHARE, (0, ValueError)]),
     (CircuitBreaker, "on", [*ON, (_async, TypeError)]),
     (CircuitBreaker, "on_result", [*FUNCTION, (_async, TypeError)]),
     (CircuitBreaker, "key", [(3, TypeError), ("", ValueError), (str, TypeError)]),
@@ -227,10 +244,49 @@ def test_fault_078_a_typo_suggests_the_right_option(make: Any, typo: str, meant:
     assert repr(meant) in str(info.value)
 
 
-def test_options_that_come_later_are_typos_for_now() -> None:
-    """`trip` does not exist yet: a TypeError as for any unknown option."""
-    with pytest.raises(TypeError, match="'trip'"):
-        CircuitBreaker(failures=3, trip=object())
+def test_failures_and_trip_exclude_each_other() -> None:
+    """Both say when to open: one of them, and the message names both."""
+    with pytest.raises(ValueError, match=r"failures or trip, not both, got failures=3, trip=Cons"):
+        CircuitBreaker(failures=3, trip=Consecutive(3))
+    with pytest.raises(TypeError, match=r"trip must be a rule .* got 5"):
+        CircuitBreaker(trip=5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FailureRate(0.5, calls=10),
+        lambda: FailureRate(0.5, calls=10, minimum=11),
+        lambda: SlowCalls(1, 0.5, calls=19),
+    ],
+)
+def test_fault_074_a_rule_that_can_never_open(make: Any) -> None:
+    """More calls wanted than the window holds: refused, naming both."""
+    with pytest.raises(ValueError, match=r"minimum must be at most calls \(1\d\), or the rule"):
+        make()
+
+
+def test_fault_074_a_window_by_time_and_by_number() -> None:
+    """A window goes by one of the two."""
+    with pytest.raises(ValueError, match=r"window \(seconds\) or calls, not both"):
+        FailureRate(0.5, window=60, calls=100)
+
+
+def test_fault_074_a_tolerance_that_tolerates_nothing() -> None:
+    """A share of failing trials that is less than one trial is refused."""
+    with pytest.raises(ValueError, match=r"tolerate=0.2 .* successes=3"):
+        CircuitBreaker(successes=3, tolerate=0.2)
+    CircuitBreaker(successes=4, tolerate=0.2)
+
+
+def test_rules_read_like_the_code_that_makes_them() -> None:
+    """Joined rules print as they were joined."""
+    rule = Consecutive(3) | FailureRate(0.5, window=30) | SlowCalls(10, 0.8, calls=50, minimum=5)
+    assert repr(rule) == (
+        "Consecutive(3) | FailureRate(0.5, window=30) | SlowCalls(10, 0.8, calls=50, minimum=5)"
+    )
+    with pytest.raises(TypeError):
+        rule | 3
 
 
 def test_an_option_like_nothing_lists_what_there_is() -> None:

@@ -15,14 +15,26 @@ from .errors import (
     ResilienceError,
     WorkersBusyError,
 )
-from .policies import CircuitBreaker, Fallback, Model, ModelFallback, Retry, Timeout
+from .policies import (
+    CircuitBreaker,
+    Consecutive,
+    FailureRate,
+    Fallback,
+    Model,
+    ModelFallback,
+    Retry,
+    SlowCalls,
+    Timeout,
+)
 from .sdks import reader_for as _reader_for
 
 __all__ = [
     "Attempt",
     "CircuitBreaker",
     "CircuitOpenError",
+    "Consecutive",
     "DeadlineExceededError",
+    "FailureRate",
     "Fallback",
     "Guarded",
     "Model",
@@ -33,6 +45,7 @@ __all__ = [
     "RejectedError",
     "ResilienceError",
     "Retry",
+    "SlowCalls",
     "Timeout",
     "WorkersBusyError",
     "current_attempt",

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-__all__ = ["Call", "Policy", "Runtime", "Seconds", "World"]
+__all__ = ["Bell", "Call", "Policy", "Runtime", "Seconds", "World"]
 
 T = TypeVar("T")
 
@@ -15,6 +15,17 @@ Seconds: TypeAlias = float | timedelta
 
 Call = Callable[..., Awaitable[Any]]
 """The next thing inward: awaited with the user's arguments, in sync calls too."""
+
+
+class Bell(Protocol):
+    """What one call waits for and another, in any thread or event loop, rings."""
+
+    def ring(self) -> Any:
+        """Wake the call that waits, or will; nothing happens if it has gone."""
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait; whether it was rung within `seconds`. Once."""
+        raise NotImplementedError
 
 
 class Runtime(Protocol):
@@ -35,6 +46,10 @@ class Runtime(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+
+    def bell(self) -> Bell | None:
+        """What wakes this call, from any thread; None where it cannot wait."""
+        raise NotImplementedError
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         """Run `thunk` and await it; after `seconds`, `DeadlineExceededError` instead.

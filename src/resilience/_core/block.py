@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from resilience._runtimes import runtime_for
-from resilience.typing import Runtime
+from resilience.typing import Bell, Runtime
 
 from .around import around
 from .callables import facts_of
@@ -53,6 +53,10 @@ class _Stepping:
 
     async def sleep(self, seconds: float) -> None:
         await _Pause(seconds)
+
+    def bell(self) -> Bell | None:
+        """None in an async loop: a block is entered with `with`, and that cannot wait there."""
+        return None if self.real.asynchronous else self.real.bell()
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         return await self.real.within(seconds, thunk)

@@ -186,17 +186,17 @@ def call_repr(value: Any, positional: tuple[str, ...] = ()) -> str:
         found = getattr(value, attribute.name)
         if attribute.name in positional:
             parts.append(_shown(found))
-        elif not _is_default(found, attribute):
+        elif not _is_default(found, attribute, value):
             parts.append(f"{attribute.alias}={_shown(found)}")
     return f"{type(value).__name__}({', '.join(parts)})"
 
 
-def _is_default(found: Any, attribute: Attribute[Any]) -> bool:
+def _is_default(found: Any, attribute: Attribute[Any], value: Any) -> bool:
     default: Any = attribute.default
     if default is found:
         return True
     if hasattr(default, "factory"):
-        default = default.factory()
+        default = default.factory(value) if default.takes_self else default.factory()
     try:
         return type(default) is type(found) and bool(default == found)
     except Exception:  # a user's value may refuse to be compared

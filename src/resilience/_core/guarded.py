@@ -15,7 +15,7 @@ from .callables import Facts, facts_of, underlying
 from .fields import title
 from .handover import Ready, Resumed
 from .outcome import Outcome
-from .rest import First, Rest, Rewritten, Token
+from .rest import First, Heard, Rest, Rewritten, Token
 from .results import PLAIN, check, is_awaitable
 from .world import monotonic
 
@@ -51,7 +51,7 @@ class Guarded(Generic[P, T_co]):
     one, binds as a method does, and pickles by its qualified name as functions do.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_facts", "_fn", "_pipeline", "_rest")
+    __slots__ = ("__dict__", "__weakref__", "_facts", "_fn", "_heard", "_pipeline", "_rest")
 
     __signature__ = _Signature()
 
@@ -66,6 +66,7 @@ class Guarded(Generic[P, T_co]):
     _facts: Facts
     _pipeline: Pipeline
     _rest: Rest
+    _heard: Heard | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("make a Guarded with resilient(...) or Pipeline.wrap(fn)")
@@ -102,15 +103,18 @@ class Guarded(Generic[P, T_co]):
 
     @staticmethod
     def _of(pipeline: Pipeline, fn: Callable[..., Any], facts: Facts) -> Guarded[Any, Any]:
-        if pipeline.rest.first is None:
+        rest = pipeline.rest
+        if rest.first is None and rest.hears is None:
             guarded: Guarded[Any, Any] = Guarded.__new__(Guarded)
+            guarded._heard = None
         else:
-            guarded = chained = _FirstOfChain.__new__(_FirstOfChain)
-            chained._first = pipeline.rest.first(fn)
+            guarded = attended = _Attended.__new__(_Attended)
+            attended._first = None if rest.first is None else rest.first(fn)
+            attended._heard = None if rest.hears is None else rest.hears(fn)
         guarded._fn = fn
         guarded._facts = facts
         guarded._pipeline = pipeline
-        guarded._rest = pipeline.rest
+        guarded._rest = rest
         return guarded
 
     # Calling
@@ -148,12 +152,27 @@ class Guarded(Generic[P, T_co]):
             return self._awaited(token, ready, args, kwargs, first)
         check(result)
         self._facts.plain = True
-        if self._rest.token is token:
+        if self._rest.token is token and self._counted(token, started, args, kwargs, first):
             return result
         resumed = Resumed(token.epoch, started, result, None)
         return self._pipeline.run(
             self._fn, self._facts, args, kwargs, asynchronous=False, resumed=resumed
         )
+
+    def _counted(
+        self,
+        token: Token,
+        started: float,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        first: Rewritten | None,
+    ) -> bool:
+        """Have a healthy call at rest counted where a policy hears of it; whether that is all."""
+        if self._heard is None:
+            return True
+        if first is not None:
+            _, args, kwargs = first
+        return self._heard(args, kwargs, token.epoch, started, monotonic())
 
     async def _awaited(
         self,
@@ -177,7 +196,7 @@ class Guarded(Generic[P, T_co]):
             else:
                 if type(result) not in PLAIN:
                     check(result)
-                if self._rest.token is token:
+                if self._rest.token is token and self._counted(token, started, args, kwargs, first):
                     return result
                 resumed = Resumed(token.epoch, started, result, None)
         return await self._pipeline.run(
@@ -303,27 +322,35 @@ class _ClassMethod(classmethod):  # type: ignore[type-arg]
         return self.__func__.__get__(type(obj) if owner is None else owner, type)
 
 
-class _FirstOfChain(Guarded[P, T_co]):
-    """A guarded function whose first attempt's arguments a model chain rewrites."""
+class _Attended(Guarded[P, T_co]):
+    """A guarded function in whose calls at rest a policy takes part: a model chain rewrites the
+    arguments, a window counts successes."""
 
     __slots__ = ("_first",)
 
-    _first: First
+    _first: First | None
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T_co:
         rest = self._rest
         token = rest.token
         if token is None or _surroundings() is not None:
             return self._pipeline.run(self._fn, self._facts, args, kwargs)  # type: ignore[no-any-return]
-        first = self._first(args, kwargs)
-        served.note(first[0])
+        first: Rewritten | None = None
+        given, named = args, kwargs
+        if self._first is not None:
+            first = self._first(args, kwargs)
+            model, given, named = first  # type: ignore[assignment]
+            served.note(model)
         started = monotonic()
         try:
-            result = self._fn(*first[1], **first[2])
+            result = self._fn(*given, **named)
         except Exception as error:
             resumed = Resumed(token.epoch, started, None, error)
         else:
-            if type(result) in PLAIN and rest.token is token:
+            if type(result) not in PLAIN or rest.token is not token:
+                return self._looked(token, started, result, args, kwargs, first)  # type: ignore[no-any-return]
+            heard = self._heard
+            if heard is None or heard(given, named, token.epoch, started, monotonic()):
                 return result  # type: ignore[no-any-return]
-            return self._looked(token, started, result, args, kwargs, first)  # type: ignore[no-any-return]
+            resumed = Resumed(token.epoch, started, result, None)
         return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]

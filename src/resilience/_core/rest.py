@@ -5,6 +5,8 @@ A policy takes part through three attributes, all optional:
 - `rests`: true if the policy has nothing to do for a healthy call. Without it, never at rest.
 - `watch(rest)`: a policy with shared state (a circuit) keeps `rest` and tells it, with `stir`
   and `settle`, when something begins and ceases to go on.
+- `hears`: where the policy counts healthy calls, too, a function of the guarded one that gives a
+  `Heard`; None where it does not.
 - `first(fn)`: where the policy rewrites arguments (a model chain), a function of a call's
   arguments that gives the model and the arguments of its first attempt.
 
@@ -19,10 +21,13 @@ from typing import Any, TypeAlias
 
 from .locks import new_lock
 
-__all__ = ["Epochs", "First", "Rest", "Rewritten", "Token", "epochs"]
+__all__ = ["Epochs", "First", "Heard", "Rest", "Rewritten", "Token", "epochs"]
 
 Rewritten: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
 First: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Rewritten]
+Heard: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any], int, float, float], bool]
+"""Of the arguments, the token's epoch, and when the call began and ended on the real clock. False
+if the call is to be reported in the full chain."""
 
 
 class Epochs:
@@ -65,18 +70,25 @@ class Rest:
     hold a lock of its own.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_stirring", "first", "token")
+    __slots__ = ("__weakref__", "_lock", "_stirring", "first", "hears", "token")
 
     def __init__(self, policies: Iterable[Any]) -> None:
         policies = tuple(policies)
         firsts = [p.first for p in policies if hasattr(p, "first")]
+        hears = [p.hears for p in policies if getattr(p, "hears", None) is not None]
         self._lock = new_lock()
         self._stirring: set[int] = set()
         self.first: Callable[[Callable[..., Any]], First] | None = None
+        self.hears: Callable[[Callable[..., Any]], Heard] | None = None
         self.token: Token | None = None
-        if len(firsts) > 1 or not all(getattr(p, "rests", False) for p in policies):
+        if (
+            len(firsts) > 1
+            or len(hears) > 1
+            or not all(getattr(p, "rests", False) for p in policies)
+        ):
             return  # never at rest
         self.first = firsts[0] if firsts else None
+        self.hears = hears[0] if hears else None
         self.token = Token()
         for policy in policies:
             if hasattr(policy, "watch"):

@@ -30,6 +30,10 @@ class Asyncio:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
+    def bell(self) -> LoopBell:
+        loop = asyncio.get_running_loop()
+        return LoopBell(lambda seconds, end: loop.call_later(seconds, end).cancel)
+
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         record = current()
         if seconds <= 0:
@@ -48,6 +52,32 @@ class Asyncio:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         return plainly(fn, args, kwargs)
+
+
+class LoopBell:
+    """A future of the loop that waits; `timer(seconds, end)` gives what calls the timer off."""
+
+    def __init__(self, timer: Callable[[float, Callable[[], None]], Callable[[], object]]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._rung: asyncio.Future[bool] = self._loop.create_future()
+        self._timer = timer
+
+    def ring(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._end, True)
+        except RuntimeError:
+            return  # that loop is closed, and the call with it
+
+    def _end(self, rung: bool) -> None:
+        if not self._rung.done():
+            self._rung.set_result(rung)
+
+    async def wait(self, seconds: float) -> bool:
+        call_off = self._timer(seconds, lambda: self._end(False))
+        try:
+            return await self._rung
+        finally:
+            call_off()
 
 
 class CancelScope:

@@ -6,6 +6,7 @@ thread and is waited for until the nearest deadline; a function that hangs is le
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -40,6 +41,23 @@ class _Serving(threading.local):
 _serving = _Serving()
 
 
+class ThreadBell:
+    """An event that a thread waits for, no longer than its call's deadline."""
+
+    def __init__(self) -> None:
+        self._rung = threading.Event()
+        self.ring = self._rung.set
+
+    async def wait(self, seconds: float) -> bool:
+        _serving.check()
+        scope = current().deadline(threaded=True)
+        left = math.inf if scope is None else max(0.0, scope.end - time.monotonic())
+        rung = self._rung.wait(min(seconds, left, threading.TIMEOUT_MAX))
+        if not rung and scope is not None and left <= seconds:
+            raise Expired(scope)
+        return rung
+
+
 class Threads:
     """Sleeps with `time.sleep`, goes by `time.monotonic`."""
 
@@ -56,6 +74,9 @@ class Threads:
             return
         time.sleep(max(0.0, scope.end - self.now()))
         raise Expired(scope)
+
+    def bell(self) -> ThreadBell:
+        return ThreadBell()
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         record = current()

@@ -19,6 +19,25 @@ __all__ = ["Trio", "trio_"]
 T = TypeVar("T")
 
 
+class TrioBell:
+    """An event of the trio run that waits."""
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._rung = trio.Event()
+
+    def ring(self) -> None:
+        try:
+            self._token.run_sync_soon(self._rung.set)
+        except trio.RunFinishedError:
+            return  # and the call with it
+
+    async def wait(self, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            await self._rung.wait()
+        return self._rung.is_set()
+
+
 class Trio:
     """Sleeps with `trio.sleep`, goes by `time.monotonic`, cancels what takes too long."""
 
@@ -29,6 +48,9 @@ class Trio:
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
+
+    def bell(self) -> TrioBell:
+        return TrioBell()
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         record = current()

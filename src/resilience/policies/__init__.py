@@ -1,9 +1,19 @@
 """One policy per file: its options and its behaviour together."""
 
-from .breaker import CircuitBreaker
+from .breaker import CircuitBreaker, Consecutive, FailureRate, SlowCalls
 from .fallback import Fallback
 from .models import Model, ModelFallback
 from .retry import Retry
 from .timeout import Timeout
 
-__all__ = ["CircuitBreaker", "Fallback", "Model", "ModelFallback", "Retry", "Timeout"]
+__all__ = [
+    "CircuitBreaker",
+    "Consecutive",
+    "FailureRate",
+    "Fallback",
+    "Model",
+    "ModelFallback",
+    "Retry",
+    "SlowCalls",
+    "Timeout",
+]

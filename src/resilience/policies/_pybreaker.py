@@ -7,10 +7,11 @@ takes some 400 ms.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field
 
@@ -18,11 +19,15 @@ from resilience._core.locks import new_lock
 from resilience._core.world import wall
 from resilience.typing import Runtime
 
-from ._circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Circuit
+from ._backing import Backing, Sharing
+from ._circuit import Circuit
+from ._permit import Permit
+from ._states import CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, Change
 
-__all__ = ["Factories", "Listeners", "Stored", "to_listeners", "to_storage"]
+__all__ = ["Listeners", "Storages", "Stored", "to_listeners", "to_storage"]
 
 _logger = logging.getLogger("resilience")
+_PYBREAKERS = {ISOLATED: OPEN, DISABLED: CLOSED}  # what it would call our own states
 
 
 def to_listeners(name: str, value: Any) -> tuple[Any, ...]:
@@ -40,9 +45,10 @@ def to_listeners(name: str, value: Any) -> tuple[Any, ...]:
 
 
 def to_storage(name: str, value: Any, *, keyed: bool) -> Any:
-    """A pybreaker storage; for a keyed breaker, a function of the key that gives one."""
-    if value is None:
-        return None
+    """A pybreaker storage; for a keyed breaker, a function of the key that gives one. Or what
+    shares circuits in its own way."""
+    if value is None or (isinstance(value, Sharing) and not isinstance(value, type)):
+        return value
     if keyed:
         if not callable(value) or isinstance(value, type):
             raise TypeError(
@@ -88,11 +94,13 @@ class _Breaker:
 
     @property
     def fail_max(self) -> int:
-        return self.circuit.limits.failures
+        """Failures in a row that open it; 0 where they are not counted so."""
+        failures = self.circuit.limits.failures
+        return int(failures) if math.isfinite(failures) else 0
 
     @property
     def reset_timeout(self) -> float:
-        return self.circuit.limits.reset_after
+        return self.circuit.open_time
 
 
 class Listeners:
@@ -138,19 +146,49 @@ class Listeners:
 
 
 @define(eq=False)
-class Factories:
-    """Makes storages off the event loop; after a failure, tries again only every second."""
+class Storages:
+    """Gives circuits their backings, made where they are first needed.
 
+    A function that makes storages is called off the event loop; after a failure, again only every
+    second.
+    """
+
+    storage: Any
+    keyed: bool
+    refresh: float
     _failed: dict[Any, float] = field(factory=dict, init=False)
     _warned: bool = field(default=False, init=False)
+    _lock: Any = field(factory=new_lock, init=False)
 
-    async def get(self, runtime: Runtime, circuit: Circuit, make: Callable[[], Any]) -> Any:
-        """A storage for the circuit, or None if making it fails."""
+    @classmethod
+    def of(cls, storage: Any, keyed: bool, refresh: float) -> Storages | None:
+        """None where there is no storage."""
+        return None if storage is None else cls(storage, keyed, refresh)
+
+    async def attach(self, circuit: Circuit, runtime: Runtime) -> Backing | None:
+        """The circuit's backing; None while none can be had."""
+        if isinstance(self.storage, Sharing):
+            with self._lock:
+                if circuit.backing is None:
+                    circuit.backing = self.storage.share(circuit, self.refresh)
+                return cast(Backing, circuit.backing)
+        storage = await self._made(circuit, runtime) if self.keyed else self.storage
+        if storage is None:
+            return None
+        fresh = Stored(storage, circuit, self.refresh)
+        if not circuit.closed:
+            fresh.note(Change(CLOSED, circuit.state))  # moved by hand before
+        with self._lock:
+            if circuit.backing is None:
+                circuit.backing = fresh
+            return cast(Backing, circuit.backing)
+
+    async def _made(self, circuit: Circuit, runtime: Runtime) -> Any:
         failed = self._failed.get(circuit.key)
         if failed is not None and runtime.now() - failed < 1.0:
             return None
         try:
-            return await runtime.blocking(make)
+            return await runtime.blocking(lambda: self.storage(circuit.key))
         except Exception as problem:
             self._failed[circuit.key] = runtime.now()
             if not self._warned:
@@ -207,7 +245,14 @@ class Stored:
         self.circuit.adopt(state, self._left(state, opened), runtime.now())
         self._unwritten = None  # what was taken over need not be written back
 
-    async def verdict(self, runtime: Runtime, *, failed: bool) -> None:
+    async def claim(self, runtime: Runtime, permit: Permit) -> bool:
+        """A storage knows of no trial places: each process has its own."""
+        return True
+
+    def released(self, permit: Permit) -> None:
+        """Nothing was learnt, nothing is written."""
+
+    async def verdict(self, runtime: Runtime, permit: Permit, *, failed: bool) -> None:
         """Write what a call has taught, if that is anything new."""
         if failed or self._counting or self._unwritten is not None:
             await self._try(runtime, lambda: self._write(failed))
@@ -227,7 +272,7 @@ class Stored:
         if change is not None:
             if change.new in (OPEN, ISOLATED):
                 self.storage.opened_at = self._opened = self._stamp()
-            self.storage.state = OPEN if change.new == ISOLATED else change.new
+            self.storage.state = _PYBREAKERS.get(change.new, change.new)
             if self._unwritten is change:
                 self._unwritten = None
         return True
@@ -239,7 +284,7 @@ class Stored:
 
     def _left(self, state: str, opened: Any) -> float:
         """Seconds that the circuit stays open, by what the storage says of its opening."""
-        limit = self.circuit.limits.reset_after
+        limit = self.circuit.open_time
         if state == HALF_OPEN:
             return 0.0
         if not isinstance(opened, datetime):

@@ -6,11 +6,10 @@ calls. Not for errors of the caller's own: `SERVICE_FAULT` leaves those out.
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Hashable
 from datetime import datetime
-from typing import Any, ClassVar
-from weakref import WeakSet
+from typing import Any, ClassVar, cast
 
 from attrs import Factory, field, frozen
 
@@ -22,21 +21,30 @@ from resilience._core.fields import (
     plain,
     seconds,
     suggesting,
+    to_count,
+    to_number,
     to_plain_function,
     to_text,
 )
 from resilience._core.history import charge, charged_inside
-from resilience._core.locks import new_lock
 from resilience._core.record import Record, current
-from resilience._core.rest import Rest
+from resilience._core.rest import Heard, Rest
 from resilience._core.world import now as world_now
 from resilience.matching import SERVICE_FAULT, Match, as_match
 from resilience.typing import Call, Runtime, Seconds
 
-from ._circuit import CLOSED, Change, Circuit, Limits, Permit
-from ._pybreaker import Factories, Listeners, Stored, to_listeners, to_storage
+from ._admission import admitted
+from ._circuit import Circuit
+from ._circuits import Circuits
+from ._limits import Limits, missable
+from ._opening import to_open_time
+from ._permit import Isolation, Permit
+from ._pybreaker import Listeners, Storages, to_listeners, to_storage
+from ._snapshot import Snapshot
+from ._states import Change
+from ._trip import Consecutive, FailureRate, SlowCalls, to_trip
 
-__all__ = ["CircuitBreaker"]
+__all__ = ["CircuitBreaker", "Consecutive", "FailureRate", "SlowCalls"]
 
 
 def _to_match(name: str, value: Any) -> Match:
@@ -47,20 +55,46 @@ def _to_key(name: str, value: Any) -> Any:
     return to_text(name, value) if isinstance(value, str) else to_plain_function(name, value)
 
 
+def _to_optional_trip(value: Any) -> Any:
+    return None if value is None else to_trip("trip", value)
+
+
+def _to_tolerance(name: str, value: Any) -> float:
+    found = to_number(name, value, 0.0)
+    if found >= 1:
+        raise ValueError(f"{name} must be less than 1, got {value!r}")
+    return found
+
+
+def _made(make: Callable[[Any], Any]) -> Any:
+    """A field that is no option: made from the others."""
+    return field(default=Factory(make, takes_self=True), init=False, repr=False)
+
+
 @suggesting
 @frozen(eq=False, repr=False)
 class CircuitBreaker:
     """After `failures` in a row, refuse calls for `reset_after` seconds, then try `trials` at once.
 
-    - `failures` (5): failures in a row that open the circuit.
-    - `reset_after` (60): seconds for which it stays open.
+    - `failures` (5): failures in a row that open the circuit. Or `trip` (None): a rule or several
+      joined with `|`: `Consecutive(5)`, `FailureRate(0.5)`, `SlowCalls(10, 0.5)`.
+    - `reset_after` (60): seconds for which it stays open; or a wait such as `Exponential(5)`, asked
+      with the number of openings in a row. Longer if the failure that opened it says so.
     - `trials` (1): calls let through at the same time while half open; `successes` (1): how many
-      of them must go well to close it. One that fails opens it again.
+      of them must go well to close it. One that fails opens it again, unless `tolerate` (0), the
+      share of trials that may fail, allows for it.
+    - `trial_timeout` (None): seconds after which a trial that hangs is given up on: its place is
+      free, and its answer changes nothing.
+    - `wait_for_trial` (None): seconds for which calls beyond the trials wait for their verdict
+      instead of being refused at once.
+    - `ramp` (None): seconds after closing during which only a share of the calls is let through,
+      which grows from none to all.
     - `on` (`SERVICE_FAULT`): what counts as a failure. No error is a success; any other error is
       neither, and so is a cancelled call, or one cut by a `Timeout` outside.
     - `on_result` (None): a function of the result, true if it counts as a failure.
     - `key` (None): an argument's name, or a function of the call's arguments: one circuit for each
-      value, got with `circuit(value)`.
+      value, got with `circuit(value)`. Closed ones are forgotten when they are clean and unused for
+      `forget_after` seconds (600), or when there are more than `keep` (100,000).
     - `name` (None): for people.
     - `storage` (None): a pybreaker storage to share state through; keyed, a function of the key.
       Read at most every `refresh` seconds (1). If it fails, the circuit goes on by itself.
@@ -72,8 +106,13 @@ class CircuitBreaker:
 
     role: ClassVar = "breaker"
 
-    failures: int = count(5)
-    reset_after: Seconds = seconds(60.0)
+    trip: Any = field(default=None, converter=_to_optional_trip, kw_only=True)
+    failures: int | None = checked(
+        to_count,
+        Factory(lambda self: 5 if self.trip is None else None, takes_self=True),
+        optional=True,
+    )
+    reset_after: Any = checked(to_open_time, 60.0)
     trials: int = count(1)
     successes: int = count(1)
     on: Match = checked(_to_match, SERVICE_FAULT)
@@ -83,25 +122,33 @@ class CircuitBreaker:
     storage: Any = field(default=None)
     listeners: tuple[Any, ...] = checked(to_listeners, ())
     refresh: Seconds = seconds(1.0, positive=False)
-    _lock: Any = field(factory=new_lock, init=False, repr=False)
-    _circuits: dict[Hashable, Circuit] = field(factory=dict, init=False, repr=False)
-    _stored: dict[Hashable, Stored] = field(factory=dict, init=False, repr=False)
-    _hurdle: Factories = field(factory=Factories, init=False, repr=False)
-    _restless: set[int] = field(factory=set, init=False, repr=False)
-    _resting: WeakSet[Rest] = field(factory=WeakSet, init=False, repr=False)
-    _told: Listeners | None = field(
-        default=Factory(lambda self: Listeners.of(self.listeners), takes_self=True),
-        init=False,
-        repr=False,
+    tolerate: float = checked(_to_tolerance, 0.0)
+    trial_timeout: Seconds | None = seconds(None, optional=True)
+    wait_for_trial: Seconds | None = seconds(None, optional=True)
+    ramp: Seconds | None = seconds(None, optional=True)
+    keep: int = count(100_000)
+    forget_after: Seconds = seconds(600.0)
+    _limits: Limits = _made(lambda self: _limits_of(self))
+    _circuits: Circuits = _made(
+        lambda self: Circuits(
+            self._limits, self.name, self.keep, plain(self.forget_after), self._changed
+        )
     )
+    _storages: Storages | None = _made(
+        lambda self: Storages.of(self.storage, self.key is not None, plain(self.refresh))
+    )
+    _told: Listeners | None = _made(lambda self: Listeners.of(self.listeners))
 
     def __attrs_post_init__(self) -> None:
         to_storage("storage", self.storage, keyed=self.key is not None)
         if self.key is None:
-            self._circuit(None)
+            self._circuits.at(None)
 
     def __repr__(self) -> str:
-        return call_repr(self)
+        shown = call_repr(self)
+        if self.key is not None:
+            return shown
+        return f"<{shown}: {self._only.shown}>"
 
     # By hand
 
@@ -111,11 +158,11 @@ class CircuitBreaker:
             raise TypeError(
                 "this breaker has no key: use its own state, open(), close(), isolate()"
             )
-        return self._circuit(value)
+        return self._circuits.at(value)
 
     @property
     def state(self) -> str:
-        """ "closed", "open", "half-open" or "isolated"."""
+        """ "closed", "open", "half-open", "isolated" or "disabled"."""
         return self._only.state
 
     @property
@@ -123,17 +170,33 @@ class CircuitBreaker:
         """The time at which a call may be tried (aware, UTC); None while closed or isolated."""
         return self._only.retry_at
 
+    def snapshot(self) -> Snapshot:
+        """How the circuit stands now, as a value."""
+        return self._only.snapshot()
+
     def open(self) -> None:
         """Open as failures would have: trials are let through after `reset_after` seconds."""
         self._only.open()
 
     def close(self) -> None:
-        """Close, whatever has happened; answers of calls begun before change nothing."""
+        """Close, whatever has happened; answers of calls begun before change nothing.
+
+        Ends all isolations, `disable()` and `shadow()`.
+        """
         self._only.close()
 
-    def isolate(self) -> None:
-        """Refuse all calls until `close()`."""
-        self._only.isolate()
+    def isolate(self) -> Isolation:
+        """Refuse all calls until what is returned is released (`release()`, or the end of a `with`
+        block), the last of them if there are several; or until `close()`."""
+        return self._only.isolate()
+
+    def disable(self) -> None:
+        """Let all calls through and count nothing, until `close()`."""
+        self._only.disable()
+
+    def shadow(self) -> None:
+        """Until `close()`, count and report changes of state, but refuse nothing."""
+        self._only.shadow()
 
     @property
     def _only(self) -> Circuit:
@@ -152,23 +215,33 @@ class CircuitBreaker:
             and (self._told is None or not self._told.healthy)
         )
 
+    @property
+    def hears(self) -> Callable[[Callable[..., Any]], Heard] | None:
+        """What counts a function's healthy calls at rest; None where only failures count."""
+        return self._hearing if self._limits.rates else None
+
+    def _hearing(self, fn: Callable[..., Any]) -> Heard:
+        circuits = self._circuits
+        key = self.key
+        if key is None:
+            passed = self._only.passed
+            return lambda args, kwargs, epoch, began, ended: passed(epoch, began, ended)
+        read = _reader(fn, key)
+
+        def heard(
+            args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, began: float, ended: float
+        ) -> bool:
+            try:
+                circuit = circuits.at(read(args, kwargs))
+            except Exception:
+                return False  # to be said in the full chain
+            return circuit.passed(epoch, began, ended)
+
+        return heard
+
     def watch(self, rest: Rest) -> None:
         """Tell `rest` when a circuit ceases to be closed and clean, and when all are again."""
-        with self._lock:
-            self._resting.add(rest)
-            if self._restless:
-                rest.stir(self)
-
-    def _stirred(self, circuit: Circuit, calm: bool) -> None:
-        with self._lock:
-            before = bool(self._restless)
-            (self._restless.discard if calm else self._restless.add)(id(circuit))
-            resting = list(self._resting)
-            for rest in resting:
-                if self._restless and not before:
-                    rest.stir(self)
-                elif not self._restless:
-                    rest.settle(self)  # a new token: what was noted before is out of date
+        self._circuits.watch(rest)
 
     # In the chain
 
@@ -179,29 +252,34 @@ class CircuitBreaker:
 
     def refuses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether such a call would be refused now."""
-        if not self._restless:
+        if not self._circuits.restless:
             return False
         return self._circuit_for(current(), args, kwargs).refuses(world_now())
 
     def bind(self, call: Call, runtime: Runtime) -> Call:
+        patience = plain(self.wait_for_trial) if self.wait_for_trial is not None else None
+
         async def broken(*args: Any, **kwargs: Any) -> Any:
             record = current()
+            resumed = record.resumed
             try:
                 circuit = self._circuit_for(record, args, kwargs)
             except Exception as problem:
-                if record.resumed is None:
+                if resumed is None:
                     raise
                 record.grumble("key", problem)  # the call was made at rest: its outcome counts
                 return await call(*args, **kwargs)
-            stored = None
-            if self.storage is not None:
-                stored = self._stored.get(circuit.key) or await self._attach(circuit, runtime)
-            if stored is not None:
-                await stored.refresh(runtime)
-            if record.resumed is None:
-                permit = circuit.admit(runtime.now())
+            backing = circuit.backing
+            if self._storages is not None:
+                backing = backing or await self._storages.attach(circuit, runtime)
+            if backing is not None:
+                await backing.refresh(runtime)
+            if resumed is not None:
+                permit = circuit.resume(resumed.epoch, resumed.started)
+            elif patience is None and backing is None:
+                permit = circuit.admit(runtime.now(), runtime.random)
             else:
-                permit = circuit.resume(record.resumed.epoch)
+                permit = await admitted(circuit, runtime, backing, patience)
             failed: bool | None = None
             try:
                 if self._told is not None:
@@ -220,8 +298,11 @@ class CircuitBreaker:
                 permit.released()
                 if circuit.refuses(runtime.now()):
                     record.opened = True
-                if stored is not None and failed is not None:
-                    await stored.verdict(runtime, failed=failed)
+                if backing is not None:
+                    if failed is not None:
+                        await backing.verdict(runtime, permit, failed=failed)
+                    else:
+                        backing.released(permit)
 
         return broken
 
@@ -234,49 +315,59 @@ class CircuitBreaker:
         if charged_inside(own, permit.circuit, record):
             return None
         charge(own, permit.circuit, record)
-        permit.failed(own)
+        permit.failed(own, failure)
         if self._told is not None:
             self._told.failure(permit.circuit, own)
         return True
-
-    # Circuits
 
     def _circuit_for(
         self, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Circuit:
         if self.key is None:
             return self._circuits[None]
-        if isinstance(self.key, str):
-            value = slot_of(record.fn, self.key).read(args, kwargs)
-        else:
-            value = self.key(*args, **kwargs)
-        return self._circuit(value)
-
-    def _circuit(self, value: Hashable) -> Circuit:
-        try:
-            circuit = self._circuits.get(value)
-        except TypeError:
-            raise TypeError(f"key must be hashable, got a {type(value).__name__}") from None
-        if circuit is None:
-            limits = Limits(self.failures, plain(self.reset_after), self.trials, self.successes)
-            fresh = Circuit(limits, self.name, value, self._changed, self._stirred)
-            circuit = self._circuits.setdefault(value, fresh)
-        return circuit
-
-    async def _attach(self, circuit: Circuit, runtime: Runtime) -> Stored | None:
-        """The circuit's storage, made where it is first needed; None while none can be had."""
-        make = functools.partial(self.storage, circuit.key) if self.key is not None else None
-        storage = await self._hurdle.get(runtime, circuit, make) if make else self.storage
-        if storage is None:
-            return None
-        fresh = Stored(storage, circuit, plain(self.refresh))
-        if not circuit.closed:
-            fresh.note(Change(CLOSED, circuit.state))  # moved by hand before
-        return self._stored.setdefault(circuit.key, fresh)
+        return self._circuits.at(_reader(record.fn, self.key)(args, kwargs))
 
     def _changed(self, circuit: Circuit, change: Change) -> None:
-        stored = self._stored.get(circuit.key)
-        if stored is not None:
-            stored.note(change)
+        if circuit.backing is not None:
+            circuit.backing.note(change)
         if self._told is not None:
             self._told.state_change(circuit, change)
+
+
+def _reader(
+    fn: Callable[..., Any], key: str | Callable[..., Hashable]
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """What tells the key's value from a call's arguments."""
+    if isinstance(key, str):
+        return slot_of(fn, key).read
+    return lambda args, kwargs: key(*args, **kwargs)
+
+
+def _limits_of(breaker: CircuitBreaker) -> Limits:
+    """The options as a circuit asks for them; raises for those that do not go together."""
+    if breaker.trip is None and breaker.failures is None:
+        raise TypeError("failures must be a whole number where there is no trip, got None")
+    if breaker.trip is not None and breaker.failures is not None:
+        given = f"failures={breaker.failures}, trip={breaker.trip!r}"
+        raise ValueError(f"give failures or trip, not both, got {given}")
+    failures, rates = (
+        Limits.tripping(breaker.trip)
+        if breaker.trip is not None
+        else (cast(int, breaker.failures), ())
+    )
+    allowed = missable(breaker.successes, breaker.tolerate)
+    if breaker.tolerate and not allowed:
+        raise ValueError(
+            f"tolerate={breaker.tolerate:g} lets no trial fail with successes="
+            f"{breaker.successes}; that takes more successes"
+        )
+    return Limits(
+        failures=failures,
+        reset_after=breaker.reset_after,
+        trials=breaker.trials,
+        successes=breaker.successes,
+        missable=allowed,
+        rates=rates,
+        trial_timeout=math.inf if breaker.trial_timeout is None else plain(breaker.trial_timeout),
+        ramp=0.0 if breaker.ramp is None else plain(breaker.ramp),
+    )

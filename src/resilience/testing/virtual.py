@@ -67,9 +67,14 @@ class VirtualTime:
 
     def advance(self, seconds: float) -> None:
         """Let time pass; whatever becomes due happens on the way, in order."""
-        end = self._now + seconds
+        self.pass_until(self._now + seconds, lambda: False)
+
+    def pass_until(self, end: float, enough: Callable[[], bool]) -> None:
+        """Let time pass until `end`, or until something that happens on the way is enough."""
         while self._due and self._due[0][0] <= end:
             self._step()
+            if enough():
+                return
         self._now = max(self._now, end)
 
     def sleep(self, seconds: float) -> None:
@@ -150,8 +155,31 @@ class _Virtual:
         return plainly(fn, args, kwargs)
 
 
+class _SyncBell:
+    """In one thread, only what is due on the clock can ring it."""
+
+    def __init__(self, clock: VirtualTime) -> None:
+        self._clock = clock
+        self._rung = False
+
+    def ring(self) -> None:
+        self._rung = True
+
+    async def wait(self, seconds: float) -> bool:
+        scope = current().deadline(threaded=True)
+        end = self._clock.now() + seconds
+        ours = scope is None or end < scope.end
+        self._clock.pass_until(end if scope is None else min(end, scope.end), lambda: self._rung)
+        if not self._rung and not ours and scope is not None:
+            raise Expired(scope)
+        return self._rung
+
+
 class _Sync(_Virtual):
     asynchronous = False
+
+    def bell(self) -> _SyncBell:
+        return _SyncBell(self._clock)
 
     async def sleep(self, seconds: float) -> None:
         self._clock.sleeps.append(seconds)
@@ -182,8 +210,28 @@ class _Waker(Protocol):
     async def wait(self) -> Any: ...
 
 
+class _AsyncBell:
+    """An event of the loop's kind, and a moment on the clock."""
+
+    def __init__(self, runtime: _Async) -> None:
+        self._runtime = runtime
+        self._woken = runtime.waker()
+        self._rung = False
+
+    def ring(self) -> None:
+        self._rung = True
+        self._woken.set()
+
+    async def wait(self, seconds: float) -> bool:
+        await self._runtime.rest(seconds, self._woken)
+        return self._rung
+
+
 class _Async(_Virtual, ABC):
     asynchronous = True
+
+    def bell(self) -> _AsyncBell:
+        return _AsyncBell(self)
 
     @abstractmethod
     def waker(self) -> _Waker:
@@ -197,8 +245,8 @@ class _Async(_Virtual, ABC):
         self._clock.sleeps.append(seconds)
         await self.rest(seconds)
 
-    async def rest(self, seconds: float) -> None:
-        woken = self.waker()
+    async def rest(self, seconds: float, woken: _Waker | None = None) -> None:
+        woken = woken or self.waker()
         call_off = self._clock.at(self.now() + seconds, woken.set)
         try:
             with self.pumped():

@@ -1,0 +1,74 @@
+"""How long a circuit stays open: fixed seconds, or what a wait says, asked at each opening."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from attrs import frozen
+from tenacity import Future, RetryCallState
+
+from resilience._core.world import chance
+from resilience.failures import Failure
+from resilience.waits import to_wait
+
+__all__ = ["OTHERWISE", "Opening", "open_time", "to_open_time"]
+
+OTHERWISE = 60.0  # seconds, where a wait does not say
+
+
+def to_open_time(name: str, value: Any) -> Any:
+    """Seconds that stay the same, as a float; or a wait, to be asked at each opening."""
+    if callable(value) and not isinstance(value, type):
+        return value
+    found = to_wait(name, value)
+    if found.seconds == 0:
+        raise ValueError(f"{name} must be more than 0 seconds, got {value!r}")
+    return found.seconds
+
+
+@frozen
+class Opening:
+    """What a wait is asked with: the openings in a row, this one included, and the failure."""
+
+    number: int
+    now: float
+    cause: BaseException | None
+    failure: Failure | None
+
+    def ends(self, seconds: float) -> float:
+        """When the circuit may be tried: after `seconds`, or later if the server has said so."""
+        asked = self.failure.retry_after if self.failure is not None else None
+        return self.now + max(seconds, asked or 0.0)
+
+
+def open_time(wait: Any, opening: Opening) -> float:
+    """Seconds to stay open; never raises. User code runs here: no lock may be held."""
+    if isinstance(wait, (int, float)):
+        return float(wait)
+    try:
+        seconds = float(wait(_state(opening)))
+        if math.isnan(seconds):
+            raise ValueError("reset_after must be seconds, got nan")
+    except Exception as problem:
+        logging.getLogger("resilience").error("reset_after raised %s", type(problem).__name__)
+        return OTHERWISE
+    # "Give up" is no answer here: a circuit is always tried again some time.
+    return max(0.0, seconds) if math.isfinite(seconds) else OTHERWISE
+
+
+def _state(opening: Opening) -> Any:
+    state: Any = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    state.start_time = state.outcome_timestamp = opening.now
+    state.attempt_number = opening.number
+    state.outcome = Future(opening.number)
+    if opening.cause is None:
+        state.outcome.set_result(None)
+    else:
+        state.outcome.set_exception(opening.cause)
+    state.upcoming_sleep = 0.0
+    state.chance = chance
+    if opening.failure is not None:
+        state.failure = opening.failure
+    return state

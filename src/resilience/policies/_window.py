@@ -1,0 +1,86 @@
+"""How many of the latest calls were bad: by time or by number, in fixed memory, O(1) a call.
+
+Not safe from many threads; a circuit asks under its lock.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["CallWindow", "TimeWindow", "Window"]
+
+SLICES = 10
+
+
+class Window(Protocol):
+    """What both kinds do."""
+
+    calls: int
+    bad: int
+
+    def add(self, now: float, bad: bool) -> None:
+        """Count a call."""
+
+    def turn(self, now: float) -> None:
+        """Drop what is too old by now."""
+
+
+class TimeWindow:
+    """The calls of the last `seconds`, in ten slices: the oldest tenth goes all at once."""
+
+    __slots__ = ("_bads", "_counts", "_newest", "_width", "bad", "calls")
+
+    def __init__(self, seconds: float) -> None:
+        self._width = seconds / SLICES
+        self._counts = [0] * SLICES
+        self._bads = [0] * SLICES
+        self._newest = 0
+        self.calls = 0
+        self.bad = 0
+
+    def turn(self, now: float) -> None:
+        newest = int(now // self._width)
+        passed = newest - self._newest
+        if passed <= 0:
+            return
+        for number in range(newest - min(passed, SLICES) + 1, newest + 1):
+            at = number % SLICES
+            self.calls -= self._counts[at]
+            self.bad -= self._bads[at]
+            self._counts[at] = self._bads[at] = 0
+        self._newest = newest
+
+    def add(self, now: float, bad: bool) -> None:
+        if now // self._width > self._newest:
+            self.turn(now)
+        at = self._newest % SLICES
+        self._counts[at] += 1
+        self.calls += 1
+        if bad:
+            self._bads[at] += 1
+            self.bad += 1
+
+
+class CallWindow:
+    """The last `size` calls, one byte each."""
+
+    __slots__ = ("_at", "_ring", "bad", "calls")
+
+    def __init__(self, size: int) -> None:
+        self._ring = bytearray(size)
+        self._at = 0
+        self.calls = 0
+        self.bad = 0
+
+    def turn(self, now: float) -> None:
+        """Calls do not age here."""
+
+    def add(self, now: float, bad: bool) -> None:
+        ring, at = self._ring, self._at
+        if self.calls < len(ring):
+            self.calls += 1
+        else:
+            self.bad -= ring[at]
+        ring[at] = bad
+        self.bad += bad
+        self._at = (at + 1) % len(ring)
