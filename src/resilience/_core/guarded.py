@@ -104,13 +104,16 @@ class Guarded(Generic[P, T_co]):
     @staticmethod
     def _of(pipeline: Pipeline, fn: Callable[..., Any], facts: Facts) -> Guarded[Any, Any]:
         rest = pipeline.rest
-        if rest.first is None and rest.hears is None:
-            guarded: Guarded[Any, Any] = Guarded.__new__(Guarded)
-            guarded._heard = None
+        guarded: Guarded[Any, Any]
+        heard = None if rest.hears is None else rest.hears(fn)
+        if rest.first is not None:
+            guarded = chained = _FirstOfChain.__new__(_FirstOfChain)
+            chained._first = rest.first(fn)
+        elif heard is not None:
+            guarded = _Counted.__new__(_Counted)
         else:
-            guarded = attended = _Attended.__new__(_Attended)
-            attended._first = None if rest.first is None else rest.first(fn)
-            attended._heard = None if rest.hears is None else rest.hears(fn)
+            guarded = Guarded.__new__(Guarded)
+        guarded._heard = heard
         guarded._fn = fn
         guarded._facts = facts
         guarded._pipeline = pipeline
@@ -322,35 +325,53 @@ class _ClassMethod(classmethod):  # type: ignore[type-arg]
         return self.__func__.__get__(type(obj) if owner is None else owner, type)
 
 
-class _Attended(Guarded[P, T_co]):
-    """A guarded function in whose calls at rest a policy takes part: a model chain rewrites the
-    arguments, a window counts successes."""
+class _Counted(Guarded[P, T_co]):
+    """A guarded function whose healthy calls at rest a window counts."""
 
-    __slots__ = ("_first",)
-
-    _first: First | None
+    __slots__ = ()
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T_co:
         rest = self._rest
         token = rest.token
         if token is None or _surroundings() is not None:
             return self._pipeline.run(self._fn, self._facts, args, kwargs)  # type: ignore[no-any-return]
-        first: Rewritten | None = None
-        given, named = args, kwargs
-        if self._first is not None:
-            first = self._first(args, kwargs)
-            model, given, named = first  # type: ignore[assignment]
-            served.note(model)
         started = monotonic()
         try:
-            result = self._fn(*given, **named)
+            result = self._fn(*args, **kwargs)
+        except Exception as error:
+            resumed = Resumed(token.epoch, started, None, error)
+        else:
+            if type(result) not in PLAIN or rest.token is not token:
+                return self._looked(token, started, result, args, kwargs)  # type: ignore[no-any-return]
+            if self._heard(args, kwargs, token.epoch, started, monotonic()):  # type: ignore[misc]
+                return result  # type: ignore[no-any-return]
+            resumed = Resumed(token.epoch, started, result, None)
+        return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]
+
+
+class _FirstOfChain(Guarded[P, T_co]):
+    """A guarded function whose first attempt's arguments a model chain rewrites."""
+
+    __slots__ = ("_first",)
+
+    _first: First
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T_co:
+        rest = self._rest
+        token = rest.token
+        if token is None or _surroundings() is not None:
+            return self._pipeline.run(self._fn, self._facts, args, kwargs)  # type: ignore[no-any-return]
+        first = self._first(args, kwargs)
+        served.note(first[0])
+        started = monotonic()
+        try:
+            result = self._fn(*first[1], **first[2])
         except Exception as error:
             resumed = Resumed(token.epoch, started, None, error)
         else:
             if type(result) not in PLAIN or rest.token is not token:
                 return self._looked(token, started, result, args, kwargs, first)  # type: ignore[no-any-return]
-            heard = self._heard
-            if heard is None or heard(given, named, token.epoch, started, monotonic()):
+            if self._counted(token, started, args, kwargs, first):
                 return result  # type: ignore[no-any-return]
             resumed = Resumed(token.epoch, started, result, None)
         return self._pipeline.run(self._fn, self._facts, args, kwargs, resumed=resumed)  # type: ignore[no-any-return]

@@ -247,16 +247,23 @@ class Circuit:
         """The permit of a call that was begun at rest in `epoch`."""
         return Permit(self, epoch, started)
 
-    def passed(self, epoch: int, started: float, ended: float) -> bool:
+    def heard(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        epoch: int,
+        began: float,
+        ended: float,
+    ) -> bool:
         """A call begun and ended at rest went well. False if there is more to it: it was slow."""
-        if ended - started > self.limits.slower:
+        if ended - began > self.limits.slower:
             return False
         with self._lock:
             if self._since <= epoch and self._state == CLOSED:
                 self._run = 0
                 self.used = ended
                 for gauge in self._gauges:
-                    gauge.window.add(ended, False)
+                    gauge.window.good(ended)
         return True
 
     def refuses(self, now: float) -> bool:

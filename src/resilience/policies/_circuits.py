@@ -38,6 +38,7 @@ class Circuits:
         "_parted",
         "_resting",
         "_stirred",
+        "find",
         "restless",
     )
 
@@ -59,6 +60,8 @@ class Circuits:
         self._counted: Callable[[Circuit], None] = self._on_counted
         self._lock = new_lock()
         self._all: dict[Hashable, Circuit] = {}
+        self.find = self._all.get
+        """The circuit for a value, if there is one; as `at`, for less."""
         self._parted: WeakValueDictionary[Hashable, Circuit] = WeakValueDictionary()
         self._resting: WeakSet[Rest] = WeakSet()
         self._floor = 0  # no forgotten circuit has changed state after this epoch

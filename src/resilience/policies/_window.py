@@ -21,6 +21,9 @@ class Window(Protocol):
     def add(self, now: float, bad: bool) -> None:
         """Count a call."""
 
+    def good(self, now: float) -> None:
+        """Count a good call: the same, for less."""
+
     def turn(self, now: float) -> None:
         """Drop what is too old by now."""
 
@@ -28,37 +31,40 @@ class Window(Protocol):
 class TimeWindow:
     """The calls of the last `seconds`, in ten slices: the oldest tenth goes all at once."""
 
-    __slots__ = ("_bads", "_counts", "_newest", "_width", "bad", "calls")
+    __slots__ = ("_bads", "_counts", "_end", "_newest", "_width", "bad", "calls")
 
     def __init__(self, seconds: float) -> None:
         self._width = seconds / SLICES
         self._counts = [0] * SLICES
         self._bads = [0] * SLICES
         self._newest = 0
+        self._end = 0.0  # of the newest slice
         self.calls = 0
         self.bad = 0
 
     def turn(self, now: float) -> None:
-        newest = int(now // self._width)
-        passed = newest - self._newest
-        if passed <= 0:
+        if now < self._end:
             return
-        for number in range(newest - min(passed, SLICES) + 1, newest + 1):
+        newest = int(now // self._width)
+        for number in range(max(newest - SLICES, self._newest) + 1, newest + 1):
             at = number % SLICES
             self.calls -= self._counts[at]
             self.bad -= self._bads[at]
             self._counts[at] = self._bads[at] = 0
         self._newest = newest
+        self._end = (newest + 1) * self._width
 
     def add(self, now: float, bad: bool) -> None:
-        if now // self._width > self._newest:
-            self.turn(now)
-        at = self._newest % SLICES
-        self._counts[at] += 1
-        self.calls += 1
+        self.good(now)
         if bad:
-            self._bads[at] += 1
+            self._bads[self._newest % SLICES] += 1
             self.bad += 1
+
+    def good(self, now: float) -> None:
+        if now >= self._end:
+            self.turn(now)
+        self._counts[self._newest % SLICES] += 1
+        self.calls += 1
 
 
 class CallWindow:
@@ -74,6 +80,9 @@ class CallWindow:
 
     def turn(self, now: float) -> None:
         """Calls do not age here."""
+
+    def good(self, now: float) -> None:
+        self.add(now, False)
 
     def add(self, now: float, bad: bool) -> None:
         ring, at = self._ring, self._at

@@ -221,21 +221,21 @@ class CircuitBreaker:
         return self._hearing if self._limits.rates else None
 
     def _hearing(self, fn: Callable[..., Any]) -> Heard:
-        circuits = self._circuits
-        key = self.key
-        if key is None:
-            passed = self._only.passed
-            return lambda args, kwargs, epoch, began, ended: passed(epoch, began, ended)
-        read = _reader(fn, key)
+        if self.key is None:
+            return self._only.heard
+        read, find, make = _reader(fn, self.key), self._circuits.find, self._circuits.at
 
         def heard(
             args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, began: float, ended: float
         ) -> bool:
             try:
-                circuit = circuits.at(read(args, kwargs))
+                value = read(args, kwargs)
+                circuit = find(value)
+                if circuit is None:
+                    circuit = make(value)
             except Exception:
                 return False  # to be said in the full chain
-            return circuit.passed(epoch, began, ended)
+            return circuit.heard(args, kwargs, epoch, began, ended)
 
         return heard
 
