@@ -373,7 +373,7 @@ class Circuit:
                 if failed and self._state in (CLOSED, HALF_OPEN):
                     self._last = last
                 change = self._judge(failed, now, now - permit.began, cause, failure)
-        self._tell(change)
+        self._tell(change, freed=permit.trial)
         return change
 
     def _judge(
@@ -483,9 +483,9 @@ class Circuit:
                     self._asked = None
                     self._until = opening.ends(seconds)
 
-    def _tell(self, change: Change | None) -> None:
+    def _tell(self, change: Change | None, *, freed: bool = False) -> None:
         self._ask()
-        if self._bells:
+        if self._bells and (freed or change is not None):
             with self._lock:
                 bells, self._bells = self._bells, []
             for bell in bells:

@@ -246,7 +246,7 @@ class _Async(_Virtual, ABC):
         await self.rest(seconds)
 
     async def rest(self, seconds: float, woken: _Waker | None = None) -> None:
-        woken = woken or self.waker()
+        woken = self.waker() if woken is None else woken
         call_off = self._clock.at(self.now() + seconds, woken.set)
         try:
             with self.pumped():
