@@ -1,4 +1,4 @@
-"""A circuit half open and just closed: tolerance, hanging trials, waiting for a verdict, the ramp."""
+"""Half open and just closed: tolerance, hanging trials, waiting for a verdict, the ramp."""
 
 from __future__ import annotations
 
@@ -209,21 +209,21 @@ def test_a_sync_caller_waits_no_longer_than_its_deadline() -> None:
 
 def test_an_async_block_cannot_wait_for_a_verdict() -> None:
     """It is entered with `with`: beyond the trials it is refused at once."""
+    breaker = CircuitBreaker(failures=1, reset_after=10, wait_for_trial=20)
 
-    async def main() -> None:
-        with virtual_time() as clock:
-            breaker = CircuitBreaker(failures=1, reset_after=10, wait_for_trial=20)
-            breaker.open()
-            clock.advance(10)
-            breaker._only.admit(clock.now())
-            begun = clock.now()
-            with pytest.raises(CircuitOpenError):
-                async for attempt in Pipeline(breaker).attempts():
-                    with attempt:
-                        raise AssertionError
-            assert clock.now() == begun
+    async def block() -> None:
+        async for attempt in Pipeline(breaker).attempts():
+            with attempt:
+                raise AssertionError
 
-    asyncio.run(main())
+    with virtual_time() as clock:
+        breaker.open()
+        clock.advance(10)
+        breaker._only.admit(clock.now())
+        begun = clock.now()
+        with pytest.raises(CircuitOpenError):
+            asyncio.run(block())
+        assert clock.now() == begun
 
 
 # After closing

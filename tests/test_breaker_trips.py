@@ -1,4 +1,4 @@
-"""What opens a circuit: rates and slow calls, by time and by number, at rest and not; for how long."""
+"""What opens a circuit: rates and slow calls, at rest and not; and for how long."""
 
 from __future__ import annotations
 

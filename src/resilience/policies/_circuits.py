@@ -6,6 +6,7 @@ Only closed ones are ever forgotten. One that somebody still holds (a call under
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, ItemsView, ValuesView
 from weakref import WeakSet, WeakValueDictionary
 
@@ -36,6 +37,7 @@ class Circuits:
         "_most",
         "_name",
         "_parted",
+        "_queue",
         "_resting",
         "_stirred",
         "find",
@@ -63,6 +65,7 @@ class Circuits:
         self.find = self._all.get
         """The circuit for a value, if there is one; as `at`, for less."""
         self._parted: WeakValueDictionary[Hashable, Circuit] = WeakValueDictionary()
+        self._queue: deque[Hashable] = deque()  # the values of all, those to be looked at first
         self._resting: WeakSet[Rest] = WeakSet()
         self._floor = 0  # no forgotten circuit has changed state after this epoch
         self.restless: set[int] = set()
@@ -102,14 +105,16 @@ class Circuits:
                 )
                 # Answers to calls begun before its predecessor's last change change nothing.
                 circuit._since = self._floor
-            self._keep(circuit)
-            self._forget(circuit)
+            if value not in self._all:
+                self._keep(circuit)
+                self._forget(circuit)
             return circuit
 
     def _keep(self, circuit: Circuit) -> None:
         circuit.used = circuit.seen = world_now()
         self._parted.pop(circuit.key, None)
         self._all[circuit.key] = circuit
+        self._queue.append(circuit.key)
 
     def _forget(self, fresh: Circuit) -> None:
         """Let go of circuits that nobody has used for long, or that are too many.
@@ -118,20 +123,21 @@ class Circuits:
         """
         now = world_now()
         for _ in range(_LOOKED_AT):
-            value = next(iter(self._all))
-            circuit = self._all.pop(value)
-            crowded = len(self._all) >= self._most and circuit.used == circuit.seen
+            value = self._queue.popleft()
+            circuit = self._all[value]
+            crowded = len(self._all) > self._most and circuit.used == circuit.seen
             if (
                 circuit is not fresh
                 and circuit.forgettable
                 and (crowded or circuit.clean(now, self._forget_after))
             ):
+                del self._all[value]
                 self._floor = max(self._floor, circuit._since)
                 self._parted[value] = circuit  # gone at once unless somebody holds it
                 self._note(circuit, calm=True)
             else:
                 circuit.seen = circuit.used
-                self._all[value] = circuit
+                self._queue.append(value)
 
     # Rest
 

@@ -1,0 +1,238 @@
+"""Circuits of a key: what they cost, when they are forgotten, and when never."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from resilience import CircuitBreaker, FailureRate, Pipeline, SlowCalls
+from resilience.policies._circuit import Circuit
+from resilience.testing import VirtualTime, virtual_time
+
+
+@pytest.fixture
+def clock() -> Iterator[VirtualTime]:
+    """Virtual time."""
+    with virtual_time() as clock:
+        yield clock
+
+
+def answer(model: str) -> str:
+    """Fails for models whose name says so."""
+    if "bad" in model:
+        raise ConnectionError
+    return model
+
+
+@pytest.mark.parametrize(
+    ("number", "trip"),
+    [
+        (100_000, None),
+        (10_000, FailureRate(0.5)),
+        (10_000, FailureRate(0.5, calls=100) | SlowCalls(10, 0.5)),
+    ],
+    ids=["failures", "time", "calls"],
+)
+def test_fault_118_a_key_costs_less_than_two_kilobytes(number: int, trip: Any) -> None:
+    """So many keys, each with its circuit, its lock and its windows."""
+    breaker = CircuitBreaker(key="model", trip=trip)
+    keys = [str(each) for each in range(number)]
+    gc.collect()
+    tracemalloc.start()
+    for key in keys:
+        breaker.circuit(key)
+    gc.collect()
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(breaker._circuits) == number
+    assert used / number < 2000
+
+
+def test_fault_118_a_million_keys_stay_within_the_bound() -> None:
+    """Values without end, some failing: at most `keep` circuits, those used last."""
+    with virtual_time():
+        breaker = CircuitBreaker(key="model", keep=100)
+        guarded = Pipeline(breaker).wrap(answer)
+        for number in range(20_000):
+            guarded.outcome(f"bad {number}" if number % 3 else str(number))
+        assert len(breaker._circuits) <= 101
+        assert len(breaker._circuits.restless) <= 101
+        assert str(19_998) in breaker._circuits
+
+
+def test_idle_circuits_are_forgotten(clock: VirtualTime) -> None:
+    """After `forget_after` seconds without a call, when others are made; not before."""
+    breaker = CircuitBreaker(key="model", forget_after=60)
+    guarded = Pipeline(breaker).wrap(answer)
+    guarded("old")
+    for number in range(10):
+        guarded(f"a{number}")
+    assert "old" in breaker._circuits
+    clock.advance(61)
+    for number in range(12):
+        guarded(f"b{number}")
+    assert "old" not in breaker._circuits
+    assert len(breaker._circuits) == 12
+
+
+def test_a_circuit_in_use_is_kept(clock: VirtualTime) -> None:
+    """Of too many, the one that is called again and again stays."""
+    breaker = CircuitBreaker(key="model", keep=10)
+    guarded = Pipeline(breaker).wrap(answer)
+    guarded("busy")
+    kept = id(breaker._circuits["busy"])
+    for number in range(200):
+        clock.advance(0.1)
+        guarded("busy")
+        guarded(str(number))
+    assert id(breaker._circuits["busy"]) == kept
+    assert len(breaker._circuits) <= 11
+
+
+def one_failure(circuit: Circuit) -> None:
+    circuit.admit(0).failed()
+
+
+def half_open(circuit: Circuit, clock: VirtualTime) -> None:
+    circuit.open()
+    clock.advance(60)
+    circuit.admit(clock.now()).released()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda circuit, clock: circuit.open(),
+        lambda circuit, clock: circuit.isolate(),
+        lambda circuit, clock: circuit.disable(),
+        lambda circuit, clock: circuit.shadow(),
+        half_open,
+    ],
+    ids=["open", "isolated", "disabled", "in shadow", "half open"],
+)
+def test_a_circuit_that_is_not_just_closed_is_never_forgotten(
+    clock: VirtualTime, act: Callable[[Circuit, VirtualTime], None]
+) -> None:
+    """However long nobody calls, and however many others come."""
+    breaker = CircuitBreaker(key="model", keep=5, forget_after=1)
+    circuit = breaker.circuit("x")
+    act(circuit, clock)
+    state, shadow = circuit.state, circuit.snapshot().shadow
+    del circuit
+    clock.advance(10_000)
+    for number in range(100):
+        breaker.circuit(str(number))
+    gc.collect()
+    assert (breaker.circuit("x").state, breaker.circuit("x").snapshot().shadow) == (state, shadow)
+
+
+def test_a_circuit_with_failures_is_not_forgotten_for_being_idle(clock: VirtualTime) -> None:
+    """Only where there are too many of them."""
+    breaker = CircuitBreaker(key="model", forget_after=1)
+    one_failure(breaker.circuit("x"))
+    clock.advance(10)
+    for number in range(10):
+        breaker.circuit(str(number))
+    gc.collect()
+    assert breaker.circuit("x").failures == 1
+
+
+def test_a_circuit_that_is_held_is_found_again(clock: VirtualTime) -> None:
+    """Forgotten or not: for one value, never two circuits at a time."""
+    breaker = CircuitBreaker(key="model", keep=2)
+    held = breaker.circuit("x")
+    for number in range(10):
+        breaker.circuit(str(number))
+    assert "x" not in breaker._circuits
+    assert breaker.circuit("x") is held
+
+
+@pytest.mark.parametrize("trip", [None, FailureRate(1, calls=2, minimum=1)])
+def test_fault_028_a_failure_of_a_forgotten_circuits_call_counts(
+    clock: VirtualTime, trip: Any
+) -> None:
+    """A permit that is out brings its circuit back."""
+    breaker = CircuitBreaker(key="model", keep=2, trip=trip, failures=None if trip else 1)
+    permit = breaker.circuit("x").admit(clock.now())
+    for number in range(10):
+        breaker.circuit(str(number))
+    assert "x" not in breaker._circuits
+    permit.failed()
+    del permit
+    gc.collect()
+    assert breaker.circuit("x").state == "open"
+
+
+def test_fault_021_late_answers_do_not_reach_a_successor(clock: VirtualTime) -> None:
+    """A call begun before the last change of a forgotten circuit is late for the next one, too."""
+    breaker = CircuitBreaker(key="model", keep=2, failures=1)
+    early = breaker.circuit("x").admit(clock.now()).epoch
+    breaker.circuit("x").open()
+    breaker.circuit("x").close()
+    for number in range(10):
+        breaker.circuit(str(number))
+    gc.collect()
+    assert not breaker._circuits._parted
+    successor = breaker.circuit("x")
+    successor.resume(early, clock.now()).failed()
+    assert successor.closed
+
+
+def test_forgetting_gives_rest_back(clock: VirtualTime) -> None:
+    """Where the only circuit with failures is forgotten, pipelines rest again."""
+    breaker = CircuitBreaker(key="model", keep=2)
+    pipeline = Pipeline(breaker)
+    pipeline.outcome(answer, "bad")
+    assert pipeline.rest.token is None
+    for number in range(10):
+        breaker.circuit(str(number))
+    assert pipeline.rest.token is not None
+
+
+@pytest.mark.real
+def test_each_circuit_has_a_lock_of_its_own() -> None:
+    """A thread that holds one circuit's lock holds up no other circuit's calls."""
+    breaker = CircuitBreaker(key="model", failures=3)
+    first, second = breaker.circuit("a"), breaker.circuit("b")
+    done = threading.Event()
+
+    def work() -> None:
+        second.admit(0).failed()
+        second.admit(0).succeeded()
+        breaker.circuit("c").admit(0).failed()
+        done.set()
+
+    with first._lock:
+        threading.Thread(target=work, daemon=True).start()
+        assert done.wait(10)
+
+
+@pytest.mark.real
+def test_threads_agree_on_the_circuits_while_they_are_forgotten() -> None:
+    """8 threads over 60 values with room for 20: who holds a circuit finds that very one."""
+    breaker = CircuitBreaker(key="model", keep=20, failures=1000)
+    wrong: list[str] = []
+
+    def work(seed: int) -> None:
+        for number in range(3000):
+            value = str((number * seed) % 60)
+            circuit = breaker.circuit(value)
+            permit = circuit.admit(0)
+            if breaker.circuit(value) is not circuit:
+                wrong.append(value)
+            (permit.failed if number % 2 else permit.succeeded)()
+
+    threads = [
+        threading.Thread(target=work, args=(seed,)) for seed in (1, 7, 11, 13, 17, 19, 23, 29)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    assert not wrong
+    assert len(breaker._circuits) <= 29
