@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -11,12 +12,37 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from resilience import CircuitOpenError
+from resilience import CircuitOpenError, FailureRate, SlowCalls
 from resilience._core.rest import epochs
+from resilience.failures import Advice, Failure, Kind
 from resilience.policies._circuit import Change, Circuit, Limits
 from resilience.testing import virtual_time
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+Moved = tuple[str, str] | None
+
+# Times are multiples of 0.5 and slices 1 s wide, so that the model's sums are exact.
+RULES = [
+    FailureRate(0.5, calls=4, minimum=2),
+    FailureRate(1, window=10, minimum=2),
+    SlowCalls(1, 0.5, calls=3, minimum=2),
+    SlowCalls(0.5, 0.6, window=10, minimum=3),
+]
+
+
+def growing(state: Any) -> float:
+    """A wait that grows with each opening in a row."""
+    return 2.0 * min(4, state.attempt_number)
+
+
+@define
+class Held:
+    """A permit that is out: of which age, is it a trial, since when, and given up on when."""
+
+    age: int
+    trial: bool
+    began: float
+    end: float
 
 
 @define
@@ -25,46 +51,114 @@ class Plain:
 
     limits: Limits
     state: str = "closed"
+    shadow: bool = False
     age: int = 0  # how often it was set anew; a permit of another age changes nothing
     bad: int = 0
     good: int = 0
+    missed: int = 0
+    openings: int = 0
+    opened: float | None = None
     until: float = 0.0
+    ramp: float | None = None
+    refused: int = 0
     cause: Any = None
-    held: dict[int, tuple[int, bool]] = field(factory=dict)  # permit: its age, and is it a trial
+    ended: list[tuple[float, bool, float]] = field(factory=list)  # when, failed, how long it took
+    held: dict[int, Held] = field(factory=dict)
+    isolations: set[int] = field(factory=set)
 
-    def become(self, state: str, now: float = 0.0, cause: Any = None) -> tuple[str, str] | None:
+    def become(self, state: str, now: float, cause: Any = None, asked: float = 0.0) -> Moved:
         old, self.state = self.state, state
-        self.age, self.bad, self.good = self.age + 1, 0, 0
-        self.until = now + self.limits.reset_after if state == "open" else 0.0
+        self.age, self.bad, self.good, self.missed = self.age + 1, 0, 0, 0
         self.cause = cause if state == "open" else self.cause if state == "half-open" else None
+        self.ramp = None
+        self.isolations.clear()
+        if state in ("closed", "disabled"):
+            self.openings, self.opened, self.refused = 0, None, 0
+            self.ended.clear()
+        elif self.opened is None:
+            self.opened = now
+        if state == "open":
+            self.openings += 1
+            grown = 2.0 * min(4, self.openings)
+            own = self.limits.reset_after if self.limits.reset_after is not growing else grown
+            self.until = now + max(own, asked)
         return None if old == state else (old, state)
 
-    @property
-    def out(self) -> int:
-        return sum(age == self.age and trial for age, trial in self.held.values())
+    def out(self, now: float) -> int:
+        return sum(h.age == self.age and h.trial and h.end > now for h in self.held.values())
 
     def due(self, now: float) -> bool:
         return self.state == "open" and now >= self.until
 
+    def calm(self) -> bool:
+        clean = self.ramp is None and (self.bad == 0 or bool(self.limits.rates))
+        return self.state == "disabled" or (self.state == "closed" and clean)
+
+    def full(self, now: float) -> bool:
+        return self.out(now) >= self.limits.trials
+
     def refuses(self, now: float) -> bool:
+        if self.shadow or self.state in ("closed", "disabled"):
+            return False
         if self.state == "half-open":
-            return self.out >= self.limits.trials
-        return self.state != "closed" and not self.due(now)
+            return self.full(now)
+        return not self.due(now)
+
+    def share(self, now: float) -> float | None:
+        if self.ramp is None or now >= self.ramp:
+            return None
+        return 1 - (self.ramp - now) / self.limits.ramp
 
     def left(self, now: float) -> float | None:
         left = {"open": max(0.0, self.until - now), "half-open": 0.0}
         return left.get(self.state)
 
-    def settle(self, permit: int, verdict: str, now: float, cause: Any) -> tuple[str, str] | None:
-        age, _ = self.held.pop(permit, (-1, False))
-        if age != self.age or verdict == "released":
+    def window(self, rule: Any, now: float) -> tuple[int, int]:
+        """Calls and bad calls that the rule looks at."""
+        found = self.ended[-rule.calls :] if rule.calls else self.ended
+        if rule.window:
+            found = [call for call in found if call[0] // 1 > now // 1 - 10]
+        return len(found), sum(self.tells(rule, failed, took) for _, failed, took in found)
+
+    @staticmethod
+    def tells(rule: Any, failed: bool, took: float) -> bool:
+        return took > rule.longer_than if isinstance(rule, SlowCalls) else failed
+
+    def trips(self, rule: Any, now: float) -> bool:
+        calls, bad = self.window(rule, now)
+        last = self.tells(rule, *self.ended[-1][1:])
+        return last and calls >= rule.minimum and bad / calls >= rule.ratio
+
+    def settle(self, permit: int, verdict: str, now: float, cause: Any, asked: float) -> Moved:
+        held = self.held.pop(permit, None)
+        if held is None or held.age != self.age or verdict == "released":
             return None
-        if self.state == "half-open" and verdict == "succeeded":
+        if held.trial and held.end <= now:
+            return None
+        failed, took = verdict == "failed", now - held.began
+        if self.state == "half-open":
+            slow = any(
+                took > rule.longer_than for rule in self.limits.rates if isinstance(rule, SlowCalls)
+            )
+            if failed or slow:
+                self.missed += 1
+                over = self.missed > self.limits.missable
+                return self.become("open", now, cause, asked) if over else None
             self.good += 1
-            return self.become("closed") if self.good == self.limits.successes else None
-        self.bad = self.bad + 1 if verdict == "failed" else 0
-        wanted = 1 if self.state == "half-open" else self.limits.failures
-        return self.become("open", now, cause) if self.bad >= wanted else None
+            if self.good < self.limits.successes:
+                return None
+            moved = self.become("closed", now)
+            self.ramp = now + self.limits.ramp if self.limits.ramp else None
+            return moved
+        if self.state != "closed":
+            return None
+        self.bad = self.bad + 1 if failed else 0
+        self.ended.append((now, failed, took))
+        if self.bad >= self.limits.failures or any(
+            self.trips(rule, now) for rule in self.limits.rates
+        ):
+            return self.become("open", now, cause, asked)
+        return None
 
 
 class Story(RuleBasedStateMachine):
@@ -77,16 +171,21 @@ class Story(RuleBasedStateMachine):
         self.changes: list[tuple[str, str]] = []
         self.expected: list[tuple[str, str]] = []
         self.permits: list[Any] = []
+        self.isolations: list[Any] = []
         self.calm = True
 
     def teardown(self) -> None:
         self.world.__exit__(None, None, None)
 
     @initialize(
-        failures=st.integers(1, 3),
-        reset_after=st.sampled_from([1.0, 10.0]),
+        failures=st.sampled_from([1, 2, 3, math.inf]),
+        reset_after=st.sampled_from([1.0, 10.0, growing]),
         trials=st.integers(1, 3),
         successes=st.integers(1, 4),
+        missable=st.sampled_from([0, 0, 1, 2]),
+        rates=st.lists(st.sampled_from(RULES), max_size=2, unique=True).map(tuple),
+        trial_timeout=st.sampled_from([math.inf, 1.0, 9.0]),
+        ramp=st.sampled_from([0.0, 0.0, 4.0]),
     )
     def build(self, **limits: Any) -> None:
         """A circuit, another one that has nothing to do with it, and the model."""
@@ -105,61 +204,101 @@ class Story(RuleBasedStateMachine):
         assert not self.circuit._lock._is_owned()
         self.changes.append((change.old, change.new))
 
-    def expect(self, change: tuple[str, str] | None) -> None:
+    def expect(self, change: Moved) -> None:
         """The model has changed."""
         if change is not None:
             self.expected.append(change)
 
-    @rule()
-    def admit(self) -> None:
-        """A call comes along."""
-        now = self.clock.now()
-        assert self.circuit.refuses(now) is self.plain.refuses(now)
-        if self.plain.due(now):
-            self.expect(self.plain.become("half-open"))
-        if self.plain.refuses(now):
+    @rule(drawn=st.sampled_from([0.0, 0.3, 0.7, 0.99]))
+    def admit(self, drawn: float) -> None:
+        """A call comes along; on a ramp, chance has a say."""
+        plain, now = self.plain, self.clock.now()
+        assert self.circuit.refuses(now) is plain.refuses(now)
+        if plain.due(now):
+            self.expect(plain.become("half-open", now))
+        share = plain.share(now)
+        unlucky = plain.state == "closed" and share is not None and drawn >= share
+        full = plain.state == "half-open" and plain.full(now)
+        refused = unlucky or full or plain.state in ("open", "isolated")
+        plain.refused += refused
+        if refused and not plain.shadow:
             with pytest.raises(CircuitOpenError) as caught:
-                self.circuit.admit(now)
-            assert caught.value.retry_after == self.plain.left(now)
-            assert caught.value.__cause__ is self.plain.cause
+                self.circuit.admit(now, lambda: drawn)
+            left = plain.ramp - now if unlucky and plain.ramp is not None else plain.left(now)
+            assert caught.value.retry_after == left
+            assert caught.value.__cause__ is plain.cause
             assert (caught.value.name, caught.value.key) == ("c", "k")
             return
-        permit = self.circuit.admit(now)
-        assert permit.trial is (self.plain.state == "half-open")
-        self.plain.held[len(self.permits)] = (self.plain.age, permit.trial)
+        if plain.state == "closed" and share is None:
+            plain.ramp = None
+        permit = self.circuit.admit(now, lambda: drawn)
+        assert permit.trial is (plain.state == "half-open" and not full)
+        if not refused:  # else, in shadow, it has no say
+            end = now + plain.limits.trial_timeout
+            plain.held[len(self.permits)] = Held(plain.age, permit.trial, now, end)
         self.permits.append(permit)
 
-    @precondition(lambda self: self.plain.state == "closed" and self.plain.bad == 0)
+    @precondition(lambda self: self.plain.calm())
     @rule()
     def begin_at_rest(self) -> None:
         """A call that only notes the epoch, and is heard of when it ends."""
-        self.plain.held[len(self.permits)] = (self.plain.age, False)
-        self.permits.append(epochs.now)
+        now = self.clock.now()
+        self.plain.held[len(self.permits)] = Held(self.plain.age, False, now, math.inf)
+        self.permits.append((epochs.now, now))
 
     @precondition(lambda self: self.permits)
     @rule(
         which=st.integers(0, 40),
         late=st.booleans(),
         verdict=st.sampled_from(["succeeded", "failed", "released", "failed", "succeeded"]),
+        asked=st.sampled_from([None, None, 0.5, 20.0]),
     )
-    def settle(self, which: int, late: bool, verdict: str) -> None:
+    def settle(self, which: int, late: bool, verdict: str, asked: float | None) -> None:
         """A call ends: one of the newest or, late, any one, which may have ended before."""
         number = which % len(self.permits) if late else max(0, len(self.permits) - 1 - which % 3)
-        if isinstance(self.permits[number], int):
-            self.permits[number] = self.circuit.resume(self.permits[number], self.clock.now())
-        cause = ConnectionError()
-        expected = self.plain.settle(number, verdict, self.clock.now(), cause)
+        cause, now = ConnectionError(), self.clock.now()
+        expected = self.plain.settle(number, verdict, now, cause, asked or 0.0)
         self.expect(expected)
-        ended = getattr(self.permits[number], verdict)
-        change = ended(cause) if verdict == "failed" else ended()
+        permit = self.permits[number]
+        if isinstance(permit, tuple):
+            counted = verdict == "succeeded" and bool(self.plain.limits.rates)
+            if counted and self.circuit.heard((), {}, *permit, now):  # as at rest
+                assert expected is None
+                self.permits[number] = self.circuit.resume(-1, now)
+                return
+            permit = self.permits[number] = self.circuit.resume(*permit)
+        ended = getattr(permit, verdict)
+        failure = Failure(Kind.UNAVAILABLE, Advice.WAIT, retry_after=asked, error=cause)
+        change = ended(cause, failure) if verdict == "failed" else ended()
         assert expected == (None if change is None else (change.old, change.new))
 
-    @rule(verb=st.sampled_from(["open", "close", "isolate"]))
+    @rule(verb=st.sampled_from(["open", "close", "disable", "shadow"]))
     def by_hand(self, verb: str) -> None:
         """Somebody sets it."""
-        state = {"open": "open", "close": "closed", "isolate": "isolated"}[verb]
-        self.expect(self.plain.become(state, self.clock.now()))
+        states = {"open": "open", "close": "closed", "disable": "disabled", "shadow": "closed"}
+        self.expect(self.plain.become(states[verb], self.clock.now()))
+        self.plain.shadow = verb == "shadow"
         getattr(self.circuit, verb)()
+
+    @rule()
+    def isolate(self) -> None:
+        """Somebody isolates it, once more perhaps."""
+        others = set(self.plain.isolations)
+        self.expect(self.plain.become("isolated", self.clock.now()))
+        self.plain.isolations = others | {len(self.isolations)}
+        self.plain.shadow = False
+        self.isolations.append(self.circuit.isolate())
+
+    @precondition(lambda self: self.isolations)
+    @rule(which=st.integers(0, 10))
+    def release(self, which: int) -> None:
+        """An isolation is released, which may have ended before."""
+        number = which % len(self.isolations)
+        if number in self.plain.isolations:
+            self.plain.isolations.remove(number)
+            if not self.plain.isolations:
+                self.expect(self.plain.become("closed", self.clock.now()))
+        self.isolations[number].release()
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 9.0, 10.0]))
     def time_passes(self, seconds: float) -> None:
@@ -180,16 +319,24 @@ class Story(RuleBasedStateMachine):
         assert circuit.state == plain.state
         assert circuit.closed is (plain.state == "closed")
         assert circuit.failures == plain.bad
-        assert circuit._out == plain.out <= plain.limits.trials
         assert circuit.retry_after == plain.left(now)
         assert (circuit.retry_at is None) is (plain.left(now) is None)
         assert circuit.refuses(now) is plain.refuses(now)
-        assert self.calm is (plain.state == "closed" and plain.bad == 0)
+        assert self.calm is circuit.calm is plain.calm()
         assert self.changes == self.expected
+        seen = circuit.snapshot()
+        assert seen.shadow is plain.shadow
+        assert seen.trials == plain.out(now) <= plain.limits.trials
+        assert (seen.passed, seen.missed, seen.refused) == (plain.good, plain.missed, plain.refused)
+        assert seen.opened_for == (None if plain.opened is None else now - plain.opened)
+        assert seen.ramp == plain.share(now)
+        if plain.state in ("closed", "disabled"):
+            found = [(reading.calls, reading.bad) for reading in seen.readings]
+            assert found == [plain.window(rule, now) for rule in plain.limits.rates]
 
 
 Story.TestCase.settings = settings(
-    max_examples=3000 if DEEP else 150,
+    max_examples=3000 if DEEP else 200,
     stateful_step_count=80 if DEEP else 40,
     deadline=None,
 )
