@@ -1,0 +1,1 @@
+"""A circuit that several processes share through Redis or Valkey: the parts behind `shared`."""

@@ -1,0 +1,270 @@
+"""One circuit's far side: what it hears from the others, what it asks them, what it tells them.
+
+While the server can be reached, a circuit that is open or half open there is so here too, and
+trials need a place that the server has granted: a lease, which runs out if its process dies. While
+it cannot, the circuit goes on by itself. Once it can again:
+
+- what was done by hand (`close()`, `isolate()`) meanwhile is told, and holds for all;
+- a circuit that opened here meanwhile opens the shared one, if that is closed;
+- in all else the shared one is right.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import define, field, frozen
+
+from resilience._core.locks import new_lock
+from resilience._core.world import now as world_now
+from resilience.policies._circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Circuit, Permit
+from resilience.policies._opening import Opening, open_time
+from resilience.typing import Runtime
+
+from .link import Link, warn
+from .script import Reply
+
+__all__ = ["Remote"]
+
+_AT_ONCE = 0.05  # of the time between two looks: failures told more often go together
+
+
+@frozen
+class _Lease:
+    """A trial's place, as the server has granted it."""
+
+    token: str
+    generation: str
+
+
+@define(eq=False)
+class Remote:
+    """Made for a circuit where it is first called. Safe from any thread."""
+
+    link: Link
+    circuit: Circuit
+    key: str
+    every: float
+    lease: float
+    advisory: bool
+    _lock: Any = field(factory=new_lock, init=False)
+    _looked: float | None = field(default=None, init=False)
+    _generation: str | None = field(default=None, init=False)  # of the last reply
+    _untold: Change | None = field(default=None, init=False)
+    _following: set[int] = field(factory=set, init=False)  # threads that are at it
+    _asked: int = field(default=0, init=False)
+    _heard: int = field(default=0, init=False)  # the latest question that was answered
+    _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
+    _again: float | None = field(default=None, init=False)  # half open elsewhere: ask when
+    _failed: int = field(default=0, init=False)  # in a row, not yet told
+    _well: float | None = field(default=None, init=False)  # when a call last went well
+
+    # For the policy
+
+    def note(self, change: Change) -> None:
+        """Remember a change of our own, made by a call or by hand, until it can be told."""
+        if threading.get_ident() in self._following or self.circuit.shadowed:
+            return
+        if change.new in (CLOSED, OPEN, ISOLATED):
+            by_hand = ISOLATED in (change.old, change.new)
+            if not self.advisory or by_hand or (change.old, change.new) == (CLOSED, OPEN):
+                self._untold = change
+
+    async def refresh(self, runtime: Runtime) -> None:
+        """Tell what is still to be told; hear what others have done, at most every `every`."""
+        if self._untold is not None:
+            await self._tell(runtime)
+            return
+        now = runtime.now()
+        with self._lock:
+            if not self._due(now, self.every):
+                return
+            self._looked = now
+        await self._ask(runtime, "look")
+
+    async def claim(self, runtime: Runtime, permit: Permit) -> bool:
+        """Whether a trial may be made here, by the others' leave."""
+        now = runtime.now()
+        if self.advisory or self.circuit.shadowed or self.link.lost(now):
+            return True
+        if self._again is not None and now < self._again:
+            with self._as_told():
+                self.circuit.follow(OPEN, self._again - now, now)
+            return False
+        lease = _Lease(uuid.uuid4().hex, self._generation or "0")
+        try:
+            reply = await self._ask(runtime, "enter", lease)
+        except BaseException:
+            self._give_back(lease)
+            raise
+        if reply is None or reply.state == CLOSED:
+            return True
+        if reply.granted:
+            self._leases[permit] = _Lease(lease.token, reply.generation)
+        return reply.granted
+
+    async def verdict(self, runtime: Runtime, permit: Permit, *, failed: bool) -> None:
+        """Tell what a call has taught, if that is anything new."""
+        now = runtime.now()
+        lease = self._leases.pop(permit, None)
+        if lease is not None:
+            if self._untold is not None and self._untold.old == HALF_OPEN:
+                self._untold = None  # the verdict tells it
+            bad = failed or now - permit.began > self.circuit.limits.slower
+            await self._ask(runtime, "failed" if bad else "passed", lease)
+            return
+        if permit.trial and self._untold is not None and self._untold.old == HALF_OPEN:
+            # Tried alone, without the others: the shared circuit knows better if it is open.
+            self._untold = Change(CLOSED, OPEN) if self._untold.new == OPEN else None
+        if not failed:
+            self._well, self._failed = now, 0
+        elif self.circuit.counts(permit):
+            self._failed += 1
+        if self._untold is not None:
+            await self._tell(runtime)
+        elif self._failed and self._pooled and self._due(now, self.every * _AT_ONCE):
+            self._looked = now
+            await self._ask(runtime, "look")
+
+    def released(self, permit: Permit) -> None:
+        """Give a trial's place back. Waits for nothing: the call may be on its way out."""
+        lease = self._leases.pop(permit, None)
+        if lease is not None:
+            self._give_back(lease)
+
+    # With the server
+
+    async def _tell(self, runtime: Runtime) -> None:
+        change = self._untold
+        if change is None:
+            return
+        op = {CLOSED: "close", OPEN: "open", ISOLATED: "isolate"}[change.new]
+        if op == "open" and (self.advisory or change.old == HALF_OPEN):
+            op = "reopen"
+        await self._ask(runtime, op, telling=change)
+
+    def _give_back(self, lease: _Lease) -> None:
+        self.link.tell(self.key, self._arguments("left", lease, None))
+
+    async def _ask(
+        self,
+        runtime: Runtime,
+        op: str,
+        lease: _Lease | None = None,
+        *,
+        telling: Change | None = None,
+    ) -> Reply | None:
+        failed = self._failed
+        self._asked = number = self._asked + 1
+        reply = await self.link.ask(
+            runtime, self.key, self._arguments(op, lease, runtime.now())
+        )
+        if reply is None:
+            return None
+        if reply.mended:
+            warn(f"what Redis held of {self.circuit!r} made no sense; the circuit is closed again")
+        self._failed = max(0, self._failed - failed)
+        if telling is not None and self._untold is telling:
+            self._untold = None
+        if self._untold is None:
+            self._follow(op, reply, number, runtime.now())
+        return reply
+
+    def _arguments(self, op: str, lease: _Lease | None, now: float | None) -> tuple[Any, ...]:
+        limits = self.circuit.limits
+        generation = lease.generation if lease is not None else self._generation
+        return (
+            op,
+            generation or "0",
+            limits.trials,
+            limits.successes,
+            int(limits.failures) if self._pooled else 0,
+            _micro(self._open_for()),
+            _micro(self.lease),
+            lease.token if lease is not None else "",
+            self._failed,
+            -1 if self._well is None or now is None else _micro(now - self._well),
+            limits.missable,
+        )
+
+    # What is heard
+
+    def _follow(self, op: str, reply: Reply, number: int, now: float) -> None:
+        """Be as the shared circuit is, unless later news has been heard."""
+        with self._lock:
+            if number < self._heard:
+                return
+            known, self._generation, self._heard = self._generation, reply.generation, number
+            news = known is not None and known != reply.generation
+            if news:
+                self._again, self._failed = None, 0
+        with self._as_told():
+            if reply.state == ISOLATED or self.circuit.state == ISOLATED:
+                self._follow_hand(reply, now)
+            elif self.advisory:
+                if known != reply.generation and op != "reopen" and self.circuit.closed:
+                    self._heed(reply, now)
+            elif reply.state == HALF_OPEN:
+                self._follow_trials(op, reply, now, news=news)
+            elif news or self.circuit.state != reply.state:
+                self.circuit.follow(reply.state, reply.left, now)
+
+    @contextmanager
+    def _as_told(self) -> Generator[None]:
+        """Changes made inside are the others' news, not to be told to them."""
+        self._following.add(threading.get_ident())
+        try:
+            yield
+        finally:
+            self._following.discard(threading.get_ident())
+
+    def _follow_trials(self, op: str, reply: Reply, now: float, *, news: bool) -> None:
+        """Half open: a trial of ours goes on as it is; without one, we are open until we ask."""
+        if op == "enter" and not reply.granted:
+            self._again = now + self.every
+            self.circuit.follow(OPEN, self.every, now)
+        elif op != "enter" and (news or self.circuit.state != HALF_OPEN):
+            self.circuit.follow(OPEN, 0.0 if reply.granted else self.every, now)
+
+    def _heed(self, reply: Reply, now: float) -> None:
+        """Advice: open as long as the others are, if that is still so, and then try for itself."""
+        if reply.state == OPEN and reply.left > 0:
+            self.circuit.follow(OPEN, reply.left, now)
+
+    def _follow_hand(self, reply: Reply, now: float) -> None:
+        if reply.state == ISOLATED:
+            if self.circuit.state != ISOLATED:
+                self.circuit.follow(ISOLATED, 0.0, now)
+        elif reply.generation == "0" and self.circuit.held:
+            self._untold = Change(CLOSED, ISOLATED)  # flushed, but somebody here still holds it
+        else:
+            self.circuit.follow(CLOSED, 0.0, now)
+
+    # Sums
+
+    def _due(self, now: float, every: float) -> bool:
+        return self._looked is None or now - self._looked >= every
+
+    @property
+    def _pooled(self) -> bool:
+        """Whether failures in a row are counted over all processes."""
+        return not self.advisory and self.circuit.limits.failures < math.inf
+
+    def _open_for(self) -> float:
+        """Seconds to stay open, if it is now that the shared circuit opens."""
+        left = self.circuit.retry_after
+        if left:
+            return left
+        wait = self.circuit.limits.reset_after
+        if isinstance(wait, float):
+            return wait
+        return open_time(wait, Opening(1, world_now(), None, None))
+
+
+def _micro(seconds: float) -> int:
+    return int(min(max(0.0, seconds), 30 * 86400.0) * 1e6)

@@ -1,0 +1,173 @@
+-- One circuit is one hash, so that it lives in one slot of a cluster and goes as one.
+--
+--   v       version of this layout
+--   state   closed, open, half-open or isolated
+--   gen     generation: another with every change of state, never used twice
+--   until   open: end of the open time
+--   run     closed: failures in a row, counted over all processes; since: when the first was told
+--   passed  half-open: trials that went well; missed: trials that did not
+--   trial:T half-open: when the lease of trial T ends
+--
+-- Times are microseconds on the server's clock; no client's clock comes in here, only durations.
+-- A circuit that has never failed has no key.
+
+local VERSION = '1'
+local DAY = 86400000000
+
+local key = KEYS[1]
+local op, told = ARGV[1], ARGV[2]
+local trials, successes, failures = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local open_for, lease = tonumber(ARGV[6]), tonumber(ARGV[7])
+local token, failed, well_ago = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local missable = tonumber(ARGV[11])
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+
+local function fresh(state, gen)
+  return { state = state, gen = gen, until_ = 0, run = 0, since = 0, passed = 0, missed = 0, out = {} }
+end
+
+local circuit = fresh('closed', 0)
+local changed, mended, granted = false, false, false
+
+local function whole(text)
+  if text and #text <= 16 and string.match(text, '^%d+$') then return tonumber(text) end
+end
+
+-- Reading: whatever does not make sense is as good as nothing, and is mended.
+
+local function read()
+  local kind = redis.call('TYPE', key)['ok']
+  if kind == 'none' then return true end
+  if kind ~= 'hash' then return false end
+  local found, out = {}, {}
+  local flat = redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    local trial = string.match(flat[i], '^trial:(.+)$')
+    if trial then out[trial] = whole(flat[i + 1]) or 0 else found[flat[i]] = flat[i + 1] end
+  end
+  local gen = whole(found.gen)
+  if found.v ~= VERSION or not gen then return false end
+  local stored = fresh(found.state, gen)
+  if found.state == 'closed' then
+    stored.run, stored.since = whole(found.run), whole(found.since)
+    if not stored.run or not stored.since then return false end
+  elseif found.state == 'open' then
+    stored.until_ = whole(found['until'])
+    if not stored.until_ or stored.until_ > now + 30 * DAY then return false end
+  elseif found.state == 'half-open' then
+    stored.passed, stored.missed = whole(found.passed), whole(found.missed)
+    if not stored.passed or not stored.missed then return false end
+    stored.out = out
+  elseif found.state ~= 'isolated' then
+    return false
+  end
+  circuit = stored
+  return true
+end
+
+local function move(state)
+  circuit = fresh(state, math.max(circuit.gen + 1, now))
+  circuit.until_ = now + open_for
+  changed = true
+end
+
+local function number(value) return string.format('%.0f', value) end
+
+local function write()
+  local fields = { 'v', VERSION, 'state', circuit.state, 'gen', number(circuit.gen) }
+  local function add(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = number(value)
+  end
+  if circuit.state == 'closed' then
+    add('run', circuit.run)
+    add('since', circuit.since)
+  elseif circuit.state == 'open' then
+    add('until', circuit.until_)
+  elseif circuit.state == 'half-open' then
+    add('passed', circuit.passed)
+    add('missed', circuit.missed)
+    for trial, ends in pairs(circuit.out) do add('trial:' .. trial, ends) end
+  end
+  redis.call('DEL', key)
+  redis.call('HSET', key, unpack(fields))
+end
+
+-- A circuit that nobody asks for goes: an isolated one after a day, others once they say nothing.
+local function keep()
+  local stay = 2 * math.max(open_for, lease) + 60000000
+  if circuit.state == 'isolated' then stay = DAY end
+  redis.call('PEXPIRE', key, number(math.ceil(stay / 1000)))
+end
+
+mended = not read()
+if mended then redis.call('DEL', key) end
+for trial, ends in pairs(circuit.out) do
+  if ends <= now then circuit.out[trial] = nil end  -- its process died, or it takes too long
+end
+
+-- Operations
+
+local state = circuit.state
+local ours = told == number(circuit.gen)  -- else: news from before the last change
+
+local function place()  -- whether there is one for a trial
+  if circuit.state == 'open' then return now >= circuit.until_ end
+  local out = 0
+  for _ in pairs(circuit.out) do out = out + 1 end
+  return circuit.state == 'half-open' and out < trials
+end
+
+if op == 'look' then
+  granted = place()
+  if state == 'closed' then
+    if circuit.run > 0 and well_ago >= 0 and now - well_ago > circuit.since then
+      circuit.run = 0  -- a success in between: no longer in a row
+      changed = true
+    end
+    if failures > 0 and failed > 0 and ours then
+      if circuit.run == 0 then circuit.since = now end
+      circuit.run = circuit.run + failed
+      changed = true
+      if circuit.run >= failures then move('open') end
+    end
+  end
+elseif op == 'enter' then
+  if state == 'open' and now >= circuit.until_ then move('half-open') end
+  if place() then
+    circuit.out[token] = now + lease
+    granted, changed = true, true
+  end
+elseif op == 'passed' or op == 'failed' or op == 'left' then
+  if circuit.out[token] and (ours or op == 'left') then
+    circuit.out[token] = nil
+    changed = true
+    if op == 'failed' then
+      circuit.missed = circuit.missed + 1
+      if circuit.missed > missable then move('open') end
+    elseif op == 'passed' then
+      circuit.passed = circuit.passed + 1
+      if circuit.passed >= successes then move('closed') end
+    end
+  end
+elseif op == 'open' then
+  if state == 'closed' then move('open') end
+elseif op == 'reopen' then
+  if state ~= 'isolated' then move('open') end
+elseif op == 'close' then
+  if state ~= 'closed' then move('closed') end
+elseif op == 'isolate' then
+  if state ~= 'isolated' then move('isolated') end
+end
+
+if changed then write() end
+if changed or circuit.state == 'isolated' then keep() end
+
+local left = 0
+if circuit.state == 'open' then left = math.max(0, circuit.until_ - now) end
+return {
+  granted and '1' or '0', circuit.state, number(circuit.gen), number(left),
+  number(circuit.run), mended and '1' or '0',
+}

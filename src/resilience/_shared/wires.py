@@ -1,0 +1,142 @@
+"""Ways to a server: by a sync client, from any thread, or by an asyncio one, on its own loop.
+
+redis-py's pools see for themselves that a fork has happened and make new connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field
+
+from resilience._core.driver import drive
+from resilience._runtimes import workers
+from resilience.typing import Runtime
+
+from .script import Reply, evaluate
+
+__all__ = ["Wire", "to_wire"]
+
+
+@define(eq=False)
+class Wire:
+    """By a sync client, in a worker thread that is waited for no longer than `timeout`.
+
+    Whatever keeps the client (a name that does not resolve, its own retries and time limits), the
+    call goes on after that. Under an event loop the waiting is done off the loop.
+    """
+
+    client: Any
+    timeout: float
+
+    async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply:
+        """What the server answers; TimeoutError, or the client's own error."""
+        return await runtime.blocking(functools.partial(self._now, key, arguments))
+
+    def tell(self, key: str, arguments: Sequence[Any]) -> None:
+        """Ask without waiting for the answer; nothing is raised."""
+        try:
+            workers.start(functools.partial(self._there, key, arguments))
+        except Exception:
+            pass  # no thread to be had: what was to be told runs out by itself
+
+    def _now(self, key: str, arguments: Sequence[Any]) -> Reply:
+        job = workers.start(functools.partial(self._there, key, arguments))
+        if not job.wait(self.timeout):
+            raise TimeoutError(f"no answer within {self.timeout:g} s")
+        reply: Reply = job.outcome()
+        return reply
+
+    def _there(self, key: str, arguments: Sequence[Any]) -> Reply:
+        return drive(evaluate(self.client, key, arguments))
+
+
+@define(eq=False)
+class LoopWire:
+    """By an asyncio client on the event loop that it belongs to; elsewhere by a sync twin."""
+
+    client: Any
+    twin: Wire
+    _home: Any = field(default=None, init=False)  # the first loop met, and the process
+
+    async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply:
+        """As `Wire.ask`."""
+        if not self._at_home(runtime):
+            return await self.twin.ask(runtime, key, arguments)
+        return await runtime.within(
+            self.twin.timeout, lambda: evaluate(self.client, key, arguments)
+        )
+
+    def tell(self, key: str, arguments: Sequence[Any]) -> None:
+        """As `Wire.tell`."""
+        self.twin.tell(key, arguments)
+
+    def _at_home(self, runtime: Runtime) -> bool:
+        loop = asyncio._get_running_loop() if runtime.asynchronous else None
+        if loop is None or not getattr(runtime, "lasting", False):  # virtual time: no real I/O
+            return False
+        if self._home is None:
+            self._home = (weakref.ref(loop), os.getpid())
+        return self._home[0]() is loop and self._home[1] == os.getpid()
+
+
+def to_wire(source: Any, timeout: float) -> Wire | LoopWire:
+    """A wire for a URL or a client. ImportError without redis-py, TypeError for something else."""
+    if isinstance(source, str):
+        return Wire(_client(source, timeout), timeout)
+    if not all(callable(getattr(source, name, None)) for name in ("evalsha", "eval")):
+        raise TypeError(
+            f"client must be a URL or a client of redis-py, sync or asyncio, got a "
+            f"{type(source).__name__}"
+        )
+    if asyncio.iscoroutinefunction(source.execute_command):
+        return LoopWire(source, Wire(_twin(source, timeout), timeout))
+    return Wire(source, timeout)
+
+
+def _redis() -> Any:
+    try:
+        import redis
+    except ImportError as error:
+        raise ImportError(
+            "RedisCircuit needs redis-py: pip install 'resilience-policies[redis]'", name="redis"
+        ) from error
+    return redis
+
+
+def _client(url: str, timeout: float) -> Any:
+    redis = _redis()
+    return redis.Redis.from_url(url, **_brief(timeout))
+
+
+def _brief(timeout: float) -> dict[str, Any]:
+    """Time limits for a client of our own: one retry, for a connection that has gone stale."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 1),
+    }
+
+
+def _twin(client: Any, timeout: float) -> Any:
+    """A sync client with the connection of an asyncio one, for sync calls and other loops."""
+    redis = _redis()
+    pool = getattr(client, "connection_pool", None)
+    kind = getattr(redis, getattr(getattr(pool, "connection_class", None), "__name__", ""), None)
+    if kind is None or type(pool).__module__ != "redis.asyncio.connection":
+        raise TypeError(
+            f"client must be a plain asyncio client, for which a sync one can be made where it is "
+            f"needed, got a {type(client).__name__}; give a sync client or a URL"
+        )
+    options = {**pool.connection_kwargs, **_brief(timeout)}
+    for theirs in ("event_dispatcher", "redis_connect_func", "maint_notifications_config"):
+        options.pop(theirs, None)
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **options))

@@ -1,0 +1,68 @@
+"""Share circuits between processes through Redis or Valkey."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import Factory, field, frozen
+
+from resilience._core.fields import call_repr, checked, flag, plain, seconds, suggesting
+from resilience.typing import Seconds
+
+from ._shared.keys import key_name, to_prefix
+from ._shared.link import Link, warn
+from ._shared.remote import Remote
+from ._shared.wires import to_wire
+
+__all__ = ["RedisCircuit"]
+
+
+@suggesting
+@frozen(eq=False, repr=False)
+class RedisCircuit:
+    """A breaker's `storage=` that shares its circuits with all processes that use the same server.
+
+    - `client`: a URL (`redis://`, `rediss://`, `unix://`), or a client of redis-py, sync or
+      asyncio. With a URL the connections are its own, sync ones used off the event loop.
+    - `prefix` ("resilience"): what the names of its keys begin with. One `RedisCircuit` serves any
+      number of breakers and keys; breakers of the same prefix and name share their circuits.
+    - `advisory` (False): share only the news that a circuit has opened; each process then stays
+      away as long as the others do, tries for itself and closes for itself. Otherwise it is one
+      circuit: open, half open and closed for all at once, `trials` at once over all processes.
+    - `lease` (60): seconds after which a trial's place is free again if its process has died.
+    - `timeout` (0.05): seconds for which a call waits for the server at most; after that, or an
+      error, circuits go on by themselves for `back_off` (5) seconds, and then look again.
+
+    Nothing is asked for a call that goes well through a closed circuit, except once in the
+    breaker's `refresh` seconds. Failures in a row are counted together; rates are not, but a
+    circuit that opens by one, opens for all. Nothing is connected before the first call. Raises
+    ImportError without redis-py. Safe from any thread, any event loop, and after a fork.
+    """
+
+    client: Any = field(repr=False)
+    prefix: str = checked(to_prefix, "resilience")
+    advisory: bool = flag(False)
+    lease: Seconds = seconds(60.0)
+    timeout: Seconds = seconds(0.05)
+    back_off: Seconds = seconds(5.0)
+    _link: Link = field(
+        default=Factory(
+            lambda self: Link(to_wire(self.client, plain(self.timeout)), plain(self.back_off)),
+            takes_self=True,
+        ),
+        init=False,
+        repr=False,
+    )
+
+    def __repr__(self) -> str:
+        return call_repr(self)  # without the URL: there may be a password in it
+
+    def share(self, circuit: Any, refresh: float) -> Remote | None:
+        """The far side of a breaker's circuit; None, with a warning, if its key has no name."""
+        try:
+            key = key_name(self.prefix, circuit.name, circuit.key)
+        except TypeError as problem:
+            warn(f"{problem}; the circuit goes on by itself")
+            return None
+        lease = min(plain(self.lease), circuit.limits.trial_timeout)
+        return Remote(self._link, circuit, key, refresh, lease, self.advisory)
