@@ -13,7 +13,7 @@ PIP := $(UV) pip --python $(BIN)/python
 MAKE_VENV = $(UV) venv -q --python $(PYTHON) $(VENV)
 endif
 
-SOURCES := pyproject.toml $(shell find src -name '*.py')
+SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.lua')
 
 .PHONY: demo test test-all lint bench soak fuzz clean
 

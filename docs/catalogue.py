@@ -28,6 +28,7 @@ GROUPS = {
     "E": "Exceptions",
     "F": "Configuration",
     "G": "Nesting and callables",
+    "H": "Shared through Redis",
     "I": "Event loops and time limits",
     "J": "Listeners, secrets, resources",
 }

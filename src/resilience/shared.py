@@ -7,10 +7,11 @@ from typing import Any
 from attrs import Factory, field, frozen
 
 from resilience._core.fields import call_repr, checked, flag, plain, seconds, suggesting
+from resilience.policies._states import CLOSED, ISOLATED, OPEN, Change, Event
 from resilience.typing import Seconds
 
 from ._shared.keys import key_name, to_prefix
-from ._shared.link import Link, warn
+from ._shared.link import Link
 from ._shared.remote import Remote
 from ._shared.wires import to_wire
 
@@ -57,12 +58,13 @@ class RedisCircuit:
     def __repr__(self) -> str:
         return call_repr(self)  # without the URL: there may be a password in it
 
-    def share(self, circuit: Any, refresh: float) -> Remote | None:
-        """The far side of a breaker's circuit; None, with a warning, if its key has no name."""
-        try:
-            key = key_name(self.prefix, circuit.name, circuit.key)
-        except TypeError as problem:
-            warn(f"{problem}; the circuit goes on by itself")
-            return None
+    def share(self, circuit: Any, refresh: float) -> Remote:
+        """The far side of a breaker's circuit. TypeError if its key is nothing that others could
+        name alike."""
+        key = key_name(self.prefix, circuit.name, circuit.key)
         lease = min(plain(self.lease), circuit.limits.trial_timeout)
-        return Remote(self._link, circuit, key, refresh, lease, self.advisory)
+        remote = Remote(self._link, circuit, key, refresh, lease, self.advisory)
+        if circuit.state in (OPEN, ISOLATED):
+            by_hand = Event.ISOLATES if circuit.state == ISOLATED else Event.OPENS
+            remote.note(Change(CLOSED, circuit.state, by_hand))  # before the first call
+        return remote

@@ -34,6 +34,11 @@ class Link:
         """Whether it is of no use to ask now."""
         return self._again is not None and now < self._again
 
+    @property
+    def broken(self) -> bool:
+        """Whether the last question had no answer."""
+        return self._again is not None
+
     async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply | None:
         """What the server says; None if there is none that says anything."""
         with self._lock:
@@ -58,7 +63,7 @@ class Link:
 
     def tell(self, key: str, arguments: Sequence[Any]) -> None:
         """Ask without waiting, if the link is up as far as is known."""
-        if self._again is None:
+        if not self.broken:
             self.wire.tell(key, arguments)
 
 

@@ -12,18 +12,17 @@ it cannot, the circuit goes on by itself. Once it can again:
 from __future__ import annotations
 
 import math
-import threading
 import uuid
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 from attrs import define, field, frozen
 
 from resilience._core.locks import new_lock
 from resilience._core.world import now as world_now
-from resilience.policies._circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Circuit, Permit
+from resilience.policies._circuit import Circuit
 from resilience.policies._opening import Opening, open_time
+from resilience.policies._permit import Permit
+from resilience.policies._states import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Event
 from resilience.typing import Runtime
 
 from .link import Link, warn
@@ -32,6 +31,16 @@ from .script import Reply
 __all__ = ["Remote"]
 
 _AT_ONCE = 0.05  # of the time between two looks: failures told more often go together
+_ANY = "any"  # generation
+
+_OPS = {
+    Event.TRIPS: "trip",
+    Event.OPENS: "open",
+    Event.CLOSES: "close",
+    Event.FREES: "close",
+    Event.ISOLATES: "isolate",
+}
+"""What of a circuit's own doing is told to the others, and how."""
 
 
 @frozen
@@ -56,7 +65,7 @@ class Remote:
     _looked: float | None = field(default=None, init=False)
     _generation: str | None = field(default=None, init=False)  # of the last reply
     _untold: Change | None = field(default=None, init=False)
-    _following: set[int] = field(factory=set, init=False)  # threads that are at it
+    _as_of: str | None = field(default=None, init=False)  # the generation that tripped
     _asked: int = field(default=0, init=False)
     _heard: int = field(default=0, init=False)  # the latest question that was answered
     _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
@@ -67,13 +76,13 @@ class Remote:
     # For the policy
 
     def note(self, change: Change) -> None:
-        """Remember a change of our own, made by a call or by hand, until it can be told."""
-        if threading.get_ident() in self._following or self.circuit.shadowed:
-            return
-        if change.new in (CLOSED, OPEN, ISOLATED):
-            by_hand = ISOLATED in (change.old, change.new)
-            if not self.advisory or by_hand or (change.old, change.new) == (CLOSED, OPEN):
-                self._untold = change
+        """Remember what was done by hand, and that a rule has tripped, until it can be told.
+
+        Verdicts of trials are told with their places; what was heard from others is no news.
+        """
+        if change.event in _OPS and not self.circuit.shadowed:
+            self._untold = change
+            self._as_of = _ANY if self.link.broken else self._generation
 
     async def refresh(self, runtime: Runtime) -> None:
         """Tell what is still to be told; hear what others have done, at most every `every`."""
@@ -93,8 +102,7 @@ class Remote:
         if self.advisory or self.circuit.shadowed or self.link.lost(now):
             return True
         if self._again is not None and now < self._again:
-            with self._as_told():
-                self.circuit.follow(OPEN, self._again - now, now)
+            self.circuit.follow(OPEN, self._again - now, now)
             return False
         lease = _Lease(uuid.uuid4().hex, self._generation or "0")
         try:
@@ -113,14 +121,12 @@ class Remote:
         now = runtime.now()
         lease = self._leases.pop(permit, None)
         if lease is not None:
-            if self._untold is not None and self._untold.old == HALF_OPEN:
-                self._untold = None  # the verdict tells it
             bad = failed or now - permit.began > self.circuit.limits.slower
             await self._ask(runtime, "failed" if bad else "passed", lease)
             return
-        if permit.trial and self._untold is not None and self._untold.old == HALF_OPEN:
-            # Tried alone, without the others: the shared circuit knows better if it is open.
-            self._untold = Change(CLOSED, OPEN) if self._untold.new == OPEN else None
+        if failed and permit.trial and self.circuit.state == OPEN and not self.advisory:
+            # Tried alone, without the others.
+            self._untold, self._as_of = Change(CLOSED, OPEN, Event.TRIPS), _ANY
         if not failed:
             self._well, self._failed = now, 0
         elif self.circuit.counts(permit):
@@ -143,10 +149,9 @@ class Remote:
         change = self._untold
         if change is None:
             return
-        op = {CLOSED: "close", OPEN: "open", ISOLATED: "isolate"}[change.new]
-        if op == "open" and (self.advisory or change.old == HALF_OPEN):
-            op = "reopen"
-        await self._ask(runtime, op, telling=change)
+        op = "open" if self.advisory and change.new == OPEN else _OPS[change.event]
+        if await self._ask(runtime, op, telling=change) is None:
+            self._as_of = _ANY  # told later, it counts whatever has happened to the others
 
     def _give_back(self, lease: _Lease) -> None:
         self.link.tell(self.key, self._arguments("left", lease, None))
@@ -178,6 +183,8 @@ class Remote:
     def _arguments(self, op: str, lease: _Lease | None, now: float | None) -> tuple[Any, ...]:
         limits = self.circuit.limits
         generation = lease.generation if lease is not None else self._generation
+        if op == "trip":
+            generation = self._as_of
         return (
             op,
             generation or "0",
@@ -203,25 +210,15 @@ class Remote:
             news = known is not None and known != reply.generation
             if news:
                 self._again, self._failed = None, 0
-        with self._as_told():
-            if reply.state == ISOLATED or self.circuit.state == ISOLATED:
-                self._follow_hand(reply, now)
-            elif self.advisory:
-                if known != reply.generation and op != "reopen" and self.circuit.closed:
-                    self._heed(reply, now)
-            elif reply.state == HALF_OPEN:
-                self._follow_trials(op, reply, now, news=news)
-            elif news or self.circuit.state != reply.state:
-                self.circuit.follow(reply.state, reply.left, now)
-
-    @contextmanager
-    def _as_told(self) -> Generator[None]:
-        """Changes made inside are the others' news, not to be told to them."""
-        self._following.add(threading.get_ident())
-        try:
-            yield
-        finally:
-            self._following.discard(threading.get_ident())
+        if reply.state == ISOLATED or self.circuit.state == ISOLATED:
+            self._follow_hand(reply, now)
+        elif self.advisory:
+            if known != reply.generation and op != "open" and self.circuit.closed:
+                self._heed(reply, now)
+        elif reply.state == HALF_OPEN:
+            self._follow_trials(op, reply, now, news=news)
+        elif news or self.circuit.state != reply.state:
+            self.circuit.follow(reply.state, reply.left, now)
 
     def _follow_trials(self, op: str, reply: Reply, now: float, *, news: bool) -> None:
         """Half open: a trial of ours goes on as it is; without one, we are open until we ask."""
@@ -241,7 +238,7 @@ class Remote:
             if self.circuit.state != ISOLATED:
                 self.circuit.follow(ISOLATED, 0.0, now)
         elif reply.generation == "0" and self.circuit.held:
-            self._untold = Change(CLOSED, ISOLATED)  # flushed, but somebody here still holds it
+            self._untold = Change(CLOSED, ISOLATED, Event.ISOLATES)  # flushed, but somebody here still holds it
         else:
             self.circuit.follow(CLOSED, 0.0, now)
 

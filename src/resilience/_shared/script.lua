@@ -152,10 +152,10 @@ elseif op == 'passed' or op == 'failed' or op == 'left' then
       if circuit.passed >= successes then move('closed') end
     end
   end
+elseif op == 'trip' then
+  if state == 'closed' and (ours or told == 'any') then move('open') end
 elseif op == 'open' then
-  if state == 'closed' then move('open') end
-elseif op == 'reopen' then
-  if state ~= 'isolated' then move('open') end
+  move('open')
 elseif op == 'close' then
   if state ~= 'closed' then move('closed') end
 elseif op == 'isolate' then

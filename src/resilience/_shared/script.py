@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from resilience.policies._circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN
+from resilience.policies._states import CLOSED, HALF_OPEN, ISOLATED, OPEN
 
 __all__ = ["Reply", "evaluate", "script"]
 
