@@ -306,6 +306,32 @@ class Circuit:
                     self._until = now + left
         self._tell(change)
 
+    def follow(self, state: str, left: float, now: float) -> None:
+        """Be what the shared circuit is: open for `left` seconds, closed or isolated. Where it has
+        been anything else in between, answers of calls begun before change nothing."""
+        event = {OPEN: Event.SHARED_OPEN, CLOSED: Event.SHARED_CLOSED}.get(
+            state, Event.SHARED_ISOLATED
+        )
+        with self._lock:
+            change = self._move(event, now)
+            if self._state == OPEN:
+                self._until = now + left
+        self._tell(change)
+
+    def counts(self, permit: Permit) -> bool:
+        """Whether a call's answer is from this stretch of the state, and it is a closed one."""
+        return self._state == CLOSED and self._since <= permit.epoch
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether it only reports."""
+        return self._shadow
+
+    @property
+    def held(self) -> bool:
+        """Whether it was isolated by hand here."""
+        return bool(self._isolations)
+
     def count(self, failures: int) -> None:
         """Take over a storage's count of failures, if it is higher."""
         with self._lock:
@@ -436,14 +462,14 @@ class Circuit:
             self._opened = None
             for gauge in self._gauges:
                 gauge.clear()
-            if event == Event.WELL and self.limits.ramp:
+            if event in (Event.WELL, Event.SHARED_CLOSED) and old != CLOSED and self.limits.ramp:
                 self._ramp = now + self.limits.ramp
         elif self._opened is None:
             self._opened = now
         if new in (CLOSED, DISABLED, ISOLATED):
             self._cause = None
         self._note_calm()
-        return None if old == new else Change(old, new)
+        return None if old == new else Change(old, new, event)
 
     def _released(self, isolation: Isolation) -> None:
         change = None

@@ -41,8 +41,12 @@ class Event:
     DISABLES = "disable()"
     TOLD_OPEN = "others have opened it"
     TOLD_CLOSED = "others have closed it"
+    SHARED_OPEN = "the shared circuit is open"
+    SHARED_CLOSED = "the shared circuit is closed"
+    SHARED_ISOLATED = "the shared circuit is isolated"
 
 
+_SHARED = (CLOSED, OPEN, HALF_OPEN, ISOLATED)  # what is disabled by hand here stays so
 _ANY = (CLOSED, OPEN, HALF_OPEN, ISOLATED, DISABLED)
 
 TABLE: dict[tuple[str, str], str] = {
@@ -54,6 +58,9 @@ TABLE: dict[tuple[str, str], str] = {
     (CLOSED, Event.TOLD_OPEN): OPEN,
     (OPEN, Event.TOLD_CLOSED): CLOSED,
     (HALF_OPEN, Event.TOLD_CLOSED): CLOSED,
+    **{(state, Event.SHARED_OPEN): OPEN for state in _SHARED},
+    **{(state, Event.SHARED_CLOSED): CLOSED for state in _SHARED},
+    **{(state, Event.SHARED_ISOLATED): ISOLATED for state in _SHARED},
     **{(state, Event.OPENS): OPEN for state in _ANY},
     **{(state, Event.CLOSES): CLOSED for state in _ANY},
     **{(state, Event.ISOLATES): ISOLATED for state in _ANY},
@@ -67,3 +74,4 @@ class Change:
 
     old: str
     new: str
+    event: str = ""
