@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 
 def _binary() -> str:
@@ -98,7 +100,8 @@ class Server:
 
     def client(self, **options: Any) -> Any:
         """A sync client for the test itself."""
-        options = {"decode_responses": True, "socket_timeout": 5, **options}
+        once = Retry(NoBackoff(), 0)
+        options = {"decode_responses": True, "socket_timeout": 5, "retry": once, **options}
         return redis.Redis(unix_socket_path=f"{self.folder}/s", **options)
 
     def asked(self) -> int:
