@@ -16,8 +16,8 @@ import pytest
 import redis
 import redis.asyncio
 import trio
-from redis_server import Server
 
+from redis_server import Server
 from resilience import CircuitBreaker, CircuitOpenError, resilient
 from resilience._shared.keys import key_name
 from resilience.policies import FailureRate
@@ -351,9 +351,7 @@ def test_fault_094_however_the_client_reads(
 ) -> None:
     """`decode_responses` either way, RESP2 and RESP3."""
     kind = redis.asyncio.Redis if loop else redis.Redis
-    client = kind(
-        unix_socket_path=f"{server.folder}/s", decode_responses=decode, protocol=protocol
-    )
+    client = kind(unix_socket_path=f"{server.folder}/s", decode_responses=decode, protocol=protocol)
     one = Process(client, failures=1)
 
     async def main() -> None:
@@ -415,8 +413,11 @@ def test_fault_080_no_two_circuits_have_one_name() -> None:
     parts = ["", "a", "a:b", "b", "{a}", "*", "~", "ä", "\ud800", "x" * 10_000, "1", None, 1, 1.5]
     parts += [b"a", ("a",), ("a", "b"), (("a",), "b"), frozenset("ab"), _Size.SMALL, float("nan")]
     texts = [part for part in parts if isinstance(part, str)] + [None]
-    names = {(name, index): key_name("p", name, parts[index])
-             for name in texts for index in range(len(parts))}
+    names = {
+        (name, index): key_name("p", name, parts[index])
+        for name in texts
+        for index in range(len(parts))
+    }
     assert len(set(names.values())) == len(names)
     assert all(len(name) < 200 and name.isascii() for name in names.values())
     assert key_name("p", "n", 1) == key_name("p", "n", 1.0) == key_name("p", "n", True)

@@ -16,6 +16,7 @@ import pytest
 import redis
 import redis.asyncio
 import trio
+
 from redis_server import Server
 from test_shared import PATIENT, Process, until
 

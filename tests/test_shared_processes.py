@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from redis_server import Server
-from test_shared import PATIENT, Process, until
 
+from redis_server import Server
 from resilience import CircuitOpenError
+from test_shared import PATIENT, Process, until
 
 KEY = "app:llm:~"
 

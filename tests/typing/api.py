@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import openai
+import redis
+import redis.asyncio
 from auriko._client import AsyncClient, Client
 from auriko._streaming import AsyncStream as AurikoAsyncStream
 from auriko._streaming import Stream as AurikoStream
@@ -36,6 +38,7 @@ from resilience import (
 )
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.matching import TRANSIENT, Match, code, kind, raised, status
+from resilience.shared import RedisCircuit
 from resilience.testing import VirtualTime, virtual_time
 from resilience.testing.gateway import Gateway, Ok, Received
 from resilience.typing import Call, Policy, Runtime
@@ -240,6 +243,7 @@ def times_as_timedelta() -> None:
     Timeout(minute)
     Retry(within=minute, patience=minute)
     CircuitBreaker(reset_after=minute)
+    RedisCircuit("redis://localhost", lease=minute, timeout=minute, back_off=minute)
     Exponential(max=minute)
 
 
@@ -262,6 +266,13 @@ def errors(error: Exception) -> None:
         return Failure(Kind.SERVER, Advice.RETRY, error=error)
 
     assert_type(read(KeyError()), Failure)
+
+
+def sharing(sync: redis.Redis, loop: redis.asyncio.Redis) -> None:
+    """A URL or a client of redis-py, of either kind."""
+    assert_type(RedisCircuit("redis://localhost", prefix="app", advisory=True), RedisCircuit)
+    CircuitBreaker(key="model", name="llm", storage=RedisCircuit(sync), refresh=0.5)
+    CircuitBreaker(storage=RedisCircuit(loop))
 
 
 def refusals(breaker: CircuitBreaker) -> None:

@@ -166,9 +166,7 @@ class Remote:
     ) -> Reply | None:
         failed = self._failed
         self._asked = number = self._asked + 1
-        reply = await self.link.ask(
-            runtime, self.key, self._arguments(op, lease, runtime.now())
-        )
+        reply = await self.link.ask(runtime, self.key, self._arguments(op, lease, runtime.now()))
         if reply is None:
             return None
         if reply.mended:
@@ -238,7 +236,9 @@ class Remote:
             if self.circuit.state != ISOLATED:
                 self.circuit.follow(ISOLATED, 0.0, now)
         elif reply.generation == "0" and self.circuit.held:
-            self._untold = Change(CLOSED, ISOLATED, Event.ISOLATES)  # flushed, but somebody here still holds it
+            self._untold = Change(
+                CLOSED, ISOLATED, Event.ISOLATES
+            )  # flushed, but somebody here still holds it
         else:
             self.circuit.follow(CLOSED, 0.0, now)
 

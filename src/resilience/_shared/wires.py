@@ -129,7 +129,7 @@ def _brief(timeout: float) -> dict[str, Any]:
 def _twin(client: Any, timeout: float) -> Any:
     """A sync client with the connection of an asyncio one, for sync calls and other loops."""
     redis = _redis()
-    pool = getattr(client, "connection_pool", None)
+    pool: Any = getattr(client, "connection_pool", None)
     kind = getattr(redis, getattr(getattr(pool, "connection_class", None), "__name__", ""), None)
     if kind is None or type(pool).__module__ != "redis.asyncio.connection":
         raise TypeError(

@@ -96,7 +96,8 @@ class CircuitBreaker:
       value, got with `circuit(value)`. Closed ones are forgotten when they are clean and unused for
       `forget_after` seconds (600), or when there are more than `keep` (100,000).
     - `name` (None): for people.
-    - `storage` (None): a pybreaker storage to share state through; keyed, a function of the key.
+    - `storage` (None): a `resilience.shared.RedisCircuit`, to share circuits between processes; or
+      a pybreaker storage; keyed, a function of the key that gives one.
       Read at most every `refresh` seconds (1). If it fails, the circuit goes on by itself.
     - `listeners`: pybreaker listeners.
 
