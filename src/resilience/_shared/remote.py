@@ -69,6 +69,7 @@ class Remote:
     _asked: int = field(default=0, init=False)
     _heard: int = field(default=0, init=False)  # the latest question that was answered
     _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
+    _owed: list[_Lease] = field(factory=list, init=False)  # places to be given back some time
     _again: float | None = field(default=None, init=False)  # half open elsewhere: ask when
     _failed: int = field(default=0, init=False)  # in a row, not yet told
     _well: float | None = field(default=None, init=False)  # when a call last went well
@@ -109,8 +110,12 @@ class Remote:
             reply = await self._ask(runtime, "enter", lease)
         except BaseException:
             self._give_back(lease)
+            self._owed.append(lease)  # again later: the question may still be on its way
             raise
-        if reply is None or reply.state == CLOSED:
+        if reply is None:
+            self._owed.append(lease)  # a server that hangs may grant it when it goes on
+            return True
+        if reply.state == CLOSED:
             return True
         if reply.granted:
             self._leases[permit] = _Lease(lease.token, reply.generation)
@@ -122,7 +127,13 @@ class Remote:
         lease = self._leases.pop(permit, None)
         if lease is not None:
             bad = failed or now - permit.began > self.circuit.limits.slower
-            await self._ask(runtime, "failed" if bad else "passed", lease)
+            op = "failed" if bad else "passed"
+            try:
+                if await self._ask(runtime, op, lease) is None:
+                    self._owed.append(lease)
+            except BaseException:  # cancelled while it waits for the server: told all the same
+                self.link.tell(self.key, self._arguments(op, lease, None))
+                raise
             return
         if failed and permit.trial and self.circuit.state == OPEN and not self.advisory:
             # Tried alone, without the others.
@@ -169,6 +180,8 @@ class Remote:
         reply = await self.link.ask(runtime, self.key, self._arguments(op, lease, runtime.now()))
         if reply is None:
             return None
+        while self._owed:
+            self._give_back(self._owed.pop())
         if reply.mended:
             warn(f"what Redis held of {self.circuit!r} made no sense; the circuit is closed again")
         self._failed = max(0, self._failed - failed)

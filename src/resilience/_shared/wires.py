@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import os
 import weakref
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def to_wire(source: Any, timeout: float) -> Wire | LoopWire:
             f"client must be a URL or a client of redis-py, sync or asyncio, got a "
             f"{type(source).__name__}"
         )
-    if asyncio.iscoroutinefunction(source.execute_command):
+    if inspect.iscoroutinefunction(source.execute_command):
         return LoopWire(source, Wire(_twin(source, timeout), timeout))
     return Wire(source, timeout)
 
