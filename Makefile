@@ -62,6 +62,7 @@ lint: $(VENV)/.lint  ## format, lint, types
 
 bench: $(VENV)/.test  ## cost against a hand-written try/except, as ratios in one run
 	$(BIN)/python benchmarks/at_rest.py --check --write
+	$(BIN)/python benchmarks/outage.py --check
 
 soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat
 	$(BIN)/python benchmarks/soak.py

@@ -16,6 +16,7 @@ PAGE = Path(__file__).parent / "circuit.md"
 BEGIN = "<!-- states: drawn by `python docs/circuit.py` -->"
 END = "<!-- end of states -->"
 COMMANDS = (Event.OPENS, Event.CLOSES, Event.ISOLATES, Event.DISABLES)
+SHARED = (Event.SHARED_OPEN, Event.SHARED_CLOSED, Event.SHARED_ISOLATED)
 
 
 def drawing() -> str:
@@ -27,7 +28,7 @@ def drawing() -> str:
     lines += [
         f"    {_id(old)} --> {_id(new)}: {event}"
         for (old, event), new in TABLE.items()
-        if event not in COMMANDS
+        if event not in COMMANDS + SHARED
     ]
     lines += [f"    {_id(state)}: {_commands(state)}" for state in states if _commands(state)]
     lines += ["```", "", f"| | {' | '.join(states)} |", "|---" * (len(states) + 1) + "|"]
@@ -53,7 +54,7 @@ def main() -> int:
     if new == text:
         return 0
     if "--check" in sys.argv:
-        print("docs/circuit.md is out of date: run python docs/circuit.py", file=sys.stderr)
+        sys.stderr.write("docs/circuit.md is out of date: run python docs/circuit.py\n")
         return 1
     PAGE.write_text(new, encoding="utf-8")
     return 0

@@ -143,6 +143,32 @@ def test_one_process_closes_it_for_all(server: Server) -> None:
 
 
 @pytest.mark.real
+def test_all_of_them_ramp_up(server: Server) -> None:
+    """The one that closed it lets a growing share through, and so do those that hear of it."""
+    one, two = (Process(server.url, failures=1, ramp=60) for _ in range(2))
+    one.bad()
+    two.refused()
+    time.sleep(0.31)
+    one.good()
+    for process in (two, one):
+        process.refused()
+        assert process.state == "closed"
+        assert process.breaker.snapshot().ramp < 0.5
+
+
+@pytest.mark.real
+def test_what_is_disabled_here_is_not_moved_by_others(server: Server) -> None:
+    """It lets all calls through while the others refuse them, and tells nothing."""
+    one, two = (Process(server.url, failures=1) for _ in range(2))
+    one.breaker.disable()
+    two.bad()
+    assert one.good() == "fine"
+    one.bad()
+    assert one.state == "disabled"
+    two.refused()
+
+
+@pytest.mark.real
 def test_a_trial_that_fails_opens_it_again_for_all(server: Server) -> None:
     """The others hear of it without having tried."""
     one, two = Process(server.url, failures=1), Process(server.url, failures=1)

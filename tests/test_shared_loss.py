@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import trio
 
 from redis_server import Server
 from resilience import CircuitOpenError
+from resilience._core.driver import drive
 from test_shared import PATIENT, Process, until
 
 KEY = "app:llm:~"
@@ -99,14 +101,8 @@ def test_fault_091_092_it_hangs_in_the_middle_of_a_run(
             finally:
                 waits.append(time.monotonic() - began)
 
-        one.breaker.storage._link.wire  # noqa: B018 - connected at construction to nothing
-        while True:
-            try:
-                await call()
-                if not one.breaker.storage._link.broken:
-                    break
-            finally:
-                waits.clear()
+        await call()
+        waits.clear()
         server.hang()
         for _ in range(50):
             assert await call() == "fine"
@@ -115,10 +111,12 @@ def test_fault_091_092_it_hangs_in_the_middle_of_a_run(
                 await call(ConnectionError("down"))
 
     with Told() as told:
-        if world == "trio":
-            trio.run(main)
+        if world == "sync":
+            drive(main())
         else:
-            asyncio.run(main())
+            (asyncio.run if world == "asyncio" else trio.run)(
+                main() if world == "asyncio" else main
+            )
     assert one.state == "open"
     assert sum("no word from Redis (" in text for text in told.texts) == 1
     assert max(waits) < 0.5, "a call waited for more than the time limit"
@@ -190,6 +188,22 @@ def test_one_call_looks_while_the_others_go_on(server: Server) -> None:
         waits = asyncio.run(main())
     assert waits[-1] >= 0.29
     assert waits[-2] < 0.25
+
+
+@pytest.mark.real
+def test_a_server_that_hangs_for_long_holds_few_threads(server: Server) -> None:
+    """A client without time limits of its own is stuck for good: after a few it is not tried."""
+    client = redis.Redis(unix_socket_path=f"{server.folder}/s")
+    one = Process(client, link={"timeout": 0.01, "back_off": 0.001})
+    before = threading.active_count()
+    server.hang()
+    with Told():
+        for _ in range(30):
+            one.good()
+            time.sleep(0.002)
+        assert threading.active_count() - before <= 5
+        server.wake()
+        until(lambda: one.good() and not one.breaker.storage._link.broken)
 
 
 @pytest.mark.real

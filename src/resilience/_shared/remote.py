@@ -42,6 +42,8 @@ _OPS = {
 }
 """What of a circuit's own doing is told to the others, and how."""
 
+_QUESTIONS = ("look", "enter")  # in which another generation is the others' doing
+
 
 @frozen
 class _Lease:
@@ -228,7 +230,7 @@ class Remote:
                 self._heed(reply, now)
         elif reply.state == HALF_OPEN:
             self._follow_trials(op, reply, now, news=news)
-        elif news or self.circuit.state != reply.state:
+        elif self.circuit.state != reply.state or (news and op in _QUESTIONS):
             self.circuit.follow(reply.state, reply.left, now)
 
     def _follow_trials(self, op: str, reply: Reply, now: float, *, news: bool) -> None:

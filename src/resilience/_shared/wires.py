@@ -16,12 +16,15 @@ from typing import Any
 from attrs import define, field
 
 from resilience._core.driver import drive
+from resilience._core.locks import new_lock
 from resilience._runtimes import workers
 from resilience.typing import Runtime
 
 from .script import Reply, evaluate
 
-__all__ = ["Wire", "to_wire"]
+__all__ = ["LoopWire", "Wire", "to_wire"]
+
+_MOST_STUCK = 4  # threads that a client without time limits may hold, before no more are tried
 
 
 @define(eq=False)
@@ -34,6 +37,8 @@ class Wire:
 
     client: Any
     timeout: float
+    _lock: Any = field(factory=new_lock, init=False)
+    _stuck: list[workers.Job] = field(factory=list, init=False)  # not waited for any longer
 
     async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply:
         """What the server answers; TimeoutError, or the client's own error."""
@@ -47,8 +52,14 @@ class Wire:
             pass  # no thread to be had: what was to be told runs out by itself
 
     def _now(self, key: str, arguments: Sequence[Any]) -> Reply:
+        with self._lock:
+            self._stuck = [job for job in self._stuck if not job.wait(0)]
+            if len(self._stuck) >= _MOST_STUCK:  # worker threads are for the user's calls too
+                raise TimeoutError("no answer to earlier questions")
         job = workers.start(functools.partial(self._there, key, arguments))
         if not job.wait(self.timeout):
+            with self._lock:
+                self._stuck.append(job)
             raise TimeoutError(f"no answer within {self.timeout:g} s")
         reply: Reply = job.outcome()
         return reply

@@ -46,7 +46,6 @@ class Event:
     SHARED_ISOLATED = "the shared circuit is isolated"
 
 
-_SHARED = (CLOSED, OPEN, HALF_OPEN, ISOLATED)  # what is disabled by hand here stays so
 _ANY = (CLOSED, OPEN, HALF_OPEN, ISOLATED, DISABLED)
 
 TABLE: dict[tuple[str, str], str] = {
@@ -58,9 +57,15 @@ TABLE: dict[tuple[str, str], str] = {
     (CLOSED, Event.TOLD_OPEN): OPEN,
     (OPEN, Event.TOLD_CLOSED): CLOSED,
     (HALF_OPEN, Event.TOLD_CLOSED): CLOSED,
-    **{(state, Event.SHARED_OPEN): OPEN for state in _SHARED},
-    **{(state, Event.SHARED_CLOSED): CLOSED for state in _SHARED},
-    **{(state, Event.SHARED_ISOLATED): ISOLATED for state in _SHARED},
+    (CLOSED, Event.SHARED_OPEN): OPEN,
+    (HALF_OPEN, Event.SHARED_OPEN): OPEN,
+    (CLOSED, Event.SHARED_CLOSED): CLOSED,  # after having been something else in between
+    (OPEN, Event.SHARED_CLOSED): CLOSED,
+    (HALF_OPEN, Event.SHARED_CLOSED): CLOSED,
+    (ISOLATED, Event.SHARED_CLOSED): CLOSED,
+    (CLOSED, Event.SHARED_ISOLATED): ISOLATED,
+    (OPEN, Event.SHARED_ISOLATED): ISOLATED,
+    (HALF_OPEN, Event.SHARED_ISOLATED): ISOLATED,
     **{(state, Event.OPENS): OPEN for state in _ANY},
     **{(state, Event.CLOSES): CLOSED for state in _ANY},
     **{(state, Event.ISOLATES): ISOLATED for state in _ANY},
