@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.lua')
 
-.PHONY: demo test test-all lint bench soak fuzz clean
+.PHONY: demo test test-all lint bench soak fuzz mutation clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -32,6 +32,10 @@ $(VENV)/.test: $(VENV)/.demo
 
 $(VENV)/.lint: $(VENV)/.test
 	$(PIP) install -q --group lint
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.test
+	$(PIP) install -q --group mutation
 	@touch $@
 
 demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the real SDK
@@ -74,5 +78,10 @@ $(VENV)/.fuzz: $(VENV)/.demo
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing of the header parsers; RUNS says how long
 	$(BIN)/python benchmarks/fuzz_headers.py
 
+# From the start. To go on with a run that was broken off: python docs/mutants.py
+mutation: $(VENV)/.mutation  ## breaks the code in thousands of small ways; the tests must notice
+	rm -rf mutants
+	$(BIN)/python docs/mutants.py
+
 clean:
-	rm -rf $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf mutants $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

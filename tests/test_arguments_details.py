@@ -1,0 +1,131 @@
+"""Where an argument is found: in functions, methods and partials, and what is remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from resilience._core.arguments import Slot, slot_of
+
+
+def says(fn: Any, name: str = "model") -> str:
+    """The message for a function that cannot be given the argument."""
+    with pytest.raises(TypeError) as caught:
+        slot_of(fn, name)
+    return str(caught.value)
+
+
+def ask(prompt: str, model: str = "x", *, size: int = 3, must: int) -> None: ...
+
+
+class Client:
+    def ask(self, prompt: str, model: str = "x") -> None: ...
+
+    def other(self, model: str) -> None: ...
+
+    def __call__(self, model: str = "y") -> None: ...
+
+
+def test_the_place_the_name_and_the_default() -> None:
+    """By place where it has one, with its default where it has one."""
+    assert slot_of(ask, "prompt") == Slot("prompt", 0)
+    assert slot_of(ask, "model") == Slot("model", 1, "x")
+    assert slot_of(ask, "size") == Slot("size", None, 3)
+    assert slot_of(ask, "must") == Slot("must")
+
+
+def test_a_default_is_what_is_read_if_nothing_is_given() -> None:
+    """What the call gives; else the default; else what one asks for otherwise."""
+    with_default, without = slot_of(ask, "model"), slot_of(ask, "must")
+
+    assert with_default.read(("p", "y"), {}) == "y"
+    assert with_default.read(("p",), {"model": "z"}) == "z"
+    assert with_default.read(("p",), {}) == "x"
+    assert with_default.read(("p",), {}, "w") == "x"
+    assert without.read(("p",), {}, "w") == "w"
+    assert without.read(("p",), {}) is None
+    assert with_default.given(("p",), {}, "w") == "w"
+
+
+def test_a_bound_method_has_one_place_less() -> None:
+    """The same function bound and not bound is told apart, in any order."""
+    client = Client()
+
+    assert slot_of(client.ask, "model") == Slot("model", 1, "x")
+    assert slot_of(Client.ask, "model") == Slot("model", 2, "x")
+    assert slot_of(client.ask, "model") == Slot("model", 1, "x")
+    assert slot_of(client.other, "model") == Slot("model", 0)
+    assert slot_of(client, "model") == Slot("model", 0, "y")
+
+
+def test_a_slot_is_found_once_for_each_function() -> None:
+    """The signature is read once; bound methods of two objects share what was found."""
+    assert slot_of(ask, "model") is slot_of(ask, "model")
+    assert slot_of(Client().ask, "model") is slot_of(Client().ask, "model")
+    assert slot_of(ask, "model") is not slot_of(ask, "prompt")
+
+
+def test_what_cannot_be_remembered_is_looked_up_each_time() -> None:
+    """A callable that has no hash, or no weak references, is read all the same."""
+
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            return self is other
+
+        def __call__(self, prompt: str, model: str = "x") -> None: ...
+
+    class Slotted:
+        __slots__ = ()
+
+        def __call__(self, prompt: str, model: str = "x") -> None: ...
+
+    for fn in (Unhashable(), Slotted()):
+        assert slot_of(fn, "model") == Slot("model", 1, "x")
+
+
+def test_what_has_no_signature_takes_it_by_name() -> None:
+    """Of what cannot be read nothing is known but the name."""
+
+    class Unreadable:
+        __signature__ = "none"
+
+        def __call__(self, **kwargs: Any) -> None: ...
+
+    assert slot_of(Unreadable(), "model") == Slot("model")
+
+
+def test_keywords_take_any_name() -> None:
+    """Also one that is spelt like the catch-all itself."""
+
+    def catches(prompt: str, **model: Any) -> None: ...
+
+    assert slot_of(catches, "model") == Slot("model")
+    assert slot_of(catches, "other") == Slot("other")
+
+
+def test_what_cannot_be_given_is_said_by_name() -> None:
+    """The function's name, the argument's, and what to do."""
+
+    def positional(model: str, /) -> None: ...
+
+    def starred(*model: str) -> None: ...
+
+    assert says(positional) == (
+        f"argument 'model' of {positional.__qualname__} is positional-only; make it a keyword"
+    )
+    assert says(starred) == (
+        f"{starred.__qualname__} takes no argument 'model' and no **kwargs to pass it in"
+    )
+
+
+def test_replacing_an_argument() -> None:
+    """In place where it was given by place, else by name."""
+    slot = slot_of(ask, "model")
+
+    assert slot.replaced(("p", "y", 1), {}, "z") == (("p", "z", 1), {})
+    assert slot.replaced(("p",), {"size": 1}, "z") == (("p",), {"size": 1, "model": "z"})
+    assert slot.replaced((), {"model": "y"}, "z") == ((), {"model": "z"})
+    assert slot_of(ask, "prompt").replaced(("p", "y"), {}, "q") == (("q", "y"), {})

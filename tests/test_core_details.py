@@ -1,0 +1,356 @@
+"""The pipeline's core in detail: blocks, outcomes, the driver, results, what is looked up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import types
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from openai import omit
+from openai.lib.streaming.chat import AsyncChatCompletionStreamManager
+
+from conftest import World
+from resilience import (
+    Attempt,
+    CircuitBreaker,
+    CircuitOpenError,
+    Fallback,
+    ModelFallback,
+    Pipeline,
+    Retry,
+    Timeout,
+    current_attempt,
+    served_by,
+)
+from resilience._core import world as clocks
+from resilience._core.driver import drive
+from resilience._core.rest import Epochs, Rest, epochs
+from resilience._core.results import Unguardable, check, is_awaitable
+from resilience.testing import virtual_time
+
+# Blocks
+
+
+def test_a_block_is_for_one_loop() -> None:
+    """A second loop over the same attempts is refused, sync or async, finished or not."""
+    attempts = Pipeline(Retry()).attempts()
+    iter(attempts)
+    with pytest.raises(RuntimeError) as caught:
+        aiter(attempts)
+    assert str(caught.value) == "attempts() is for one loop; call it again for another"
+
+
+def test_a_sync_block_in_a_loop_is_sync() -> None:
+    """A `for` loop waits in its thread although an event loop runs there."""
+    numbers: list[int] = []
+
+    async def main() -> None:
+        for attempt in Pipeline(Retry(attempts=3, wait=5)).attempts():
+            with attempt:
+                numbers.append(attempt.number)
+                if attempt.number < 3:
+                    raise ConnectionError
+
+    with virtual_time() as clock:
+        asyncio.run(main())
+        assert clock.sleeps == [5, 5]
+    assert numbers == [1, 2, 3]
+
+
+def test_a_refused_block_ends_the_loop() -> None:
+    """What refuses raises at `with`; the loop is over then."""
+    breaker = CircuitBreaker(failures=1)
+    breaker.open()
+    attempts = Pipeline(breaker).attempts()
+    block = next(iter(attempts))
+    with pytest.raises(CircuitOpenError), block:
+        raise AssertionError("not admitted")
+    with pytest.raises(StopIteration):
+        next(attempts)
+
+
+# Outcomes
+
+
+def test_an_outcome_of_a_single_call(world: World) -> None:
+    """`Pipeline.outcome` takes arguments by place and by name, as `call` does."""
+    outcome = world.run(Pipeline(Retry()).outcome, world.function("ok"), 1, size=2)
+
+    assert outcome.value == "ok"
+    assert outcome.error is None
+    assert world.calls == [((1,), {"size": 2})]
+
+
+def test_an_outcome_tells_the_model_only_of_a_success(world: World) -> None:
+    """`served_by` is None where the call failed, and where a fallback's value came out."""
+    chain = ModelFallback("a", "b")
+    good = world.run(Pipeline(chain).outcome, world.function(ConnectionError(), "ok"))
+    bad = world.run(Pipeline(chain).outcome, world.function(ConnectionError()))
+    spare = world.run(Pipeline(Fallback(1), chain).outcome, world.function(ConnectionError()))
+
+    assert (good.served_by, good.degraded) == ("b", True)
+    assert (bad.served_by, type(bad.error)) == (None, ConnectionError)
+    assert (spare.served_by, spare.value, spare.degraded) == (None, 1, True)
+
+
+# The driver
+
+
+def test_a_policy_that_waits_by_itself_is_named() -> None:
+    """In a sync call nothing may suspend; the error names the innermost policy that did."""
+
+    class Waiting:
+        def bind(self, call: Callable[..., Any], runtime: Any) -> Callable[..., Any]:
+            async def waits(*args: Any, **kwargs: Any) -> Any:
+                await asyncio.sleep(0)
+
+            return waits
+
+    with pytest.raises(RuntimeError) as caught:
+        Pipeline(Retry(), Waiting()).call(print)
+    assert ".Waiting.bind.<locals>.waits waited for an event loop in a sync call" in str(
+        caught.value
+    )
+
+
+def test_a_coroutine_that_waits_is_named() -> None:
+    """Without a policy in sight, it is the coroutine itself that is named."""
+
+    class Nameless:
+        def __await__(self) -> Any:
+            yield
+
+    async def waits() -> None:
+        await Nameless()
+
+    with pytest.raises(RuntimeError) as caught:
+        drive(waits())
+    assert str(caught.value).startswith(f"{waits.__qualname__} waited for an event loop")
+
+
+# Being at rest
+
+
+def test_an_epoch_follows_the_other() -> None:
+    """Each change of a circuit begins the next epoch."""
+    before = epochs.now
+
+    assert epochs.advance() == before + 1
+    assert epochs.now == before + 1
+
+    fresh = Epochs()
+    assert fresh.now == 0
+    assert [fresh.advance(), fresh.advance()] == [1, 2]
+
+
+def test_rest_comes_back_when_all_have_settled() -> None:
+    """Not before the last one that stirs has settled; then as a new stretch of rest."""
+    rest = Rest([SimpleNamespace(rests=True)])
+    first, second = object(), object()
+    token = rest.token
+    assert token is not None
+
+    rest.stir(first)
+    rest.stir(second)
+    assert rest.token is None
+    rest.settle(first)
+    assert rest.token is None
+    rest.settle(second)
+    assert rest.token is not None
+    assert rest.token is not token
+
+
+# Results
+
+
+def test_a_refused_result_leaves_no_request_unawaited() -> None:
+    """An unsent request inside what is refused is closed; nothing else in it is touched."""
+
+    async def request() -> None: ...
+
+    class Stream:
+        def __init__(self) -> None:
+            self.request = request()
+            self.other = SimpleNamespace(close=lambda: pytest.fail("closed"))
+
+    def lines() -> Any:
+        yield
+
+    async def later_lines() -> Any:
+        yield
+
+    stream = Stream()
+    check(stream)
+    assert stream.request.cr_frame is not None
+    stream.request.close()
+    with pytest.raises(Unguardable, match=r"^the guarded function returned a generator, whose"):
+        check(lines())
+    with pytest.raises(Unguardable, match=r"^the guarded function returned an async generator, "):
+        check(later_lines())
+
+
+def test_awaitables_are_told_by_their_type() -> None:
+    """Anything with `__await__`, and coroutines of the old kind; plain generators are not."""
+
+    @types.coroutine
+    def old() -> Any:
+        yield
+
+    def plain() -> Any:
+        yield
+
+    class Later:
+        def __await__(self) -> Any:
+            yield
+
+    for _ in range(2):
+        assert is_awaitable(Later())
+        assert is_awaitable(old())
+        assert not is_awaitable(plain())
+        assert not is_awaitable(SimpleNamespace())
+
+
+# Clocks
+
+
+def test_outside_of_virtual_time_the_clocks_are_real() -> None:
+    """Seconds that pass, the date, and chance; inside a call as well."""
+
+    def look() -> tuple[float, float, float]:
+        return clocks.now(), clocks.wall(), clocks.chance()
+
+    for now, wall, chance in (look(), Pipeline(Retry(on_result=lambda x: False)).call(look)):
+        assert abs(now - time.monotonic()) < 60
+        assert abs(wall - time.time()) < 60
+        assert 0 <= chance < 1
+    assert len({clocks.chance() for _ in range(9)}) > 1
+
+
+def test_inside_virtual_time_they_are_virtual() -> None:
+    """In a call and outside of one."""
+    with virtual_time(start=5.0, wall=7.0) as clock:
+        clock.random = lambda: 0.5  # type: ignore[method-assign]
+        look = Pipeline(Retry()).wrap(lambda: (clocks.now(), clocks.wall(), clocks.chance()))
+        assert look() == (5.0, 7.0, 0.5)
+        assert (clocks.now(), clocks.wall(), clocks.chance()) == (5.0, 7.0, 0.5)
+
+
+# Looked up from inside
+
+
+def test_outside_of_a_call_it_is_the_first_attempt() -> None:
+    """Also in virtual time, where no call is under way."""
+    assert current_attempt() == Attempt(number=1)
+    with virtual_time():
+        assert current_attempt() == Attempt(number=1)
+
+
+def test_inside_a_limit_it_is_the_attempt_under_way(world: World) -> None:
+    """With its number, model and wait."""
+    seen: list[Any] = []
+
+    def look(*args: Any, **kwargs: Any) -> Any:
+        seen.append((current_attempt().number, current_attempt().waited, served_by()))
+        raise ConnectionError
+
+    policies = Timeout(99), ModelFallback("a", "b"), Retry(attempts=2, wait=3)
+    with pytest.raises(ConnectionError):
+        world.run(Pipeline(*policies).wrap(world.function(look)))
+
+    assert seen == [(1, 0.0, "a"), (2, 3.0, "a"), (3, 0.0, "b"), (4, 3.0, "b")]
+
+
+def test_a_wait_is_told_of_the_attempt_that_goes_on_awaiting() -> None:
+    """An attempt that turns out to be async has still been waited for."""
+    made: list[None] = []
+
+    def fetch() -> Any:
+        made.append(None)
+        if len(made) == 1:
+            raise ConnectionError
+
+        async def answer() -> tuple[int, float]:
+            return current_attempt().number, current_attempt().waited
+
+        return answer()
+
+    async def main() -> Any:
+        return await Pipeline(Retry(wait=3)).call(fetch)
+
+    with virtual_time():
+        assert asyncio.run(main()) == (2, 3.0)
+    assert len(made) == 2
+
+
+def test_a_refused_managers_request_is_closed() -> None:
+    """The request that an async stream manager has not sent would be warned of as unawaited."""
+
+    async def request() -> Any: ...
+
+    unsent = request()
+    manager = AsyncChatCompletionStreamManager(unsent, response_format=omit, input_tools=omit)
+    with pytest.raises(Unguardable, match=r"returned a stream manager \(openai\.lib\.streaming"):
+        check(manager)
+    assert unsent.cr_frame is None
+
+
+def test_an_outcome_of_a_stop_iteration() -> None:
+    """A function's own StopIteration is in the outcome as itself."""
+    stop = StopIteration("mine")
+
+    def ends() -> Any:
+        raise stop
+
+    outcome = Pipeline(Retry(attempts=2, on_result=lambda result: False)).outcome(ends)
+    assert outcome.error is stop
+
+
+def test_an_outcome_that_failed_after_a_good_attempt(world: World) -> None:
+    """An attempt that was answered, but badly, does not make its model the one that served."""
+    retry = Retry(attempts=2, wait=0, on_result=lambda result: result == "bad")
+    fn = world.function("bad", ValueError())
+    outcome = world.run(Pipeline(ModelFallback("a"), retry).outcome, fn)
+
+    assert type(outcome.error) is ValueError
+    assert outcome.served_by is None
+
+
+def test_the_last_refusal_is_in_the_outcome_as_the_calls_own_error(world: World) -> None:
+    """If the call was made, an open circuit at the end does not hide the call's error."""
+    breaker = CircuitBreaker(failures=1, key="model")
+    chain = ModelFallback("a", "b")
+    world.run(Pipeline(breaker).outcome, world.function(ConnectionError()), model="b")
+    outcome = world.run(Pipeline(chain, breaker).outcome, world.function(TimeoutError()))
+
+    assert type(outcome.error) is TimeoutError
+    assert [attempt.model for attempt in outcome.attempts] == ["a"]
+
+
+def test_a_task_that_outlives_a_limit_is_free_of_it() -> None:
+    """What was begun under a Timeout and goes on after it has no deadline any more."""
+    waited: list[int] = []
+
+    async def main(clock: Any) -> Any:
+        async def late() -> Any:
+            await clock.asleep(3)
+
+            async def fetch() -> str:
+                waited.append(1)
+                if len(waited) == 1:
+                    raise ConnectionError
+                return "late"
+
+            return await Pipeline(Retry(wait=20)).call(fetch)
+
+        async def starts() -> Any:
+            return asyncio.ensure_future(late())
+
+        return await (await Pipeline(Timeout(5)).call(starts))
+
+    with virtual_time() as clock:
+        assert asyncio.run(main(clock)) == "late"
+    assert len(waited) == 2

@@ -1,0 +1,55 @@
+"""Waits, asked directly: where their random numbers come from, and what they do without facts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from resilience.failures import Advice, Failure, Kind
+from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, RetryAfter, _Wait
+
+ASKED = Failure(Kind.RATE_LIMIT, Advice.WAIT, retry_after=8.0)
+
+
+def state(**facts: Any) -> Any:
+    """What a wait is handed, with only these facts in it."""
+    return SimpleNamespace(**{"attempt_number": 1, "outcome": None, **facts})
+
+
+@pytest.mark.parametrize(
+    ("wait", "least", "most"),
+    [
+        (Exponential(1, jitter=0.5), 0.5, 1.5),
+        (FullJitter(1), 0.0, 1.0),
+        (Decorrelated(1), 1.0, 3.0),
+        (RetryAfter(spread=0.5), 8.0, 12.0),
+    ],
+    ids=repr,
+)
+def test_a_wait_draws_from_what_it_is_handed(wait: Any, least: float, most: float) -> None:
+    """The random numbers are those of the runtime that asks, not of the world."""
+    assert wait(state(failure=ASKED, chance=lambda: 0.0)) == pytest.approx(least)
+    assert wait(state(failure=ASKED, chance=lambda: 1.0)) == pytest.approx(most)
+
+
+def test_decorrelated_begins_where_no_wait_is_known() -> None:
+    """Without a word on the wait before, it counts as `initial`."""
+    assert Decorrelated(0.1)(state(chance=lambda: 1.0)) == pytest.approx(0.3)
+    assert Decorrelated(0.1)(state(chance=lambda: 1.0, upcoming_sleep=2.0)) == pytest.approx(6.0)
+
+
+def test_without_an_outcome_nothing_was_asked() -> None:
+    """A state with no outcome in it has no server's word either."""
+    assert RetryAfter(otherwise=Fixed(3))(state()) == 3
+
+
+def test_a_wait_of_ones_own_must_say_how_long() -> None:
+    """A wait without a `__call__` is told so by name."""
+
+    class Forgetful(_Wait):
+        pass
+
+    with pytest.raises(TypeError, match=r"^Forgetful says nothing of how long to wait$"):
+        Forgetful()(state())
