@@ -18,7 +18,8 @@ class Fault:
 
     `kind` picks the provider's envelope ("rate_limit", "quota", "server" ...); `body` replaces it.
     `how`: "answer" with that status and headers; "refused", "hang" or "drop" without one; "stream"
-    an error event after the first content of a stream; "shape" a 200 that is none of the API's.
+    an error event after the first content of a stream (`body` replaces the whole stream), "cut" the
+    same with the connection lost at its end; "shape" a 200 that is none of the API's.
     """
 
     name: str

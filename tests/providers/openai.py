@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from typing import Any
 
-__all__ = ["PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
+from .chat import ASK, CHUNK, OPTIONS, SHAPE, ask, ask_async, events
+
+__all__ = ["ASK", "PACKAGE", "SHAPE", "client", "error", "fail", "fail_async", "stream"]
 
 PACKAGE = "openai"
 _ERRORS = {
@@ -27,8 +27,6 @@ _ERRORS = {
     "too_large": (None, "invalid_request_error"),
     "unprocessable": (None, "invalid_request_error"),
 }
-SHAPE = {"object": "nothing", "hello": "world"}
-ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def error(kind: str, status: int) -> object:
@@ -37,38 +35,19 @@ def error(kind: str, status: int) -> object:
 
 
 def stream() -> tuple[dict[str, str], bytes]:
-    delta = {"index": 0, "delta": {"role": "assistant", "content": "Hel"}, "finish_reason": None}
-    chunk = {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": "gpt-4o",
-        "choices": [delta],
-    }
-    events = [chunk, error("server", 500)]
-    body = "".join(f"data: {json.dumps(each)}\n\n" for each in events)
-    return {"content-type": "text/event-stream"}, body.encode()
+    return events(CHUNK, error("server", 500))
+
+
+def client(url: str, *, asynchronous: bool = False, **options: Any) -> Any:
+    import openai
+
+    make = openai.AsyncOpenAI if asynchronous else openai.OpenAI
+    return make(base_url=f"{url}/v1", **{**OPTIONS, **options})
 
 
 def fail(url: str, *, streaming: bool) -> Any:
-    """Make a call, and read its stream to the end; what it gives, if it does not raise."""
-    import openai
-
-    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.3}
-    with openai.OpenAI(base_url=f"{url}/v1", **options) as client:
-        answer: Any = client.chat.completions.create(**ASK, stream=streaming)
-        return list(answer) if streaming else answer
+    return ask(client(url), streaming=streaming)
 
 
 def fail_async(url: str, *, streaming: bool) -> Any:
-    """The same with the async client."""
-    import openai
-
-    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.3}
-
-    async def main() -> Any:
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", **options) as client:
-            answer: Any = await client.chat.completions.create(**ASK, stream=streaming)
-            return [chunk async for chunk in answer] if streaming else answer
-
-    return asyncio.run(main())
+    return ask_async(client(url, asynchronous=True), streaming=streaming)

@@ -1,37 +1,85 @@
-"""OpenAI's SDK, versions 1 to 3, pointed at OpenAI or at any gateway that speaks its format."""
+"""OpenAI's SDK, versions 1 to 3, pointed at OpenAI or at any service that speaks its format.
+
+Among these are Azure, OpenRouter and Auriko, so `CODES` has their codes too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import auriko
-from resilience.sdks.evidence import Evidence, by_class_name, peek
-from resilience.sdks.transport import transport
-from resilience.sdks.verdict import STATUSES, Code, Meaning, judge
+from resilience.sdks import auriko, stainless, verdict
+from resilience.sdks.evidence import Evidence, mapping, text
+from resilience.sdks.stainless import STATUSES
+from resilience.sdks.values import number
+from resilience.sdks.verdict import Code, Meaning, judge
 
-__all__ = ["CODES", "read"]
+__all__ = ["CODES", "TYPES", "read"]
+
+_SPENT = Code(Kind.QUOTA, Advice.STOP)
+_FILTERED = Code(Kind.CONTENT_FILTER, Advice.STOP)
+_NO_MODEL = Code(Kind.NOT_FOUND, Advice.FALLBACK)
+_UNROUTED = Code(Kind.UNSUPPORTED, Advice.FALLBACK)
+_LIMITED = Code(Kind.RATE_LIMIT, Advice.WAIT)
+_OVERLOADED = Code(Kind.OVERLOADED, Advice.WAIT)
 
 CODES: Mapping[str, Code] = {
-    **auriko.CODES,  # whose gateway is often called with this SDK
-    "billing_hard_limit_reached": Code(Kind.QUOTA, Advice.STOP),
-    "content_filter": Code(Kind.CONTENT_FILTER, Advice.STOP),
-    "content_policy_violation": Code(Kind.CONTENT_FILTER, Advice.STOP),
+    **auriko.CODES,
+    "billing_hard_limit_reached": _SPENT,
+    "billing_not_active": _SPENT,
+    "content_filter": _FILTERED,
+    "content_policy_violation": _FILTERED,
     "context_length_exceeded": Code(Kind.CONTEXT_LENGTH, Advice.FALLBACK),
-    "insufficient_quota": Code(Kind.QUOTA, Advice.STOP),
+    "engine_overloaded": _OVERLOADED,
+    "image_content_policy_violation": _FILTERED,
+    "insufficient_quota": _SPENT,
     "invalid_api_key": Code(Kind.AUTH, Advice.STOP),
-    "model_not_found": Code(Kind.NOT_FOUND, Advice.FALLBACK),
-    "rate_limit_exceeded": Code(Kind.RATE_LIMIT, Advice.WAIT),
+    "model_not_found": _NO_MODEL,
+    "moderation_blocked": _FILTERED,
+    "rate_limit_exceeded": _LIMITED,
     "server_error": Code(Kind.SERVER, Advice.RETRY),
+    # Azure. Most of its codes are the status in words or figures.
+    "DeploymentNotFound": _NO_MODEL,
+    "InsufficientQuota": _SPENT,
+    "QuotaExceeded": _SPENT,
+    "RateLimitReached": _LIMITED,
+    "ResponsibleAIPolicyViolation": _FILTERED,
+    # OpenRouter: why a model was not available,
+    "capacity_exhausted": _LIMITED,
+    "constraint_filtered": _UNROUTED,
+    "free_variant_ended": _NO_MODEL,
+    "model_deprecated": _NO_MODEL,
+    "model_unavailable_upstream": _NO_MODEL,
+    "no_endpoints": _NO_MODEL,
+    "privacy_restricted": _UNROUTED,
+    "region_restricted": Code(Kind.PERMISSION, Advice.FALLBACK),
+    "temporarily_unavailable": Code(Kind.UNAVAILABLE, Advice.WAIT),
+    "wrong_endpoint": _UNROUTED,
+    # whose limit it was,
+    "openrouter_credits": _SPENT,
+    "openrouter_guardrail_budget": _SPENT,
+    "openrouter_in_flight_budget": _LIMITED,
+    "openrouter_key_limit": _SPENT,
+    "openrouter_workspace_budget": _SPENT,
+    # and what a provider's error amounts to.
+    "authentication": Code(Kind.AUTH, Advice.STOP),
+    "not_found": _NO_MODEL,
+    "payment_required": _SPENT,
+    "permission_denied": Code(Kind.PERMISSION, Advice.STOP),
+    "provider_overloaded": _OVERLOADED,
+    "provider_unavailable": Code(Kind.SERVER, Advice.RETRY),
+    "refusal": _FILTERED,
+    "server": Code(Kind.SERVER, Advice.RETRY),
+    "timeout": Code(Kind.TIMEOUT, Advice.RETRY),
+    "token_limit_exceeded": _SPENT,
 }
 
-_STATUSES = {**STATUSES, 409: Meaning(Kind.CONFLICT, Advice.RETRY)}  # as the SDK itself does
-
-_WITHOUT_ANSWER: Mapping[str, Meaning] = {
-    "APITimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
-    "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
+TYPES: Mapping[str, Meaning] = {
+    **verdict.TYPES,
+    "budget_exceeded": Meaning(Kind.QUOTA, Advice.STOP),  # of LiteLLM's proxy
 }
+
 _FINISHED: Mapping[str, Meaning] = {
     "ContentFilterFinishReasonError": Meaning(Kind.CONTENT_FILTER, Advice.STOP, sent=True),
     "LengthFinishReasonError": Meaning(Kind.UNKNOWN, Advice.STOP, sent=True),
@@ -41,41 +89,41 @@ _FINISHED: Mapping[str, Meaning] = {
 
 def read(error: Exception) -> Failure:
     """Read an `APIError` of any kind, and what the SDK makes of an answer's finish reason."""
-    status = peek(error, "status_code")
-    streaming = False
-    if status is None:
-        cls = type(error)
-        unanswered = by_class_name(cls, _WITHOUT_ANSWER)
-        if unanswered:
-            return (transport(peek(error, "__cause__")) or unanswered).failure(error, "openai")
-        finished = by_class_name(cls, _FINISHED)
-        if finished:
-            return finished.failure(error, "openai")
-        # An APIError of no status was an event in a stream.
-        streaming = by_class_name(cls, {"APIError": True}) is not None
-    details = _details(peek(error, "body"))
-    evidence = Evidence(
-        error,
-        "openai",
-        status=status,
-        code=_told(error, details, "code"),
-        type=_told(error, details, "type"),
-        headers=peek(peek(error, "response"), "headers"),
-        request_id=peek(error, "request_id"),
-        provider=details.get("provider"),
-    )
-    return judge(evidence, CODES, statuses=_STATUSES, streaming=streaming)
+    failure = stainless.unanswered(error, "openai", _FINISHED)
+    if failure:
+        return failure
+    said = stainless.details(error)
+    evidence = stainless.gathered(error, "openai", said)
+    streaming = stainless.in_stream(evidence)
+    if text(evidence.code) not in CODES:
+        _take_number(evidence)
+        _hear_azure(evidence, said)
+        _hear_openrouter(evidence, said)
+    return judge(evidence, CODES, statuses=STATUSES, types=TYPES, streaming=streaming)
 
 
-def _details(body: Any) -> Mapping[str, Any]:
-    """The error object of a body; the SDK unwraps it, but not every body looks alike."""
-    if not isinstance(body, dict):
-        return {}
-    outer = cast("dict[str, Any]", body)
-    inner = outer.get("error")
-    return cast("dict[str, Any]", inner) if isinstance(inner, dict) else outer
+def _take_number(evidence: Evidence) -> None:
+    """OpenRouter's and some of Azure's codes are the status; an event in a stream has no other."""
+    if evidence.status is None:
+        evidence.status = number(evidence.code)
 
 
-def _told(error: Exception, details: Mapping[str, Any], name: str) -> Any:
-    told = peek(error, name)
-    return details.get(name) if told is None else told
+def _hear_azure(evidence: Evidence, said: Mapping[str, Any]) -> None:
+    """Azure may have a finer code further in."""
+    inner = text(mapping(said.get("innererror") or said.get("inner_error")).get("code"))
+    if inner in CODES:
+        evidence.code = inner
+
+
+def _hear_openrouter(evidence: Evidence, said: Mapping[str, Any]) -> None:
+    """OpenRouter has its codes beside the code, and says in the body whether to try again."""
+    more, availability = mapping(said.get("metadata")), mapping(said.get("availability"))
+    evidence.provider = evidence.provider or more.get("provider_name")
+    for told in (availability.get("code"), more.get("limit_source"), more.get("error_type")):
+        code = text(told)
+        if code in CODES:
+            evidence.code = code
+            break
+    retryable = availability.get("retryable")
+    evidence.retry = retryable if isinstance(retryable, bool) else None
+    evidence.wait = number(availability.get("retry_after"))

@@ -8,6 +8,7 @@ better), then the type, then the status.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from attrs import Factory, field, frozen
 
@@ -16,7 +17,7 @@ from resilience.sdks.evidence import Evidence, header_text, text
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import NOTHING, Hints, hints
 
-__all__ = ["STATUSES", "TYPES", "Code", "Meaning", "judge"]
+__all__ = ["MISSHAPEN", "STATUSES", "TYPES", "Code", "Meaning", "judge"]
 
 _RETRIED = (Advice.RETRY, Advice.WAIT)
 _RATE_LIMIT = Kind.RATE_LIMIT
@@ -48,20 +49,21 @@ class Meaning:
     retry_limit: int | None = field(default=None, kw_only=True)
     sent: bool | None = field(default=None, kw_only=True)
 
-    def failure(
-        self, error: Exception, sdk: str | None, *, code: str | None = None, type: str | None = None
-    ) -> Failure:
-        """The `Failure` of an error that brought nothing but itself."""
+    def failure(self, error: Exception, sdk: str | None, **facts: Any) -> Failure:
+        """The `Failure` of an error that decides by its class; `facts` are further fields."""
         return Failure(
             self.kind,
             self.advice,
-            code=code,
-            type=type,
             sdk=sdk,
             retry_limit=self.retry_limit,
             sent=self.sent,
             error=error,
+            **facts,
         )
+
+
+MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
+"""An answer that came with a 200 and is none of the API's."""
 
 
 def _refused(meaning: Meaning) -> bool | None:
@@ -200,9 +202,7 @@ def _by_type(
     if type in ("api_error", "server_error"):
         return by_status if by_status and by_status.advice in _RETRIED else _SERVER_FAULT
     if type == "invalid_request_error":
-        if by_status and by_status.kind in _COMPLAINTS:
-            return Meaning(by_status.kind, Advice.STOP)
-        return _OTHER_4XX
+        return by_status if by_status and by_status.kind in _COMPLAINTS else _OTHER_4XX
     return types.get(type)
 
 

@@ -1,0 +1,87 @@
+"""What the SDKs that Stainless generates share: OpenAI's, Groq's and Anthropic's.
+
+Their classes have the same names, their attributes nearly so; the tables of codes are each
+family's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from resilience.failures import Advice, Failure, Kind
+from resilience.sdks import verdict
+from resilience.sdks.evidence import Evidence, by_class_name, header_text, mapping, peek
+from resilience.sdks.evidence import status as to_status
+from resilience.sdks.headers import pick
+from resilience.sdks.transport import transport
+from resilience.sdks.verdict import MISSHAPEN, Meaning
+
+__all__ = ["STATUSES", "details", "gathered", "in_stream", "unanswered"]
+
+STATUSES: Mapping[int, Meaning] = {
+    **verdict.STATUSES,
+    409: Meaning(Kind.CONFLICT, Advice.RETRY),  # as these SDKs do themselves
+}
+
+_UNANSWERED: Mapping[str, Meaning] = {
+    "APITimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
+    "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
+}
+
+
+def unanswered(error: Exception, sdk: str, local: Mapping[str, Meaning]) -> Failure | None:
+    """What is known by its class: a call that got no answer, a 200 that is none of the API's, and
+    the family's own errors, `local`. None for all else.
+    """
+    status = peek(error, "status_code")
+    if type(status) is int and status >= 400:  # as most have
+        return None
+    cls = type(error)
+    found = by_class_name(cls, _UNANSWERED)
+    if found:
+        return (transport(peek(error, "__cause__")) or found).failure(error, sdk)
+    if by_class_name(cls, {"APIResponseValidationError": True}):
+        facts = {"status": to_status(status), "request_id": _request_id(peek(error, "response"))}
+        return MISSHAPEN.failure(error, sdk, **facts)
+    found = by_class_name(cls, local)
+    return found.failure(error, sdk) if found else None
+
+
+def gathered(error: Exception, sdk: str, said: Mapping[str, Any]) -> Evidence:
+    """What an `APIError` has to say; `said` is its body's error object."""
+    response = peek(error, "response")
+    request_id = peek(error, "request_id")
+    return Evidence(
+        error,
+        sdk,
+        status=peek(error, "status_code"),
+        type=_told(error, said, "type"),
+        code=_told(error, said, "code"),
+        headers=peek(response, "headers"),
+        request_id=_request_id(response) if request_id is None else request_id,
+        provider=said.get("provider"),
+    )
+
+
+def in_stream(evidence: Evidence) -> bool:
+    """Was it an event in a stream? Such an `APIError` came without a status."""
+    if evidence.status is not None:
+        return False
+    return by_class_name(type(evidence.error), {"APIError": True}) is not None
+
+
+def details(error: Exception) -> Mapping[str, Any]:
+    """The error object of an error's body, which may still be in its envelope."""
+    outer = mapping(peek(error, "body"))
+    return mapping(outer.get("error")) or outer
+
+
+def _told(error: Exception, said: Mapping[str, Any], name: str) -> Any:
+    told = peek(error, name)
+    return said.get(name) if told is None else told
+
+
+def _request_id(response: object) -> str | None:
+    sent = pick(peek(response, "headers"))
+    return header_text(sent.get("x-request-id") or sent.get("request-id"))
