@@ -6,34 +6,53 @@ come through. From anywhere else they are the program's own business.
 
 from __future__ import annotations
 
-from resilience.failures import Advice, Failure, Kind
+from types import TracebackType
+
+from resilience.failures import Failure
 from resilience.sdks import FAMILIES
-from resilience.sdks.verdict import Meaning
+from resilience.sdks.evidence import by_class_name
+from resilience.sdks.verdict import MISSHAPEN
 
 __all__ = ["read"]
 
-_MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
-_PARSES = ("parse", "stream", "response", "decode")
+_ERRORS = {"JSONDecodeError": True, "ValidationError": True}
+
+_PARSES = ("parse", "parsing", "stream", "response", "decode")
 """In the name of a module or a function of an SDK that reads an answer, not a request; so does
 every method named `json`."""
+
+_PARSERS = frozenset({"json", "pydantic"})
+"""They raise the errors: who called them is the one who counts."""
 
 _DEEPEST = 256
 
 
 def read(error: Exception) -> Failure | None:
     """A misshapen answer, where an SDK was reading one; else None."""
+    if not by_class_name(type(error), _ERRORS):
+        return None
+    sdk = _reading(error.__traceback__)
+    return None if sdk is None else MISSHAPEN.failure(error, sdk)
+
+
+def _reading(trace: TracebackType | None) -> str | None:
+    """The SDK that was reading an answer, by the innermost frames that are no parser's."""
     sdk = None
-    trace = error.__traceback__
     for _ in range(_DEEPEST):
         if trace is None:
-            break
+            return sdk
         frame = trace.tb_frame
-        module = frame.f_globals.get("__name__")
-        if isinstance(module, str):
-            package = module.partition(".")[0]
-            if package in FAMILIES and FAMILIES[package] != "parsing":
-                where = f"{module}.{frame.f_code.co_name}".lower()
-                reads = frame.f_code.co_name == "json" or any(word in where for word in _PARSES)
-                sdk = package if reads else None
+        module, function = frame.f_globals.get("__name__"), frame.f_code.co_name
+        package = module.partition(".")[0] if isinstance(module, str) else ""
+        if package not in _PARSERS:
+            reads = package in FAMILIES and _reads(module, function)
+            # An SDK that has its transport do the reading is the one that was called.
+            sdk = None if not reads else package if sdk is None or function != "json" else sdk
         trace = trace.tb_next
-    return None if sdk is None else _MISSHAPEN.failure(error, sdk)
+    return None
+
+
+def _reads(module: str, function: str) -> bool:
+    # `resources.responses` has the calls of an API of that name, and builds their requests.
+    where = function if ".resources" in module else f"{module}.{function}"
+    return function == "json" or any(word in where.lower() for word in _PARSES)
