@@ -21,8 +21,18 @@ pytestmark = pytest.mark.real
 
 EXPECTED = Path(__file__).parent / "providers" / "expected"
 COLUMNS = [field.name for field in fields(Failure) if field.name != "error"]
+
+
+def installed(package: str) -> bool:
+    """Is there such a package? find_spec raises where its parent is missing (google.genai)."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 PROVIDERS = {path.stem: import_module(f"providers.{path.stem}") for path in EXPECTED.glob("*.csv")}
-HERE = sorted(name for name, module in PROVIDERS.items() if find_spec(module.PACKAGE))
+HERE = sorted(name for name, module in PROVIDERS.items() if installed(module.PACKAGE))
 """Those of this environment; `make test-sdks` has one for those that do not go together."""
 
 

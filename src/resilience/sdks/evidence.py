@@ -9,7 +9,16 @@ from typing import Any, TypeVar, cast
 
 from attrs import define
 
-__all__ = ["Evidence", "by_class_name", "header_text", "mapping", "peek", "status", "text"]
+__all__ = [
+    "Evidence",
+    "by_class_name",
+    "error_in",
+    "header_text",
+    "mapping",
+    "peek",
+    "status",
+    "text",
+]
 
 T = TypeVar("T")
 
@@ -59,6 +68,12 @@ def text(value: object) -> str | None:
 def mapping(value: object) -> Mapping[str, Any]:
     """A dict as it is; an empty one for everything else."""
     return cast("dict[str, Any]", value) if issubclass(type(value), dict) else {}
+
+
+def error_in(body: object) -> Mapping[str, Any]:
+    """The error object of a JSON body: what is under `error`, else the body itself."""
+    outer = mapping(body)
+    return mapping(outer.get("error")) or outer
 
 
 def header_text(value: object) -> str | None:

@@ -15,11 +15,16 @@ from resilience.sdks.verdict import MISSHAPEN
 
 __all__ = ["read"]
 
-_ERRORS = {"JSONDecodeError": True, "ValidationError": True}
-
 _PARSES = ("parse", "parsing", "stream", "response", "decode")
 """In the name of a module or a function of an SDK that reads an answer, not a request; so does
 every method named `json`."""
+
+_GOOGLES = ("genai.batches", "genai.caches", "genai.files", "genai.models", "genai.tunings")
+"""Google's methods read their answers themselves. They parse no JSON to build a request, but they
+do check models."""
+
+_ERRORS = {"JSONDecodeError": (*_PARSES, *_GOOGLES), "ValidationError": _PARSES}
+"""Where each of the errors comes from a misshapen answer."""
 
 _PARSERS = frozenset({"json", "pydantic"})
 """They raise the errors: who called them is the one who counts."""
@@ -29,13 +34,14 @@ _DEEPEST = 256
 
 def read(error: Exception) -> Failure | None:
     """A misshapen answer, where an SDK was reading one; else None."""
-    if not by_class_name(type(error), _ERRORS):
+    places = by_class_name(type(error), _ERRORS)
+    if places is None:
         return None
-    sdk = _reading(error.__traceback__)
+    sdk = _reading(error.__traceback__, places)
     return None if sdk is None else MISSHAPEN.failure(error, sdk)
 
 
-def _reading(trace: TracebackType | None) -> str | None:
+def _reading(trace: TracebackType | None, places: tuple[str, ...]) -> str | None:
     """The SDK that was reading an answer, by the innermost frames that are no parser's."""
     sdk = None
     for _ in range(_DEEPEST):
@@ -45,14 +51,14 @@ def _reading(trace: TracebackType | None) -> str | None:
         module, function = frame.f_globals.get("__name__"), frame.f_code.co_name
         package = module.partition(".")[0] if isinstance(module, str) else ""
         if package not in _PARSERS:
-            reads = package in FAMILIES and _reads(module, function)
+            reads = package in FAMILIES and _reads(module, function, places)
             # An SDK that has its transport do the reading is the one that was called.
             sdk = None if not reads else package if sdk is None or function != "json" else sdk
         trace = trace.tb_next
     return None
 
 
-def _reads(module: str, function: str) -> bool:
+def _reads(module: str, function: str, places: tuple[str, ...]) -> bool:
     # `resources.responses` has the calls of an API of that name, and builds their requests.
     where = function if ".resources" in module else f"{module}.{function}"
-    return function == "json" or any(word in where.lower() for word in _PARSES)
+    return function == "json" or any(word in where.lower() for word in places)

@@ -1,0 +1,145 @@
+"""What every Google API says of an error: a status of its own, which says more than HTTP's, and
+details: a finer reason, the quota that ran out, how long to wait.
+
+They come as JSON or as the messages that gRPC brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from resilience.failures import Advice, Failure, Kind
+from resilience.sdks.evidence import Evidence, mapping, peek, text
+from resilience.sdks.values import duration, number
+from resilience.sdks.verdict import Code, judge
+
+__all__ = ["CODES", "judge_rpc"]
+
+_AUTH = Code(Kind.AUTH, Advice.STOP)
+_PERMISSION = Code(Kind.PERMISSION, Advice.STOP)
+_INVALID = Code(Kind.INVALID, Advice.STOP)
+_CONFLICT = Code(Kind.CONFLICT, Advice.STOP)  # the SDK retries none either
+_QUOTA = Code(Kind.QUOTA, Advice.STOP)
+
+CODES: Mapping[str, Code] = MappingProxyType(
+    {
+        # The statuses of every API of Google's, `google.rpc.Code`.
+        "ABORTED": _CONFLICT,
+        "ALREADY_EXISTS": _CONFLICT,
+        "CANCELLED": Code(Kind.CANCELLED, Advice.STOP),
+        "DATA_LOSS": Code(Kind.SERVER, Advice.STOP),
+        "DEADLINE_EXCEEDED": Code(Kind.TIMEOUT, Advice.RETRY),
+        "FAILED_PRECONDITION": _INVALID,
+        "INTERNAL": Code(Kind.SERVER, Advice.RETRY),
+        "INVALID_ARGUMENT": _INVALID,
+        "NOT_FOUND": Code(Kind.NOT_FOUND, Advice.FALLBACK),
+        "OUT_OF_RANGE": _INVALID,
+        "PERMISSION_DENIED": _PERMISSION,
+        "RESOURCE_EXHAUSTED": Code(Kind.RATE_LIMIT, Advice.WAIT),
+        "UNAUTHENTICATED": _AUTH,
+        "UNAVAILABLE": Code(Kind.UNAVAILABLE, Advice.WAIT),
+        "UNIMPLEMENTED": Code(Kind.UNSUPPORTED, Advice.FALLBACK),
+        "UNKNOWN": Code(Kind.SERVER, Advice.RETRY, by_status=True),
+        # Reasons that say more than the status: a bad key is an INVALID_ARGUMENT.
+        "ACCESS_TOKEN_EXPIRED": _AUTH,
+        "ACCESS_TOKEN_TYPE_UNSUPPORTED": _AUTH,
+        "API_KEY_INVALID": _AUTH,
+        "CREDENTIALS_MISSING": _AUTH,
+        "ACCESS_TOKEN_SCOPE_INSUFFICIENT": _PERMISSION,
+        "API_KEY_ANDROID_APP_BLOCKED": _PERMISSION,
+        "API_KEY_HTTP_REFERRER_BLOCKED": _PERMISSION,
+        "API_KEY_IOS_APP_BLOCKED": _PERMISSION,
+        "API_KEY_IP_ADDRESS_BLOCKED": _PERMISSION,
+        "API_KEY_SERVICE_BLOCKED": _PERMISSION,
+        "CONSUMER_INVALID": _PERMISSION,
+        "CONSUMER_SUSPENDED": _PERMISSION,
+        "SERVICE_DISABLED": _PERMISSION,
+        "USER_PROJECT_DENIED": _PERMISSION,
+        "BILLING_DISABLED": _QUOTA,
+        "RESOURCE_QUOTA_EXCEEDED": _QUOTA,
+    }
+)
+_SPENT = {**CODES, "RESOURCE_EXHAUSTED": _QUOTA}
+"""Where the quota that ran out is not one that comes back within the minute."""
+
+_MOST = 64
+"""Details, and quotas in one, that are looked at; there are a handful."""
+
+
+def judge_rpc(
+    error: Exception, status: Any, name: Any, details: Any, response: Any, *, begun: bool = False
+) -> Failure:
+    """As `judge`, of an error with a status of Google's (`name`) and its details."""
+    told = _Details(details)
+    evidence = Evidence(
+        error,
+        "google",
+        status=status,
+        code=told.reason if told.reason in CODES else name,
+        type=name,
+        headers=peek(response, "headers"),
+        request_id=told.request_id,
+        wait=told.wait,
+    )
+    return judge(evidence, _SPENT if told.spent else CODES, streaming=begun)
+
+
+class _Details:
+    """What is known of an error beyond its status; None where nothing is said."""
+
+    def __init__(self, listed: object) -> None:
+        self._by_type: dict[str, Any] = {}
+        for each in _each(listed):
+            self._by_type.setdefault(_type(each), each)
+
+    @property
+    def reason(self) -> str | None:
+        """The finer reason, such as "API_KEY_INVALID"."""
+        return text(self._said("ErrorInfo", "reason"))
+
+    @property
+    def request_id(self) -> str | None:
+        return text(self._said("RequestInfo", "requestId", "request_id"))
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds: `RetryInfo`."""
+        delay = self._said("RetryInfo", "retryDelay", "retry_delay")
+        seconds = number(peek(delay, "seconds"))
+        if seconds is None:
+            return duration(delay)
+        return seconds + (number(peek(delay, "nanos"), most=1e9) or 0.0) / 1e9
+
+    @property
+    def spent(self) -> bool:
+        """A quota of days ran out, or one that is nothing at all: no minute brings it back."""
+        for violation in _each(self._said("QuotaFailure", "violations")):
+            quota = text(_get(violation, "quotaId", "quota_id")) or ""
+            if "PerDay" in quota or _get(violation, "quotaValue", "quota_value") in ("0", 0):
+                return True
+        return False
+
+    def _said(self, kind: str, *names: str) -> Any:
+        return _get(self._by_type.get(kind), *names)
+
+
+def _each(listed: Any) -> Iterator[Any]:
+    if isinstance(listed, Sequence) and not isinstance(listed, (str, bytes)):
+        yield from listed[:_MOST]
+
+
+def _type(detail: object) -> str:
+    """`RetryInfo`, of a message of that class or of JSON with "type.googleapis.com/..."."""
+    told = text(mapping(detail).get("@type"))
+    return told.rpartition(".")[2] if told else type(detail).__name__
+
+
+def _get(thing: Any, *names: str) -> Any:
+    """The first of `names` that is there, in JSON or on a message."""
+    for name in names:
+        found = thing.get(name) if isinstance(thing, dict) else peek(thing, name)
+        if found is not None:
+            return found
+    return None

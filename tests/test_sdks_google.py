@@ -1,0 +1,321 @@
+"""Google's errors, made by its own SDK and packages, and what they are taken for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx2
+import pytest
+import requests
+from google import genai
+from google.api_core import exceptions as core
+from google.auth import exceptions as auth
+from google.genai import errors
+from google.genai._interactions_errors import APIResponseValidationError, APIWebSocketError
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as rpc
+
+from providers import google as gemini
+from providers.faults import FAULTS
+from providers.server import Server
+from resilience.failures import Advice, Failure, Kind, describe
+
+TYPE = "type.googleapis.com/google.rpc."
+
+
+def envelope(code: int, status: str, *details: dict[str, Any]) -> dict[str, Any]:
+    told = [{**each, "@type": TYPE + each["@type"]} for each in details]
+    return {"error": {"code": code, "message": "m", "status": status, "details": told}}
+
+
+def client(status: int, **content: Any) -> genai.Client:
+    """The real client, answered so."""
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(status, **content))
+    options: Any = {"client_args": {"transport": transport}, "retry_options": {"attempts": 1}}
+    return genai.Client(api_key="none", http_options=options)
+
+
+def raised(status: int, *, stream: bool = False, **content: Any) -> Exception:
+    """What the client raises when it is answered so."""
+    with client(status, **content) as gemini, pytest.raises(Exception) as caught:  # noqa: PT011
+        if stream:
+            list(gemini.models.generate_content_stream(model="m", contents="?"))
+        else:
+            gemini.models.generate_content(model="m", contents="?")
+    return caught.value
+
+
+def retry_in(delay: Any) -> dict[str, Any]:
+    return {"@type": "RetryInfo", "retryDelay": delay}
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [("36s", 36.0), ("36.5s", 36.5), ("0.250s", 0.25), ("0s", 0.0), ("1m0s", 60.0)],
+)
+def test_the_body_tells_how_long_to_wait(delay: str, seconds: float) -> None:
+    """`RetryInfo` is the wait where no header gives one."""
+    error = raised(429, json=envelope(429, "RESOURCE_EXHAUSTED", retry_in(delay)))
+
+    assert describe(error).retry_after == seconds
+
+
+@pytest.mark.parametrize("delay", ["soon", "-3s", "nans", "1e400s", "9" * 70 + "s", 36, None, [], {}])
+def test_nonsense_in_the_body_is_no_wait(delay: Any) -> None:
+    """A delay that is none is as if absent."""
+    failure = describe(raised(429, json=envelope(429, "RESOURCE_EXHAUSTED", retry_in(delay))))
+
+    assert (failure.advice, failure.retry_after) == (Advice.WAIT, None)
+
+
+def test_a_header_goes_before_the_body() -> None:
+    """`Retry-After` wins over `RetryInfo`."""
+    body = envelope(429, "RESOURCE_EXHAUSTED", retry_in("36s"))
+
+    assert describe(raised(429, json=body, headers={"retry-after": "2"})).retry_after == 2.0
+
+
+@pytest.mark.parametrize(
+    ("quota", "kind"),
+    [
+        ({"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}, Kind.QUOTA),
+        ({"quotaId": "GenerateRequestsPerMinutePerProjectPerModel"}, Kind.RATE_LIMIT),
+        ({"quotaId": "GenerateRequestsPerMinutePerProject", "quotaValue": "0"}, Kind.QUOTA),
+        ({"quotaId": "GenerateRequestsPerMinutePerProject", "quotaValue": "15"}, Kind.RATE_LIMIT),
+        ({}, Kind.RATE_LIMIT),
+        ("PerDay", Kind.RATE_LIMIT),
+    ],
+)
+def test_a_quota_of_days_is_no_rate_limit(quota: Any, kind: Kind) -> None:
+    """RESOURCE_EXHAUSTED is both: only the quotas that are violated tell them apart."""
+    violated = {"@type": "QuotaFailure", "violations": [{"quotaId": "PerMinute"}, quota]}
+    failure = describe(raised(429, json=envelope(429, "RESOURCE_EXHAUSTED", violated)))
+
+    assert failure.kind is kind
+    assert failure.advice is (Advice.STOP if kind is Kind.QUOTA else Advice.WAIT)
+    assert failure.sent is False
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "reason", "kind", "code"),
+    [
+        (400, "INVALID_ARGUMENT", "API_KEY_INVALID", Kind.AUTH, "API_KEY_INVALID"),
+        (403, "PERMISSION_DENIED", "BILLING_DISABLED", Kind.QUOTA, "BILLING_DISABLED"),
+        (400, "INVALID_ARGUMENT", "NEVER_HEARD_OF", Kind.INVALID, "INVALID_ARGUMENT"),
+        (400, "INVALID_ARGUMENT", None, Kind.INVALID, "INVALID_ARGUMENT"),
+    ],
+)
+def test_the_finer_reason_decides(
+    status: int, name: str, reason: str | None, kind: Kind, code: str
+) -> None:
+    """A key that is wrong comes as status 400; the reason in the details is the code then."""
+    info = {"@type": "ErrorInfo", "reason": reason}
+    failure = describe(raised(status, json=envelope(status, name, info)))
+
+    assert (failure.kind, failure.advice) == (kind, Advice.STOP)
+    assert (failure.code, failure.type, failure.status) == (code, name, status)
+
+
+def test_the_request_id_is_among_the_details() -> None:
+    """Google's headers have none."""
+    info = {"@type": "RequestInfo", "requestId": "r1"}
+
+    assert describe(raised(500, json=envelope(500, "INTERNAL", info))).request_id == "r1"
+
+
+def test_a_list_around_the_error() -> None:
+    """A stream that cannot begin is answered with a list of one error."""
+    body = [envelope(503, "UNAVAILABLE")]
+    failure = describe(raised(503, json=body, stream=True))
+
+    assert (failure.kind, failure.code, failure.sent) == (Kind.UNAVAILABLE, "UNAVAILABLE", None)
+
+
+@pytest.mark.parametrize("status", ["UNKNOWN", "SOMETHING_NEW"])
+def test_a_status_that_says_nothing(status: str) -> None:
+    """An unknown status leaves it to HTTP's."""
+    assert describe(raised(500, json=envelope(500, status))).advice is Advice.RETRY
+    assert describe(raised(404, json=envelope(404, status))).advice is Advice.STOP
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_no_json(stream: bool) -> None:
+    """A page with status 200: asked again once, as the server has done its work."""
+    error = raised(200, content=b"<html>", stream=stream)
+    assert isinstance(error, errors.UnknownApiResponseError if stream else json.JSONDecodeError)
+
+    assert describe(error) == Failure(
+        Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True, sdk="google"
+    )
+
+
+def test_a_live_session_that_was_closed() -> None:
+    """A web socket's closing code is no HTTP status."""
+    with pytest.raises(errors.APIError) as caught:
+        errors.APIError.raise_error(1011, "Deadline expired", None)
+    assert caught.value.code == 1011
+
+    assert describe(caught.value) == Failure(Kind.UNKNOWN, Advice.STOP, sdk="google")
+
+
+def interaction(status: int, **content: Any) -> Exception:
+    with client(status, **content) as gemini, pytest.raises(Exception) as caught:  # noqa: PT011
+        gemini.interactions.create(model="m", input="?")
+    return caught.value
+
+
+def test_interactions_speak_otherwise() -> None:
+    """Their errors have other attributes, and say the same."""
+    body = envelope(429, "RESOURCE_EXHAUSTED", retry_in("36s"))
+
+    assert describe(interaction(429, json=body)) == Failure(
+        Kind.RATE_LIMIT,
+        Advice.WAIT,
+        status=429,
+        code="RESOURCE_EXHAUSTED",
+        type="RESOURCE_EXHAUSTED",
+        retry_after=36.0,
+        sdk="google",
+        sent=False,
+    )
+    page = describe(interaction(502, content=b"<html>", headers={"retry-after": "3"}))
+    assert (page.kind, page.status, page.code, page.retry_after) == (Kind.SERVER, 502, None, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "sent"),
+    [
+        (httpx2.ConnectError("m"), Kind.CONNECTION, False),
+        (httpx2.ReadTimeout("m"), Kind.TIMEOUT, None),
+        (httpx2.RemoteProtocolError("m"), Kind.CONNECTION, None),
+    ],
+)
+def test_interactions_without_an_answer(cause: Exception, kind: Kind, sent: bool | None) -> None:
+    """What went wrong on the wire is in the cause."""
+
+    def lost(request: httpx2.Request) -> httpx2.Response:
+        raise cause
+
+    options: Any = {"client_args": {"transport": httpx2.MockTransport(lost)}}
+    options["retry_options"] = {"attempts": 1}
+    with (
+        genai.Client(api_key="none", http_options=options) as gemini,
+        pytest.raises(Exception, match=r".") as caught,
+    ):
+        gemini.interactions.create(model="m", input="?")
+
+    assert describe(caught.value) == Failure(kind, Advice.RETRY, sdk="google", sent=sent)
+
+
+def test_a_web_socket_of_interactions() -> None:
+    """One that was refused has a status; one that broke has none."""
+    refused = describe(APIWebSocketError(http_status=401))
+    assert (refused.kind, refused.advice, refused.status) == (Kind.AUTH, Advice.STOP, 401)
+    broken = describe(APIWebSocketError(close_code=1006))
+    assert (broken.kind, broken.advice, broken.status) == (Kind.CONNECTION, Advice.RETRY, None)
+
+
+def test_an_interaction_of_another_shape() -> None:
+    """Data that fits no schema is asked for once more."""
+    answer = httpx2.Response(200, request=httpx2.Request("POST", "http://service.test"))
+
+    assert describe(APIResponseValidationError(answer, {})) == Failure(
+        Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True, sdk="google"
+    )
+
+
+def test_an_interaction_cut_short() -> None:
+    """It failed as its cause did, but parts of it were made and paid for."""
+    error = errors.ContinuationInterruptedError("m")
+    error.__cause__ = raised(429, json=envelope(429, "RESOURCE_EXHAUSTED"))
+    failure = describe(error)
+
+    assert (failure.kind, failure.advice, failure.sent) == (Kind.RATE_LIMIT, Advice.WAIT, True)
+    assert failure.error is error
+    error.__cause__ = None
+    assert describe(error) == Failure(Kind.UNKNOWN, Advice.STOP)
+
+
+def test_a_call_over_grpc() -> None:
+    """google.api_core keeps Google's status and details as messages."""
+    details = [
+        rpc.RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000)),
+        rpc.RequestInfo(request_id="r1"),
+    ]
+    error = core.ResourceExhausted("m", details=details)
+    told = Failure(
+        Kind.RATE_LIMIT,
+        Advice.WAIT,
+        status=429,
+        code="RESOURCE_EXHAUSTED",
+        type="RESOURCE_EXHAUSTED",
+        retry_after=2.5,
+        request_id="r1",
+        sdk="google",
+        sent=False,
+    )
+
+    assert describe(error) == told
+    given_up = core.RetryError("m", error)
+    given_up.__cause__ = error
+    assert describe(given_up) == told
+    daily = rpc.QuotaFailure(violations=[rpc.QuotaFailure.Violation(quota_id="RequestsPerDay")])
+    assert describe(core.ResourceExhausted("m", details=[daily])).kind is Kind.QUOTA
+    key = rpc.ErrorInfo(reason="API_KEY_INVALID")
+    assert describe(core.InvalidArgument("m", details=[key])).kind is Kind.AUTH
+
+
+def test_a_call_over_rest() -> None:
+    """There the details are JSON, and headers may be read."""
+    answer = requests.Response()
+    answer.status_code = 503
+    answer.headers["Retry-After"] = "4"
+    answer.request = requests.Request("GET", "http://service.test").prepare()
+    answer._content = json.dumps(envelope(503, "UNAVAILABLE", retry_in("36s"))).encode()
+    failure = describe(core.from_http_response(answer))
+
+    assert (failure.kind, failure.advice, failure.retry_after) == (
+        Kind.UNAVAILABLE,
+        Advice.WAIT,
+        4.0,
+    )
+    del answer.headers["Retry-After"]
+    assert describe(core.from_http_response(answer)).retry_after == 36.0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "advice"),
+    [
+        (auth.DefaultCredentialsError("m"), Kind.AUTH, Advice.STOP),
+        (auth.RefreshError("m"), Kind.AUTH, Advice.STOP),
+        (auth.RefreshError("m", retryable=True), Kind.SERVER, Advice.RETRY),
+        (auth.TransportError("m"), Kind.CONNECTION, Advice.RETRY),
+    ],
+)
+def test_no_token_was_to_be_had(error: Exception, kind: Kind, advice: Advice) -> None:
+    """google.auth fails before the call: nothing of it was sent."""
+    assert describe(error) == Failure(kind, advice, sdk="google", sent=False)
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("fault", "kind", "wait", "sent"),
+    [
+        ("429 date", Kind.RATE_LIMIT, 10.0, False),
+        ("429 milliseconds", Kind.RATE_LIMIT, 0.25, False),
+        ("502 html", Kind.SERVER, None, None),
+        ("mid-stream", Kind.UNAVAILABLE, None, True),
+    ],
+)
+def test_over_aiohttp(fault: str, kind: Kind, wait: float | None, sent: bool | None) -> None:
+    """With aiohttp installed the async client uses it, and its response is another one."""
+    [told] = [each for each in FAULTS if each.name == fault]
+    with Server(gemini) as server, pytest.raises(errors.APIError) as caught:
+        asyncio.run(gemini.ask(server.url(told), told.how == "stream", {}))
+    failure = describe(caught.value)
+
+    assert type(caught.value.response).__module__.partition(".")[0] in ("aiohttp", "google")
+    assert (failure.kind, failure.retry_after, failure.sent) == (kind, wait, sent)
