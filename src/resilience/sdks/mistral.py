@@ -1,0 +1,82 @@
+"""Mistral's SDK. The body is a string of JSON; its codes are numbers in quotes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+
+from resilience.failures import Advice, Failure, Kind
+from resilience.sdks.evidence import Evidence, by_class_name, error_in, mapping, peek, text
+from resilience.sdks.headers import pick
+from resilience.sdks.httpx import transport
+from resilience.sdks.verdict import TYPES, Code, Meaning, judge
+
+__all__ = ["CODES", "read"]
+
+CODES: Mapping[str, Code] = {
+    "1300": Code(Kind.RATE_LIMIT, Advice.WAIT, type="rate_limited"),
+    "1500": Code(Kind.NOT_FOUND, Advice.FALLBACK, type="invalid_model"),
+    "3505": Code(Kind.OVERLOADED, Advice.WAIT, type="service_tier_capacity_exceeded"),
+    "unknown_model": Code(Kind.NOT_FOUND, Advice.FALLBACK, type="invalid_request_error"),
+}
+_TYPES: Mapping[str, Meaning] = {
+    **TYPES,
+    **{code.type: code for code in CODES.values() if code.type != "invalid_request_error"},
+}
+
+_MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
+_UNANSWERED = Meaning(Kind.CONNECTION, Advice.RETRY)
+
+_LONGEST = 65536
+"""Characters of a body that are worth parsing."""
+
+
+def read(error: Exception) -> Failure | None:
+    """Read a `MistralError` or a `NoResponseError`; None for any other."""
+    cls = type(error)
+    if by_class_name(cls, {"NoResponseError": True}):
+        return (transport(peek(error, "__cause__")) or _UNANSWERED).failure(error, "mistralai")
+    status = peek(error, "status_code")
+    if status is None:
+        return None
+    told = _told(peek(error, "body"))
+    headers = peek(error, "headers")
+    # A 200 that raises is an error event in a stream, or nothing that the API promises.
+    begun = status == 200
+    evidence = Evidence(
+        error,
+        "mistralai",
+        status=told.get("raw_status_code", status) if begun else status,
+        code=_code(told),
+        type=told.get("type"),
+        headers=headers,
+        request_id=pick(headers).get("x-request-id"),
+    )
+    failure = judge(evidence, CODES, types=_TYPES, streaming=begun)
+    if begun and failure.kind is Kind.UNKNOWN:
+        return evolve(_MISSHAPEN.failure(error, "mistralai"), status=200)
+    return failure
+
+
+def _told(body: object) -> Mapping[str, Any]:
+    written = text(body)
+    if written is None or len(written) > _LONGEST or not written.startswith("{"):
+        return {}
+    try:
+        told = error_in(json.loads(written))
+    except (ValueError, RecursionError):
+        return {}
+    return error_in(told.get("data")) or told  # an event of a stream is wrapped once more
+
+
+def _code(told: Mapping[str, Any]) -> str | None:
+    """The code, or what the first of the validator's complaints is about."""
+    code = told.get("code")
+    if code is not None:
+        return str(code) if isinstance(code, (str, int)) else None
+    listed = told.get("detail")
+    first = listed[0] if isinstance(listed, list) and listed else None
+    return text(mapping(first).get("type"))
