@@ -13,17 +13,16 @@ from resilience.sdks import google_core
 from resilience.sdks.evidence import by_class_name, error_in, peek
 from resilience.sdks.google_rpc import CODES, judge_rpc
 from resilience.sdks.transport import transport
-from resilience.sdks.verdict import Meaning
+from resilience.sdks.verdict import MISSHAPEN, Meaning
 
 __all__ = ["CODES", "read"]
 
-_MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
 _ALONE: Mapping[str, Meaning] = {
     "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
-    "APIResponseValidationError": _MISSHAPEN,
+    "APIResponseValidationError": MISSHAPEN,
     "APITimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
     "ContinuationTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY, retry_limit=1, sent=True),
-    "UnknownApiResponseError": _MISSHAPEN,
+    "UnknownApiResponseError": MISSHAPEN,
 }
 """Errors without a status to go by."""
 

@@ -6,13 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import evolve
-
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.evidence import Evidence, by_class_name, error_in, mapping, peek, text
 from resilience.sdks.headers import pick
 from resilience.sdks.httpx import transport
-from resilience.sdks.verdict import TYPES, Code, Meaning, judge
+from resilience.sdks.verdict import MISSHAPEN, TYPES, Code, Meaning, judge
 
 __all__ = ["CODES", "read"]
 
@@ -27,7 +25,6 @@ _TYPES: Mapping[str, Meaning] = {
     **{code.type: code for code in CODES.values() if code.type != "invalid_request_error"},
 }
 
-_MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
 _UNANSWERED = Meaning(Kind.CONNECTION, Advice.RETRY)
 
 _LONGEST = 65536
@@ -55,10 +52,7 @@ def read(error: Exception) -> Failure | None:
         headers=headers,
         request_id=pick(headers).get("x-request-id"),
     )
-    failure = judge(evidence, CODES, types=_TYPES, streaming=begun)
-    if begun and failure.kind is Kind.UNKNOWN:
-        return evolve(_MISSHAPEN.failure(error, "mistralai"), status=200)
-    return failure
+    return judge(evidence, CODES, types=_TYPES, otherwise=MISSHAPEN, streaming=begun)
 
 
 def _told(body: object) -> Mapping[str, Any]:

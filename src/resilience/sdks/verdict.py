@@ -110,6 +110,9 @@ STATUSES: Mapping[int, Meaning] = {
 }
 """What a status means alone. A family hands in its own copy where its SDK differs (409)."""
 
+MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
+"""An answer that is not what the API promises: the work was done, and once more may be enough."""
+
 _OTHER_4XX = Meaning(Kind.INVALID, Advice.STOP)
 _OTHER_5XX = Meaning(Kind.SERVER, Advice.STOP)
 _SERVER_FAULT = Meaning(Kind.SERVER, Advice.RETRY)
@@ -123,11 +126,13 @@ def judge(
     *,
     statuses: Mapping[int, Meaning] = STATUSES,
     types: Mapping[str, Meaning] = TYPES,
+    otherwise: Meaning = _UNKNOWN,
     streaming: bool = False,
 ) -> Failure:
     """Decide what `evidence` amounts to, with a family's tables.
 
-    `streaming` says that the error came out of a response that had begun, as status 200 does.
+    `otherwise` is for evidence that tells nothing. `streaming` says that the error came out of a
+    response that had begun, as status 200 does.
     """
     status = to_status(evidence.status)
     code = text(evidence.code)
@@ -135,7 +140,7 @@ def judge(
     begun = streaming or (status is not None and status < 300)
     # Headers sent before the error happened cannot be about it.
     said = NOTHING if begun or evidence.headers is None else hints(evidence.headers)
-    meaning = _meaning(status, code, category, said, codes, statuses, types)
+    meaning = _meaning(status, code, category, said, codes, statuses, types, otherwise)
     advice = meaning.advice
     wait = said.wait
     if wait is None:
@@ -179,6 +184,7 @@ def _meaning(
     codes: Mapping[str, Code],
     statuses: Mapping[int, Meaning],
     types: Mapping[str, Meaning],
+    otherwise: Meaning,
 ) -> Meaning:
     if said.spent:
         return _SPENT
@@ -187,7 +193,7 @@ def _meaning(
         return coded
     by_status = _by_status(status, statuses)
     found = None if coded is not None else _by_type(type, by_status, types)
-    found = found or by_status or coded or _UNKNOWN
+    found = found or by_status or coded or otherwise
     retryable = said.retryable
     if retryable is not None and retryable is not (found.advice in _RETRIED):
         return Meaning(found.kind, Advice.RETRY if retryable else Advice.STOP, sent=found.sent)
