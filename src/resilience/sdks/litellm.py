@@ -1,0 +1,122 @@
+"""LiteLLM. It makes errors of its own out of those of the SDKs beneath it, and loses half: codes,
+and that nothing was sent. What it caught is still there, as its error's context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+
+from resilience.failures import Advice, Failure, Kind, describe
+from resilience.sdks import openai, package_of
+from resilience.sdks.evidence import Evidence, by_class_name, error_in, peek, text
+from resilience.sdks.evidence import status as to_status
+from resilience.sdks.headers import pick
+from resilience.sdks.verdict import MISSHAPEN, STATUSES, Meaning, judge
+
+__all__ = ["read"]
+
+_CODES_OF_CLASSES: Mapping[str, str] = {
+    "ContentPolicyViolationError": "content_policy_violation",
+    "ContextWindowExceededError": "context_length_exceeded",
+}
+"""What LiteLLM found out from any provider's answer, in OpenAI's words."""
+
+_FILTERED = Meaning(Kind.CONTENT_FILTER, Advice.STOP)
+_LACKS = Meaning(Kind.UNSUPPORTED, Advice.FALLBACK, sent=False)
+_OWN: Mapping[str, Meaning] = {
+    "APIResponseValidationError": MISSHAPEN,
+    "BlockedPiiEntityError": _FILTERED,
+    "BudgetExceededError": Meaning(Kind.QUOTA, Advice.STOP, sent=False),
+    "EndpointNotSupportedByModelError": _LACKS,
+    "GuardrailRaisedException": _FILTERED,
+    "UnsupportedParamsError": _LACKS,
+}
+"""Raised without a server's word."""
+
+_UNANSWERED: Mapping[str, Meaning] = {
+    "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
+    "Timeout": Meaning(Kind.TIMEOUT, Advice.RETRY),
+}
+_STATUSES: Mapping[int, Meaning] = {
+    **STATUSES,
+    404: Meaning(Kind.NOT_FOUND, Advice.FALLBACK),  # its code is lost; of a completion, the model
+    409: Meaning(Kind.CONFLICT, Advice.RETRY),  # as OpenAI's SDK within it does
+}
+_DEEPEST = 8
+
+
+def read(error: Exception) -> Failure:
+    """Read one of LiteLLM's errors, by what it caught where that says more."""
+    cls = type(error)
+    provider = text(peek(error, "llm_provider"))
+    own = by_class_name(cls, _OWN)
+    if own or _over_budget(error):
+        failure = (own or _OWN["BudgetExceededError"]).failure(error, "litellm")
+        return evolve(failure, provider=provider)
+    begun = by_class_name(cls, {"MidStreamFallbackError": True}) is not None
+    beneath, last = _caught(error)
+    code = by_class_name(cls, _CODES_OF_CLASSES)
+    if beneath is not None and code is None:
+        failure = describe(beneath)
+        if failure.kind is not Kind.UNKNOWN:
+            sent = True if begun else failure.sent
+            said = provider or failure.provider
+            return evolve(failure, sdk="litellm", provider=said, sent=sent, error=error)
+    headers = peek(error, "litellm_response_headers") or peek(error, "headers")
+    told = error_in(peek(error, "body"))
+    if headers is None and not told and code is None:
+        alone = by_class_name(cls, _UNANSWERED)
+        # Data that it could not use: it says so with an APIError of its own, and wraps that.
+        if alone is None and last is not error and by_class_name(type(last), {"APIError": True}):
+            alone = MISSHAPEN
+        if alone:
+            return evolve(alone.failure(error, "litellm"), provider=provider)
+    status = peek(error, "status_code")
+    # A code may have been put where the status should be, over an error in an answer of 200.
+    misplaced = status if to_status(status) is None else None
+    evidence = Evidence(
+        error,
+        "litellm",
+        status=status,
+        code=told.get("code") or code or misplaced,
+        type=told.get("type"),
+        headers=headers,
+        request_id=pick(headers).get("x-request-id"),
+        provider=provider,
+    )
+    streaming = begun or misplaced is not None
+    return judge(evidence, openai.CODES, statuses=_STATUSES, streaming=streaming)
+
+
+def _over_budget(error: Exception) -> bool:
+    limit: Any = peek(error, "rate_limit_type")
+    return isinstance(limit, str) and limit == "budget"
+
+
+def _caught(error: Exception) -> tuple[Exception | None, Exception]:
+    """The error of another package that became this one, if any, and LiteLLM's last on the way."""
+    last = error
+    for _ in range(_DEEPEST):
+        beneath = peek(last, "__cause__") or peek(last, "__context__")
+        if not isinstance(beneath, Exception):
+            break
+        if package_of(type(beneath)) != "litellm":
+            # Else it is the caller's own, who was handling it when he called.
+            return (beneath if _came_through_litellm(beneath) else None), last
+        last = beneath
+    return None, last
+
+
+def _came_through_litellm(error: Exception) -> bool:
+    trace = error.__traceback__
+    for _ in range(_DEEPEST):
+        if trace is None:
+            break
+        module = trace.tb_frame.f_globals.get("__name__")
+        if isinstance(module, str) and module.partition(".")[0] == "litellm":
+            return True
+        trace = trace.tb_next
+    return False

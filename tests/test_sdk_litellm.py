@@ -1,0 +1,153 @@
+"""LiteLLM's errors, made by itself, and what they are taken for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import litellm
+import pytest
+from litellm import exceptions
+
+from providers import litellm as served
+from providers.faults import FAULTS, Fault
+from providers.server import Server
+from resilience.failures import Advice, Kind, describe
+
+WHO: dict[str, Any] = {"model": "m", "llm_provider": "acme"}
+
+
+def raised(name: str) -> Exception:
+    """What LiteLLM raises over one of the faults."""
+    [fault] = [each for each in FAULTS if each.name == name]
+    with Server(served) as server, pytest.raises(litellm.exceptions.openai.OpenAIError) as caught:
+        served.fail(server.url(fault), streaming=fault.how == "stream")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            exceptions.ContextWindowExceededError("m", **WHO),
+            (Kind.CONTEXT_LENGTH, Advice.FALLBACK, 400, "context_length_exceeded", False),
+        ),
+        (
+            exceptions.ContentPolicyViolationError("m", **WHO),
+            (Kind.CONTENT_FILTER, Advice.STOP, 400, "content_policy_violation", None),
+        ),
+        (
+            exceptions.UnsupportedParamsError("m", **WHO),
+            (Kind.UNSUPPORTED, Advice.FALLBACK, None, None, False),
+        ),
+        (
+            exceptions.BudgetExceededError(2.0, 1.0, llm_provider="acme"),
+            (Kind.QUOTA, Advice.STOP, None, None, False),
+        ),
+        (
+            exceptions.RateLimitError("m", **WHO, rate_limit_type="budget"),
+            (Kind.QUOTA, Advice.STOP, None, None, False),
+        ),
+        (
+            exceptions.RateLimitError("m", **WHO, rate_limit_type="requests"),
+            (Kind.RATE_LIMIT, Advice.WAIT, 429, None, False),
+        ),
+        (
+            exceptions.JSONSchemaValidationError("m", "acme", "{}", "{}"),
+            (Kind.SERVER, Advice.RETRY, None, None, True),
+        ),
+        (exceptions.NotFoundError("m", **WHO), (Kind.NOT_FOUND, Advice.FALLBACK, 404, None, None)),
+        (exceptions.Timeout("m", **WHO), (Kind.TIMEOUT, Advice.RETRY, None, None, None)),
+        (
+            exceptions.APIConnectionError("m", **WHO),
+            (Kind.CONNECTION, Advice.RETRY, None, None, None),
+        ),
+        (
+            exceptions.InternalServerError("m", **WHO),
+            (Kind.SERVER, Advice.RETRY, 500, None, None),
+        ),
+        (
+            exceptions.APIError("rate_limit_exceeded", "m", **WHO),  # type: ignore[arg-type]
+            (Kind.RATE_LIMIT, Advice.WAIT, None, "rate_limit_exceeded", True),
+        ),
+        (
+            exceptions.MidStreamFallbackError("m", **WHO, generated_content="Hel"),
+            (Kind.UNAVAILABLE, Advice.WAIT, 503, None, True),
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_without_a_cause(error: Exception, expected: tuple[Any, ...]) -> None:
+    """What can be told of each by itself: by its class where the status is made up."""
+    failure = describe(error)
+
+    told = (failure.kind, failure.advice, failure.status, failure.code, failure.sent)
+    assert told == expected
+    assert (failure.provider, failure.sdk) == ("acme", "litellm")
+
+
+def test_a_guardrail() -> None:
+    """What a guardrail stops is stopped."""
+    for error in (
+        exceptions.GuardrailRaisedException("g", "m"),
+        exceptions.BlockedPiiEntityError("EMAIL", "g"),
+    ):
+        failure = describe(error)
+        assert (failure.kind, failure.advice) == (Kind.CONTENT_FILTER, Advice.STOP)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "kind", "retry_after", "code"),
+    [
+        ("429 date", Kind.RATE_LIMIT, 10.0, "rate_limit_exceeded"),
+        ("429 quota", Kind.QUOTA, None, "insufficient_quota"),
+        ("503", Kind.UNAVAILABLE, 7.0, None),
+    ],
+)
+def test_without_what_it_caught(
+    name: str, kind: Kind, retry_after: float | None, code: str | None
+) -> None:
+    """Where the SDK's own error is gone, the real headers and the body are still there."""
+    error = raised(name)
+    error.__context__ = None
+    failure = describe(error)
+
+    assert (failure.kind, failure.retry_after, failure.code) == (kind, retry_after, code)
+    assert (failure.request_id, failure.provider) == ("req_1", "openai")
+
+
+@pytest.mark.real
+def test_an_error_that_the_caller_was_handling() -> None:
+    """What the caller was handling when he called is not what went wrong in the call."""
+    [shape] = [each for each in FAULTS if each.name == "wrong shape"]
+    with Server(served) as server:
+        try:
+            raise httpx.ConnectError("mine")
+        except httpx.ConnectError:
+            with pytest.raises(exceptions.InternalServerError) as caught:
+                served.fail(server.url(shape), streaming=False)
+    failure = describe(caught.value)
+
+    assert (failure.kind, failure.sent, failure.retry_limit) == (Kind.SERVER, True, 1)
+
+
+@pytest.mark.real
+def test_an_answer_that_holds_an_error() -> None:
+    """A 200 with an error in it: the code is put where the status should be."""
+    body = b'{"error": {"code": "rate_limit_exceeded", "message": "m", "type": "requests"}}'
+    fault = Fault("200 error", 200, body=body)
+    FAULTS.append(fault)
+    try:
+        with Server(served) as server, pytest.raises(exceptions.APIError) as caught:
+            served.fail(server.url(fault), streaming=False)
+    finally:
+        FAULTS.remove(fault)
+    failure = describe(caught.value)
+
+    assert (failure.kind, failure.advice, failure.code) == (
+        Kind.RATE_LIMIT,
+        Advice.WAIT,
+        "rate_limit_exceeded",
+    )
+    assert failure.sent is True
