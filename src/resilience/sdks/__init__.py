@@ -18,7 +18,7 @@ from resilience.sdks._shapes import is_stream_manager
 if TYPE_CHECKING:
     from resilience.failures import Failure
 
-__all__ = ["is_stream_manager", "package_of", "reader_for"]
+__all__ = ["in_framework", "is_stream_manager", "package_of", "reader_for"]
 
 FAMILIES = {
     "aiohttp": "aiohttp",
@@ -57,11 +57,18 @@ def package_of(cls: type) -> str | None:
     return None
 
 
+def in_framework(cls: type) -> bool:
+    """Is `cls` one of LangChain's? Such a class is often an SDK's as well."""
+    return any(base.__module__.partition(".")[0] == "langchain_core" for base in cls.__mro__)
+
+
 def reader_for(cls: type) -> Callable[[Exception], Failure | None]:
     """The function that reads exceptions of `cls`; it returns None for one it does not know."""
     package = package_of(cls)
     # The standard library comes last: an SDK's error is often an OSError or a ValueError too.
     family = "stdlib" if package is None else FAMILIES[package]
+    if in_framework(cls):
+        family = "langchain"
     if issubclass(cls, _GROUPS):
         family = "groups"
     reader: Callable[[Exception], Failure | None] = import_module(f"{__name__}.{family}").read

@@ -1,0 +1,37 @@
+"""LangChain's model of OpenAI: its errors are the SDK's, and LangChain's at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .openai import SHAPE, error, stream
+
+__all__ = ["PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
+
+PACKAGE = "langchain_openai"
+
+
+def _model(url: str) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.3}
+    return ChatOpenAI(model="gpt-4o", base_url=f"{url}/v1", **options)
+
+
+def fail(url: str, *, streaming: bool) -> Any:
+    """Make a call, and read its stream to the end; what it gives, if it does not raise."""
+    model = _model(url)
+    return list(model.stream("Hi")) if streaming else model.invoke("Hi")
+
+
+def fail_async(url: str, *, streaming: bool) -> Any:
+    """The same with the async methods."""
+
+    async def main() -> Any:
+        model = _model(url)
+        if streaming:
+            return [chunk async for chunk in model.astream("Hi")]
+        return await model.ainvoke("Hi")
+
+    return asyncio.run(main())
