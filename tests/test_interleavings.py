@@ -863,7 +863,8 @@ class Inbox:
 class Worker(workers._Worker):
     """A worker that is served by a thread of the test."""
 
-    def __init__(self, first: Any) -> None:
+    def __init__(self, pool: Any, first: Any) -> None:
+        self.pool = pool
         self.inbox: Any = Inbox()
         self.inbox.put(first)
 
@@ -891,7 +892,7 @@ class Works(Scene):
         workers.LIMIT = self.limit = limit
         workers._Worker = self.hire  # type: ignore[assignment,misc]
         workers._pool = self.pool = pool()
-        self.idle = Worker(Job())
+        self.idle = Worker(self.pool, Job())
         self.idle.inbox.get(0)
         self.pool._lock = self.lock("pool")
         self.pool._idle = WatchedList([self.idle])
@@ -902,10 +903,10 @@ class Works(Scene):
         self.refused: list[Job] = WatchedList()
         self.most = 1
 
-    def hire(self, first: Any) -> Worker:
+    def hire(self, pool: Any, first: Any) -> Worker:
         """What the pool makes when it wants one more."""
         self.most = max(self.most, self.pool._alive)
-        self.hired[first] = worker = Worker(first)
+        self.hired[first] = worker = Worker(pool, first)
         return worker
 
     def serve(self) -> None:

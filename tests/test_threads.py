@@ -564,6 +564,33 @@ print(handled > 50, calls > 50, places == [0, 0], pipeline.rest.token is not Non
     assert run_apart(code) == ["True"] * 4
 
 
+def test_fault_008_ctrl_c_while_a_worker_starts_leaves_no_attempt_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The function may have begun already: it makes no further guarded attempt."""
+    start, left = workers.start, threading.Event()
+    ended = threading.Event()
+    attempts: list[int] = []
+
+    def interrupted(call: Callable[[], Any]) -> Any:
+        start(call)
+        raise KeyboardInterrupt
+
+    def body() -> None:
+        try:
+            assert left.wait(5)
+            Pipeline(Retry()).call(lambda: attempts.append(1))
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(workers, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(Timeout(30)).call(body)
+    left.set()
+    assert ended.wait(5)
+    assert attempts == []
+
+
 # Forks
 
 
@@ -592,6 +619,18 @@ for policies in [(), (Timeout(9),)]:
     print(result, time.monotonic() - begun < 2)
 """
     assert run_apart(code) == ["0", "True"] * 2
+
+
+def test_fault_023_a_child_made_inside_a_timed_call_ends_with_its_function() -> None:
+    """In the child nobody waits for the worker, which has nothing more to do."""
+    code = """
+import os, time
+from resilience import Pipeline, Timeout
+begun = time.monotonic()
+child = Pipeline(Timeout(9)).call(os.fork)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - begun < 5)
+"""
+    assert run_apart(code) == ["0", "True"]
 
 
 def test_fault_023_fork_while_other_threads_are_anywhere_in_a_call() -> None:

@@ -113,11 +113,10 @@ class Threads:
 
         try:
             job = workers.start(call)
+            done = job.wait(scope.end - self.now())
         except WorkersBusyError:
             record.withdraw(record.tries[-1])
             raise
-        try:
-            done = job.wait(scope.end - self.now())
         except BaseException:  # Ctrl-C: what is left behind makes no further attempt either
             scope.fired = True
             raise

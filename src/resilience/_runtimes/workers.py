@@ -58,7 +58,8 @@ class Job:
 
 
 class _Worker:
-    def __init__(self, first: Job) -> None:
+    def __init__(self, pool: _Pool, first: Job) -> None:
+        self.pool = pool
         self.inbox: SimpleQueue[Job] = SimpleQueue()
         self.inbox.put(first)
         threading.Thread(target=self._serve, name="resilience-worker", daemon=True).start()
@@ -68,12 +69,14 @@ class _Worker:
             try:
                 job = self.inbox.get(timeout=_IDLE)
             except Empty:
-                if _pool.retire(self):
+                if self.pool.retire(self):
                     return
                 continue
             job.run()
             del job
-            _pool.park(self)
+            if self.pool is not _pool:
+                return  # a child of fork: whoever waited for the job is not in it
+            self.pool.park(self)
 
 
 class _Pool:
@@ -91,7 +94,7 @@ class _Pool:
                 raise WorkersBusyError(workers=LIMIT)
             self._alive += 1
         try:
-            _Worker(job)
+            _Worker(self, job)
         except BaseException:  # no thread to be had: give the place back
             with self._lock:
                 self._alive -= 1
