@@ -48,8 +48,9 @@ def _reading(trace: TracebackType | None, places: tuple[str, ...]) -> str | None
         if trace is None:
             return sdk
         frame = trace.tb_frame
-        module, function = frame.f_globals.get("__name__"), frame.f_code.co_name
-        package = module.partition(".")[0] if isinstance(module, str) else ""
+        named, function = frame.f_globals.get("__name__"), frame.f_code.co_name
+        module = named if isinstance(named, str) else ""
+        package = module.partition(".")[0]
         if package not in _PARSERS:
             reads = package in FAMILIES and _reads(module, function, places)
             # An SDK that has its transport do the reading is the one that was called.

@@ -110,9 +110,6 @@ STATUSES: Mapping[int, Meaning] = {
 }
 """What a status means alone. A family hands in its own copy where its SDK differs (409)."""
 
-MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
-"""An answer that is not what the API promises: the work was done, and once more may be enough."""
-
 _OTHER_4XX = Meaning(Kind.INVALID, Advice.STOP)
 _OTHER_5XX = Meaning(Kind.SERVER, Advice.STOP)
 _SERVER_FAULT = Meaning(Kind.SERVER, Advice.RETRY)
