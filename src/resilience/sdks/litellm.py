@@ -14,7 +14,8 @@ from resilience.sdks import openai, package_of
 from resilience.sdks.evidence import Evidence, by_class_name, error_in, peek, text
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import pick
-from resilience.sdks.verdict import MISSHAPEN, STATUSES, Meaning, judge
+from resilience.sdks.stainless import STATUSES
+from resilience.sdks.verdict import MISSHAPEN, Meaning, judge
 
 __all__ = ["read"]
 
@@ -43,7 +44,6 @@ _UNANSWERED: Mapping[str, Meaning] = {
 _STATUSES: Mapping[int, Meaning] = {
     **STATUSES,
     404: Meaning(Kind.NOT_FOUND, Advice.FALLBACK),  # its code is lost; of a completion, the model
-    409: Meaning(Kind.CONFLICT, Advice.RETRY),  # as OpenAI's SDK within it does
 }
 _DEEPEST = 8
 
@@ -88,7 +88,8 @@ def read(error: Exception) -> Failure:
         provider=provider,
     )
     streaming = begun or misplaced is not None
-    return judge(evidence, openai.CODES, statuses=_STATUSES, streaming=streaming)
+    codes, types = openai.CODES, openai.TYPES
+    return judge(evidence, codes, types=types, statuses=_STATUSES, streaming=streaming)
 
 
 def _over_budget(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import verdict
-from resilience.sdks.evidence import Evidence, by_class_name, header_text, mapping, peek
+from resilience.sdks.evidence import Evidence, by_class_name, error_in, header_text, peek
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import pick
 from resilience.sdks.transport import transport
@@ -73,8 +73,7 @@ def in_stream(evidence: Evidence) -> bool:
 
 def details(error: Exception) -> Mapping[str, Any]:
     """The error object of an error's body, which may still be in its envelope."""
-    outer = mapping(peek(error, "body"))
-    return mapping(outer.get("error")) or outer
+    return error_in(peek(error, "body"))
 
 
 def _told(error: Exception, said: Mapping[str, Any], name: str) -> Any:
