@@ -6,20 +6,13 @@ send, so the codes of the first two are believed from there.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from resilience.failures import Failure
-from resilience.sdks.evidence import Evidence, mapping, peek
+from resilience.sdks.evidence import Evidence, json_object, mapping, peek
 from resilience.sdks.headers import pick
 from resilience.sdks.openai import CODES
 from resilience.sdks.verdict import judge
 
 __all__ = ["answered"]
-
-_LONGEST = 1 << 16
-"""Bytes. A longer body is no error envelope, and would take long to parse."""
 
 
 def answered(error: Exception, sdk: str, response: object, content: object) -> Failure:
@@ -27,7 +20,7 @@ def answered(error: Exception, sdk: str, response: object, content: object) -> F
     anything else where that was not read."""
     headers = peek(response, "headers")
     said = pick(headers)
-    told = _envelope(content)
+    told = mapping(json_object(content).get("error"))
     evidence = Evidence(
         error,
         sdk,
@@ -39,13 +32,3 @@ def answered(error: Exception, sdk: str, response: object, content: object) -> F
         provider=told.get("provider"),
     )
     return judge(evidence, CODES)
-
-
-def _envelope(content: object) -> Mapping[str, Any]:
-    if type(content) is not bytes or not content.startswith(b"{") or len(content) > _LONGEST:
-        return {}
-    try:
-        body: object = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return mapping(mapping(body).get("error"))

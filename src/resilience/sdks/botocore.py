@@ -12,7 +12,7 @@ from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import package_of, requests
 from resilience.sdks.causes import nearest
 from resilience.sdks.evidence import Evidence, by_class_name, mapping, peek, text
-from resilience.sdks.verdict import Code, Meaning, judge
+from resilience.sdks.verdict import MISSHAPEN, Code, Meaning, judge
 
 __all__ = ["CODES", "read"]
 
@@ -58,28 +58,27 @@ _CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
 _UNREACHED = Meaning(Kind.CONNECTION, Advice.RETRY, sent=False)
 _UNSIGNED = Meaning(Kind.AUTH, Advice.STOP, sent=False)
 _MISTAKE = Meaning(Kind.INVALID, Advice.STOP, sent=False)
-_MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
 
 _CLASSES: Mapping[str, Meaning] = {
     "BaseEndpointResolverError": _MISTAKE,
-    "ChecksumError": _MISSHAPEN,
+    "ChecksumError": MISSHAPEN,
     "ConnectTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False),
     "ConnectionClosedError": _LOST,
     "CredentialRetrievalError": _UNSIGNED,
     "DataNotFoundError": _MISTAKE,
     "EndpointConnectionError": _UNREACHED,
     "EndpointProviderError": _MISTAKE,
-    "FlexibleChecksumError": _MISSHAPEN,
+    "FlexibleChecksumError": MISSHAPEN,
     "IncompleteReadError": _CUT_SHORT,
     "LoginError": _UNSIGNED,
     "MissingParametersError": _MISTAKE,
     "NoAuthTokenError": _UNSIGNED,
     "NoCredentialsError": _UNSIGNED,
     "ParamValidationError": _MISTAKE,
-    "ParserError": _MISSHAPEN,  # of an event stream
+    "ParserError": MISSHAPEN,  # of an event stream
     "PartialCredentialsError": _UNSIGNED,
     "ReadTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
-    "ResponseParserError": _MISSHAPEN,
+    "ResponseParserError": MISSHAPEN,
     "ResponseStreamingError": _CUT_SHORT,
     "SSOError": _UNSIGNED,
     "TokenRetrievalError": _UNSIGNED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from operator import index
 from types import CoroutineType
@@ -14,6 +15,7 @@ __all__ = [
     "by_class_name",
     "error_in",
     "header_text",
+    "json_object",
     "mapping",
     "peek",
     "status",
@@ -21,6 +23,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_LONGEST_JSON = 1 << 16
+"""Characters. A longer body is no error envelope, and would take long to parse."""
 
 
 def peek(thing: object, name: str) -> Any:
@@ -68,6 +73,22 @@ def text(value: object) -> str | None:
 def mapping(value: object) -> Mapping[str, Any]:
     """A dict as it is; an empty one for everything else."""
     return cast("dict[str, Any]", value) if issubclass(type(value), dict) else {}
+
+
+def json_object(written: object) -> Mapping[str, Any]:
+    """The JSON object that a plain string or bytes are; an empty one for everything else."""
+    if type(written) is bytes:
+        begins = written.startswith(b"{")
+    elif type(written) is str:
+        begins = written.startswith("{")
+    else:
+        return {}
+    if not begins or len(written) > _LONGEST_JSON:
+        return {}
+    try:
+        return mapping(json.loads(written))
+    except (ValueError, RecursionError):
+        return {}
 
 
 def error_in(body: object) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from resilience.failures import Advice, Failure, Kind
+from resilience.sdks import grpc
 from resilience.sdks.evidence import Evidence, mapping, peek, text
 from resilience.sdks.values import duration, number
 from resilience.sdks.verdict import Code, judge
@@ -19,28 +20,11 @@ __all__ = ["CODES", "judge_rpc"]
 
 _AUTH = Code(Kind.AUTH, Advice.STOP)
 _PERMISSION = Code(Kind.PERMISSION, Advice.STOP)
-_INVALID = Code(Kind.INVALID, Advice.STOP)
-_CONFLICT = Code(Kind.CONFLICT, Advice.STOP)  # the SDK retries none either
 _QUOTA = Code(Kind.QUOTA, Advice.STOP)
 
 CODES: Mapping[str, Code] = MappingProxyType(
     {
-        # The statuses of every API of Google's, `google.rpc.Code`.
-        "ABORTED": _CONFLICT,
-        "ALREADY_EXISTS": _CONFLICT,
-        "CANCELLED": Code(Kind.CANCELLED, Advice.STOP),
-        "DATA_LOSS": Code(Kind.SERVER, Advice.STOP),
-        "DEADLINE_EXCEEDED": Code(Kind.TIMEOUT, Advice.RETRY),
-        "FAILED_PRECONDITION": _INVALID,
-        "INTERNAL": Code(Kind.SERVER, Advice.RETRY),
-        "INVALID_ARGUMENT": _INVALID,
-        "NOT_FOUND": Code(Kind.NOT_FOUND, Advice.FALLBACK),
-        "OUT_OF_RANGE": _INVALID,
-        "PERMISSION_DENIED": _PERMISSION,
-        "RESOURCE_EXHAUSTED": Code(Kind.RATE_LIMIT, Advice.WAIT),
-        "UNAUTHENTICATED": _AUTH,
-        "UNAVAILABLE": Code(Kind.UNAVAILABLE, Advice.WAIT),
-        "UNIMPLEMENTED": Code(Kind.UNSUPPORTED, Advice.FALLBACK),
+        **grpc.CODES,  # Google's statuses are gRPC's, over HTTP too
         "UNKNOWN": Code(Kind.SERVER, Advice.RETRY, by_status=True),
         # Reasons that say more than the status: a bad key is an INVALID_ARGUMENT.
         "ACCESS_TOKEN_EXPIRED": _AUTH,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks.evidence import Evidence, by_class_name, error_in, mapping, peek, text
+from resilience.sdks.evidence import (
+    Evidence,
+    by_class_name,
+    error_in,
+    json_object,
+    mapping,
+    peek,
+    text,
+)
 from resilience.sdks.headers import pick
-from resilience.sdks.httpx import transport
+from resilience.sdks.transport import transport
 from resilience.sdks.verdict import MISSHAPEN, TYPES, Code, Meaning, judge
 
 __all__ = ["CODES", "read"]
@@ -26,9 +33,6 @@ _TYPES: Mapping[str, Meaning] = {
 }
 
 _UNANSWERED = Meaning(Kind.CONNECTION, Advice.RETRY)
-
-_LONGEST = 65536
-"""Characters of a body that are worth parsing."""
 
 
 def read(error: Exception) -> Failure | None:
@@ -56,13 +60,7 @@ def read(error: Exception) -> Failure | None:
 
 
 def _told(body: object) -> Mapping[str, Any]:
-    written = text(body)
-    if written is None or len(written) > _LONGEST or not written.startswith("{"):
-        return {}
-    try:
-        told = error_in(json.loads(written))
-    except (ValueError, RecursionError):
-        return {}
+    told = error_in(json_object(body))
     return error_in(told.get("data")) or told  # an event of a stream is wrapped once more
 
 

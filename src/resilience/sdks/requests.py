@@ -13,7 +13,7 @@ from resilience.sdks import package_of, stdlib
 from resilience.sdks.bodies import answered
 from resilience.sdks.causes import cause, nearest
 from resilience.sdks.evidence import by_class_name, peek
-from resilience.sdks.verdict import Meaning
+from resilience.sdks.verdict import MISSHAPEN, Meaning
 
 __all__ = ["below", "known", "read"]
 
@@ -32,7 +32,7 @@ _REQUESTS: Mapping[str, Meaning] = {
     "InvalidHeader": _INVALID,
     "InvalidSchema": _INVALID,
     "InvalidURL": _INVALID,
-    "JSONDecodeError": Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True),
+    "JSONDecodeError": MISSHAPEN,
     "InvalidJSONError": _INVALID,  # of the request's own JSON
     "MissingSchema": _INVALID,
     "ReadTimeout": _TIMED_OUT,
