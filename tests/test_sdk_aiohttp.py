@@ -9,7 +9,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey, RequestInfo
+from aiohttp.test_utils import TestServer
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -110,6 +112,28 @@ def test_a_200_that_is_called_json_and_is_none() -> None:
 
     assert (failure.kind, failure.advice, failure.retry_limit) == (Kind.SERVER, Advice.RETRY, 1)
     assert failure.sdk == "aiohttp"
+
+
+@pytest.mark.real
+def test_a_request_that_a_server_of_ours_cannot_read_is_no_answer() -> None:
+    """aiohttp is a server too: the JSON of its callers is the program's business."""
+    found: list[Failure] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        with pytest.raises(ValueError, match="Expecting value") as caught:
+            await request.json()
+        found.append(describe(caught.value))
+        return web.Response()
+
+    async def main() -> None:
+        application = web.Application()
+        application.router.add_post("/", handle)
+        async with TestServer(application) as server, aiohttp.ClientSession() as session:
+            await session.post(server.make_url("/"), data=b"<html>")
+
+    asyncio.run(main())
+
+    assert found == [Failure(Kind.UNKNOWN, Advice.STOP)]
 
 
 @pytest.mark.real

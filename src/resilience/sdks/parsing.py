@@ -26,6 +26,9 @@ do check models."""
 _ERRORS = {"JSONDecodeError": (*_PARSES, *_GOOGLES), "ValidationError": _PARSES}
 """Where each of the errors comes from a misshapen answer."""
 
+_SERVES = "aiohttp.web"
+"""The half of aiohttp that reads the requests of others."""
+
 _PARSERS = frozenset({"json", "pydantic"})
 """They raise the errors: who called them is the one who counts."""
 
@@ -60,6 +63,8 @@ def _reading(trace: TracebackType | None, places: tuple[str, ...]) -> str | None
 
 
 def _reads(module: str, function: str, places: tuple[str, ...]) -> bool:
+    if module.startswith(_SERVES):
+        return False
     # `resources.responses` has the calls of an API of that name, and builds their requests.
     where = function if ".resources" in module else f"{module}.{function}"
     return function == "json" or any(word in where.lower() for word in places)
