@@ -136,6 +136,8 @@ class Plain:
         if held.trial and held.end <= now:
             return None
         failed, took = verdict == "failed", now - held.began
+        if not failed:
+            cause, asked = None, 0.0  # it was slow: no failure to tell of
         if self.state == "half-open":
             slow = any(
                 took > rule.longer_than for rule in self.limits.rates if isinstance(rule, SlowCalls)
@@ -238,6 +240,26 @@ class Story(RuleBasedStateMachine):
             plain.held[len(self.permits)] = Held(plain.age, permit.trial, now, end)
         self.permits.append(permit)
 
+    @rule(drawn=st.sampled_from([0.0, 0.99]))
+    def its_time_comes(self, drawn: float) -> None:
+        """It opens, if it has not, the open time passes, and a call comes along."""
+        if self.plain.state != "open":
+            self.by_hand("open")
+        self.clock.advance(self.plain.left(self.clock.now()) or 0.0)
+        self.admit(drawn)
+
+    @precondition(lambda self: self.plain.state == "half-open" and self.plain.held)
+    @rule(
+        failed=st.booleans(), ends=st.integers(1, 3), seconds=st.sampled_from([0.0, 0.0, 1.0, 1.5])
+    )
+    def trials_end(self, failed: bool, ends: int, seconds: float) -> None:
+        """Some of the trials that are out end, one like the other, and others begin."""
+        self.clock.advance(seconds)
+        for number in list(self.plain.held)[-ends:]:
+            self.end(number, "failed" if failed else "succeeded", None)
+            if self.plain.state == "half-open":
+                self.admit(0.0)
+
     @precondition(lambda self: self.plain.calm())
     @rule()
     def begin_at_rest(self) -> None:
@@ -256,6 +278,10 @@ class Story(RuleBasedStateMachine):
     def settle(self, which: int, late: bool, verdict: str, asked: float | None) -> None:
         """A call ends: one of the newest or, late, any one, which may have ended before."""
         number = which % len(self.permits) if late else max(0, len(self.permits) - 1 - which % 3)
+        self.end(number, verdict, asked)
+
+    def end(self, number: int, verdict: str, asked: float | None) -> None:
+        """A call ends."""
         cause, now = ConnectionError(), self.clock.now()
         expected = self.plain.settle(number, verdict, now, cause, asked or 0.0)
         self.expect(expected)
@@ -273,8 +299,12 @@ class Story(RuleBasedStateMachine):
         assert expected == (None if change is None else (change.old, change.new))
 
     @rule(verb=st.sampled_from(["open", "close", "disable", "shadow"]))
-    def by_hand(self, verb: str) -> None:
+    def command(self, verb: str) -> None:
         """Somebody sets it."""
+        self.by_hand(verb)
+
+    def by_hand(self, verb: str) -> None:
+        """One of the commands."""
         states = {"open": "open", "close": "closed", "disable": "disabled", "shadow": "closed"}
         self.expect(self.plain.become(states[verb], self.clock.now()))
         self.plain.shadow = verb == "shadow"
