@@ -64,8 +64,13 @@ lint: $(VENV)/.lint  ## format, lint, types
 	$(BIN)/mypy --python-executable $(BIN)/python
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/.test  ## cost against a hand-written try/except, as ratios in one run
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) install -q --group bench
+	@touch $@
+
+bench: $(VENV)/.bench  ## cost against a hand-written try/except and other breakers; an outage
 	$(BIN)/python benchmarks/at_rest.py --check --write
+	$(BIN)/python benchmarks/breaker.py --check
 	$(BIN)/python benchmarks/outage.py --check
 
 soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat

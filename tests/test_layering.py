@@ -129,6 +129,7 @@ def _ruff_order(each: str) -> tuple[int, str]:
 def test_the_contracts_names_are_where_it_says() -> None:
     """The table at the end of the API: what is in the package and what in its modules."""
     top = "resilient Pipeline Guarded Outcome Attempt history current_attempt served_by"
+    top += " Consecutive FailureRate SlowCalls"
     top += " PolicyOrderWarning Retry CircuitBreaker ModelFallback Model Fallback Timeout"
     assert set(top.split()) <= set(resilience.__all__)
     for module, names in {

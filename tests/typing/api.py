@@ -21,7 +21,9 @@ from resilience import (
     Attempt,
     CircuitBreaker,
     CircuitOpenError,
+    Consecutive,
     DeadlineExceededError,
+    FailureRate,
     Fallback,
     Guarded,
     Model,
@@ -30,6 +32,7 @@ from resilience import (
     Pipeline,
     RejectedError,
     Retry,
+    SlowCalls,
     Timeout,
     current_attempt,
     history,
@@ -289,6 +292,13 @@ def refusals(breaker: CircuitBreaker) -> None:
         late: TimeoutError = error
         assert_type(late.errno, int | None)
     assert_type(breaker.state, str)
+    assert_type(breaker.snapshot().failure_rate, float | None)
+    assert_type(breaker.circuit("a").snapshot().last_failure, Failure | None)
+    with breaker.isolate() as hold:
+        hold.release()
+    CircuitBreaker(trip=Consecutive(3) | FailureRate(0.5, window=30) | SlowCalls(10, 0.8, calls=50))
+    CircuitBreaker(trip=FailureRate(0.5), reset_after=Exponential(5), successes=4, tolerate=0.2)
+    CircuitBreaker(trial_timeout=5, wait_for_trial=1, ramp=30, keep=1000, forget_after=60)
     assert_type(breaker.circuit("a").retry_at, datetime | None)
     assert_type(status(429) | kind(Kind.TIMEOUT) & ~code("upstream_timeout"), Match)
 

@@ -70,10 +70,11 @@ class TimeWindow:
 class CallWindow:
     """The last `size` calls, one byte each."""
 
-    __slots__ = ("_at", "_ring", "bad", "calls")
+    __slots__ = ("_at", "_ring", "_size", "bad", "calls")
 
     def __init__(self, size: int) -> None:
         self._ring = bytearray(size)
+        self._size = size
         self._at = 0
         self.calls = 0
         self.bad = 0
@@ -81,15 +82,19 @@ class CallWindow:
     def turn(self, now: float) -> None:
         """Calls do not age here."""
 
-    def good(self, now: float) -> None:
-        self.add(now, False)
-
     def add(self, now: float, bad: bool) -> None:
-        ring, at = self._ring, self._at
-        if self.calls < len(ring):
+        at = self._at
+        self.good(now)
+        if bad:
+            self._ring[at] = 1
+            self.bad += 1
+
+    def good(self, now: float) -> None:
+        at, size = self._at, self._size
+        if self.calls < size:
             self.calls += 1
-        else:
-            self.bad -= ring[at]
-        ring[at] = bad
-        self.bad += bad
-        self._at = (at + 1) % len(ring)
+        elif self._ring[at]:
+            self._ring[at] = 0
+            self.bad -= 1
+        at += 1
+        self._at = at if at < size else 0
