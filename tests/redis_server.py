@@ -1,4 +1,4 @@
-"""A real Valkey or Redis of a test's own, on a unix socket and on a free port of loopback."""
+"""A real Valkey or Redis of a test's own, on a unix socket, and on loopback if asked to."""
 
 from __future__ import annotations
 
@@ -28,23 +28,30 @@ def _binary() -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback, with room for a cluster's own, which is 10,000 higher."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 55_000:
+            return port
 
 
 class Server:
     """Started at once; `stop`, `start`, `hang` and `wake` it, and end it with `close`."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, tcp: bool = False) -> None:
         # Short: the path of a unix socket has room for a hundred bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="redis"))
-        self.port = _free_port()
+        self.port = _free_port() if tcp else 0
         self.options = options
         self.url = f"unix://{self.folder}/s"
-        self.tcp = f"redis://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, *options: str, ready: bool = True) -> None:
         """Run the server; with `ready`, wait until it answers."""

@@ -393,7 +393,7 @@ def test_fault_094_however_the_client_reads(
 @pytest.mark.real
 def test_fault_094_a_cluster() -> None:
     """A client of a cluster finds the slot of a circuit, whatever its names are."""
-    server = Server("--cluster-enabled", "yes")
+    server = Server("--cluster-enabled", "yes", tcp=True)
     try:
         server.client().execute_command("CLUSTER", "ADDSLOTS", *range(16384))
         until(lambda: server.client().cluster("info")["cluster_state"] == "ok")
