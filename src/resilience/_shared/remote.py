@@ -182,8 +182,9 @@ class Remote:
         reply = await self.link.ask(runtime, self.key, self._arguments(op, lease, runtime.now()))
         if reply is None:
             return None
-        while self._owed:
-            self._give_back(self._owed.pop())
+        owed, self._owed = self._owed, []
+        for each in owed:
+            self._give_back(each)
         if reply.mended:
             warn(f"what Redis held of {self.circuit!r} made no sense; the circuit is closed again")
         self._failed = max(0, self._failed - failed)
@@ -251,9 +252,8 @@ class Remote:
             if self.circuit.state != ISOLATED:
                 self.circuit.follow(ISOLATED, 0.0, now)
         elif reply.generation == "0" and self.circuit.held:
-            self._untold = Change(
-                CLOSED, ISOLATED, Event.ISOLATES
-            )  # flushed, but somebody here still holds it
+            # Flushed, but somebody here still holds it.
+            self._untold = Change(CLOSED, ISOLATED, Event.ISOLATES)
         else:
             self.circuit.follow(CLOSED, 0.0, now)
 
