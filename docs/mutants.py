@@ -53,6 +53,7 @@ class Collected(PytestRunner):
         super().__init__()
         self._session = session
         self._items = {item.nodeid: item for item in session.items}
+        self._reached: Counter[str] = Counter()  # how many functions a test reaches
 
     def run_stats(self, *, tests: Iterable[str]) -> int:
         """Every test, noting which functions it reaches and how long it takes."""
@@ -86,10 +87,10 @@ class Collected(PytestRunner):
             for line in KILLERS.read_text().splitlines():
                 where, _, name = line.partition(" ")
                 killed[name] += where == function
-        reached: Counter[str] = Counter()
-        for names in state().tests_by_mangled_function_name.values():
-            reached.update(names)
-        return sorted(tests, key=lambda name: (-killed[name], reached[name], name))
+        if not self._reached:  # filled by the run without a mutant, before there are forks
+            for names in state().tests_by_mangled_function_name.values():
+                self._reached.update(names)
+        return sorted(tests, key=lambda name: (-killed[name], self._reached[name], name))
 
     def list_all_tests(self) -> ListAllTestsResult:
         return ListAllTestsResult(ids=set(self._items))
@@ -127,6 +128,10 @@ class Mutation:
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._patterns = patterns
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self) -> tuple[str, str, str]:
+        return "", "", ""  # mutmut tells how far it is
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         runner = ForkRunner(max_workers=WORKERS, test_runner=Collected(session), debug=False)
