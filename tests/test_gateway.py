@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import json
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ import openai
 import pydantic
 import pytest
 import trio
+import uvicorn
 from auriko._client import Client
 from auriko.route_types import parse_routing_metadata
 
@@ -41,6 +44,9 @@ from resilience.testing.gateway import (
     SlowStart,
     Timetable,
 )
+from resilience.testing.server import serve
+
+pytestmark = pytest.mark.real
 
 MESSAGES: Any = [{"role": "user", "content": "Hello?"}]
 
@@ -824,6 +830,70 @@ def test_a_cancelled_start_leaves_nothing() -> None:
     assert gateway_threads() == []
 
 
+def test_an_interrupted_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while it waits to be ready comes out, and the thread ends by itself."""
+
+    async def interrupting(*args: Any) -> None:
+        _thread.interrupt_main()
+        await serve(*args)
+
+    monkeypatch.setattr("resilience.testing.server.serve", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        Gateway().start()
+    ended = time.monotonic() + 5
+    while gateway_threads() and time.monotonic() < ended:
+        time.sleep(0.005)
+    assert gateway_threads() == []
+
+
+def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own error comes out of the start, and no thread is left."""
+
+    async def fail(self: uvicorn.Server, sockets: Any) -> None:
+        raise OSError("no more descriptors")
+
+    monkeypatch.setattr(uvicorn.Server, "serve", fail)
+    with pytest.raises(OSError, match="no more descriptors"):
+        Gateway().start()
+    assert gateway_threads() == []
+
+
+def test_a_handler_that_hangs_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one that does not notice that its client is gone is waited for a moment only."""
+    deaf = threading.Event()
+
+    async def hang(http: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            deaf.set()
+
+    monkeypatch.setattr("resilience.testing.server._gone", hang)
+    gateway = Gateway(Drop())
+    gateway.start()
+    with pytest.raises(httpx.RemoteProtocolError):
+        post(gateway)
+    started = time.monotonic()
+    gateway.stop()
+    assert time.monotonic() - started < 2
+    assert deaf.is_set()
+    assert gateway_threads() == []
+
+
+def test_a_client_that_leaves_before_it_has_asked() -> None:
+    """Half a request is no request: it is not remembered, and the next one is answered."""
+    with Gateway() as gateway:
+        url = httpx.URL(gateway.url)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 99\r\n\r\n{"
+        with socket.create_connection((url.host, url.port)) as client:
+            client.sendall(head.encode())
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(1024):
+                pass
+        assert post(gateway).status_code == 200
+        assert len(gateway.requests) == 1
+
+
 def test_start_and_stop_by_hand() -> None:
     """A stopped gateway may start again; two stops do no harm, two starts are refused."""
     gateway = Gateway(["internal_error", Ok()])
@@ -851,6 +921,25 @@ def test_two_gateways_live_side_by_side() -> None:
         assert text(SDKS["auriko"].ask(one)) == "one"
         assert text(SDKS["openai"].ask(two)) == "two"
         assert len(one.requests) == len(two.requests) == 1
+
+
+@pytest.mark.parametrize("way", ["asyncio", "trio"])
+def test_a_missing_anyio_is_named_where_it_is_needed(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`async with` needs it, and says which extra brings it; no thread is left."""
+    monkeypatch.setitem(sys.modules, "anyio", None)
+
+    async def enter() -> None:
+        async with Gateway():
+            pytest.fail("entered")
+
+    with pytest.raises(ImportError, match=r"resilience-policies\[testing\]"):
+        asyncio.run(enter()) if way == "asyncio" else trio.run(enter)
+    ended = time.monotonic() + 5
+    while gateway_threads() and time.monotonic() < ended:
+        time.sleep(0.005)
+    assert gateway_threads() == []
 
 
 @pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
@@ -882,73 +971,6 @@ def test_importing_the_gateway_imports_no_server() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert json.loads(done.stdout) == []
-
-
-# Bad plans.
-
-BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: Ok(delay=True), TypeError, r"Ok\.delay must be seconds .* got True"),
-    (lambda: Ok(delay=float("nan")), ValueError, r"Ok\.delay must be finite, got nan"),
-    (lambda: Ok(delay=-1), ValueError, r"Ok\.delay must be 0 or more seconds, got -1"),
-    (lambda: Ok(text=b"x"), TypeError, r"Ok\.text must be a str or None, got b'x'"),  # type: ignore[arg-type]
-    (lambda: Ok(dellay=1), TypeError, r"did you mean 'delay'"),  # type: ignore[call-arg]
-    (lambda: Hang(float("inf")), ValueError, r"Hang\.seconds must be finite, got inf"),
-    (lambda: SlowStart("1"), TypeError, r"SlowStart\.seconds must be seconds .* got '1'"),  # type: ignore[arg-type]
-    (lambda: Error("service_unavailble"), ValueError, "did you mean 'service_unavailable'"),
-    (lambda: Error(503), TypeError, r"Error\.code must be a str, got 503"),  # type: ignore[arg-type]
-    (lambda: Error("client_disconnected"), ValueError, r"plan ErrorInStream\('client_disc"),
-    (lambda: Error("stream_duration_exceeded"), ValueError, "only comes mid-stream"),
-    (lambda: Error("malformed_response"), ValueError, r"plan Malformed\(\) or ProxyError\(\)"),
-    (lambda: ErrorInStream("api_connection_error"), ValueError, "is made by the SDK"),
-    (lambda: ErrorInStream("upstream_eror"), ValueError, "did you mean 'upstream_error'"),
-    (lambda: ErrorInStream("upstream_error", True), TypeError, r"ErrorInStream\.after"),
-    (lambda: CutStream(-1), ValueError, r"CutStream\.after must be 0 or more, got -1"),
-    (lambda: CutStream(1.5), TypeError, r"CutStream\.after must be a whole number, got 1\.5"),  # type: ignore[arg-type]
-    (lambda: ProxyError(302), ValueError, r"ProxyError\.status must be 200 or between 400 and 599"),
-    (lambda: Malformed("500"), TypeError, r"Malformed\.status must be an int, got '500'"),  # type: ignore[arg-type]
-    (lambda: Error("internal_error", status=200), ValueError, r"Error\.status must be between"),
-    (lambda: Error("internal_error", retry_after=-1), ValueError, r"Error\.retry_after must be 0"),
-    (lambda: Error("internal_error", retry_after="a\nb"), ValueError, "printable ASCII"),
-    (lambda: Error("internal_error", retry_after_ms=True), TypeError, r"Error\.retry_after_ms"),
-    (lambda: Error("internal_error", provider="ü"), ValueError, r"Error\.provider must be prin"),
-    (lambda: Error("internal_error", headers={"a b": "1"}), ValueError, "got 'a b'"),
-    (lambda: Error("internal_error", headers={"Content-Length": "1"}), ValueError, "framing"),
-    (lambda: Error("internal_error", headers={"a": 1}), TypeError, r"headers\['a'\] must be a str"),  # type: ignore[dict-item]
-    (lambda: Error("internal_error", headers="a"), TypeError, r"Error\.headers must be a mapping"),  # type: ignore[arg-type]
-    (lambda: Timetable(), ValueError, r"Timetable\.entries must begin at 0 seconds"),
-    (lambda: Timetable((1, Ok())), ValueError, r"must begin at 0 seconds, got 1"),
-    (lambda: Timetable((0, Ok()), (0, Ok())), ValueError, "must have rising times"),
-    (lambda: Timetable((0, "no_code")), ValueError, r"Error\.code must be one of"),
-    (lambda: Timetable((True, Ok())), TypeError, r"entries\[0\]\[0\] must be seconds .* got True"),
-    (lambda: Timetable(Ok()), TypeError, r"entries\[0\] must be a pair \(seconds, answer\)"),  # type: ignore[arg-type]
-    (lambda: Gateway("no_code"), ValueError, "Auriko's error codes, got 'no_code'"),
-    (lambda: Gateway([]), ValueError, r"Gateway\.plan must hold at least one answer"),
-    (lambda: Gateway({}), ValueError, r"Gateway\.plan must name at least one model"),
-    (lambda: Gateway({"m": [Ok(), 3]}), TypeError, r"Gateway\.plan\['m'\]\[1\] must be an answer"),  # type: ignore[list-item]
-    (lambda: Gateway({1: Ok()}), TypeError, r"must have model names for its keys, got 1"),  # type: ignore[dict-item]
-    (lambda: Gateway(Ok), TypeError, r"Gateway\.plan must be an answer such as Ok\(\)"),  # type: ignore[arg-type]
-    (lambda: Gateway(api_key=""), ValueError, r"Gateway\.api_key must not be empty"),
-    (lambda: Gateway(api_key=1), TypeError, r"Gateway\.api_key must be a str"),  # type: ignore[arg-type]
-]
-
-
-@pytest.mark.parametrize(("make", "kind", "words"), BAD, ids=[words for _, _, words in BAD])
-def test_bad_plans_are_refused(make: Callable[[], Any], kind: type[Exception], words: str) -> None:
-    """What is wrong is refused at construction, naming the field, the rule and the value."""
-    with pytest.raises(kind, match=words):
-        make()
-
-
-def test_plans_are_values() -> None:
-    """Answers compare, hash and cannot be changed; one plan may serve many gateways."""
-    headers = {"a": "1"}
-    error = Error("internal_error", headers=headers)
-    headers["a"] = "2"
-    assert error == Error("internal_error", headers={"a": "1"})
-    assert hash(error) == hash(Error("internal_error", headers={"a": "1"}))
-    assert Timetable((0, "internal_error")) == Timetable((0.0, Error("internal_error")))
-    with pytest.raises(AttributeError):
-        error.code = "other"  # type: ignore[misc]
 
 
 def test_a_received_request_is_a_value() -> None:

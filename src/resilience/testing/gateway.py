@@ -130,8 +130,9 @@ class Gateway:
 
     def start(self) -> None:
         """Start and return when connections are accepted; RuntimeError if it runs already."""
-        thread = self._launch()
+        thread = self._made()
         try:
+            thread.start()  # inside: Ctrl-C may come while this waits, too
             thread.ready.wait()
         except BaseException:
             thread.halt()
@@ -157,8 +158,9 @@ class Gateway:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        thread = self._launch()
+        thread = self._made()
         try:
+            thread.start()
             await _until(thread.ready.is_set)
         except BaseException:
             thread.halt()
@@ -173,15 +175,14 @@ class Gateway:
         trace: TracebackType | None,
     ) -> None:
         thread = self._thread
-        if thread is not None:
-            thread.halt()
-            await _until(lambda: not thread.is_alive())
+        assert thread is not None
+        thread.halt()
+        await _until(lambda: not thread.is_alive())
 
-    def _launch(self) -> _Thread:
+    def _made(self) -> _Thread:
         if self._thread is not None and self._thread.is_alive():
             raise RuntimeError(f"the gateway runs already, at {self._thread.url}")
         self._thread = _Thread(self._desk)
-        self._thread.start()
         return self._thread
 
     def _opened(self, thread: _Thread) -> None:

@@ -24,7 +24,6 @@ from resilience.testing.plan import (
     CutStream,
     Drop,
     Error,
-    ErrorInStream,
     Hang,
     Malformed,
     Ok,
@@ -148,7 +147,7 @@ class _Site:
                 return JSONResponse(wire.MALFORMED, answer.status, found)
             case CutStream():
                 return self._cut(http, received, answer.after)
-            case ErrorInStream():
+            case _:  # ErrorInStream
                 if received.stream:
                     failing = _stream(received, only=answer.after, error=answer.code)
                     return _events(received, failing)
@@ -240,8 +239,9 @@ def _completion(received: Received, text: str | None) -> dict[str, Any]:
 
 
 async def _gone(http: Request) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+    """Wait until the client is gone: after a body that was read to its end, nothing else comes."""
+    message = await http.receive()
+    assert message["type"] == "http.disconnect"
 
 
 async def _pause(http: Request, seconds: float | None) -> None:
