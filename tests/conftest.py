@@ -34,6 +34,7 @@ class World:
         self.name = name
         self.clock = clock
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.debug: bool | None = None  # asyncio's debug mode; None: on under `python -X dev`
 
     @property
     def asynchronous(self) -> bool:
@@ -89,7 +90,9 @@ class World:
         async def main() -> Any:
             return await fn(*args, **kwargs)
 
-        return asyncio.run(main()) if self.name == "asyncio" else trio.run(main)
+        if self.name == "asyncio":
+            return asyncio.run(main(), debug=self.debug)
+        return trio.run(main)
 
 
 @pytest.fixture(params=["sync", "asyncio", "trio"])
@@ -99,16 +102,32 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         yield World(request.param, clock)
 
 
+async_worlds = pytest.mark.parametrize("world", ["asyncio", "trio"], indirect=True)
+"""For a test that makes no sense in a sync call."""
+
+
 @pytest.fixture(autouse=True)
-def _no_real_sleep(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No unit test sleeps for real; those over a socket or with real threads are marked `real`."""
+def _no_real_sleep(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """No unit test sleeps for real; those with sockets, threads or processes are marked `real`."""
     if "real" in request.keywords:
+        yield
         return
-    real = time.sleep
+    slept: list[str] = []
 
-    def refuse(seconds: float) -> None:
-        if seconds > 0.02:
-            raise AssertionError(f"a unit test slept for {seconds} s of real time")
-        real(seconds)
+    def refuse(module: Any) -> None:
+        real = module.sleep
 
-    monkeypatch.setattr(time, "sleep", refuse)
+        def sleep(seconds: float, *args: Any) -> Any:
+            if seconds > 0:
+                slept.append(f"{module.__name__}.sleep({seconds})")
+                raise AssertionError(f"a unit test sleeps for real: {slept[-1]}")
+            return real(seconds, *args)
+
+        monkeypatch.setattr(module, "sleep", sleep)
+
+    for module in (time, asyncio, trio):
+        refuse(module)
+    yield
+    assert not slept  # where the error was caught, it is told here

@@ -206,6 +206,7 @@ def _factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyn
     return asyncio.Task(coro, loop=loop, **options)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("debug", "factory"),
     [(True, None), (False, _factory), (False, getattr(asyncio, "eager_task_factory", None))],

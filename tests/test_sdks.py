@@ -682,6 +682,7 @@ def test_stream_managers_are_recognised() -> None:
         assert not is_stream_manager(other)
 
 
+@pytest.mark.real
 def test_no_client_library_is_imported() -> None:
     """Reading errors loads no SDK, and a client's family is loaded when its error is seen.
 
