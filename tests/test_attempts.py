@@ -7,10 +7,11 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+import pybreaker
 import pytest
 import trio
 
-from conftest import World
+from conftest import World, async_worlds
 from resilience import (
     CircuitBreaker,
     CircuitOpenError,
@@ -180,10 +181,9 @@ def test_an_async_block_is_cut_by_a_timeout(world: World) -> None:
     assert world.clock.now() == pytest.approx(1_007)
 
 
+@async_worlds
 def test_an_async_block_that_is_never_in_time(world: World) -> None:
     """A total Timeout around the attempts ends in DeadlineExceededError."""
-    if not world.asynchronous:
-        return
 
     async def main() -> None:
         async for attempt in Pipeline(Timeout(5)).attempts():
@@ -221,3 +221,57 @@ def test_a_timeout_that_passes_its_time_on_is_allowed_in_a_sync_block() -> None:
     with pytest.raises(ConnectionError):
         run()
     assert numbers == [1]
+
+
+def test_a_block_shares_its_circuit_through_a_storage(blocks: Blocks) -> None:
+    """The storage is read and written between blocks, as it is between calls."""
+    storage = pybreaker.CircuitMemoryStorage("closed")
+    breaker = CircuitBreaker(failures=2, storage=storage, refresh=0)
+    with pytest.raises(ConnectionError):
+        blocks.run(Pipeline(Retry(attempts=5), breaker), failing_until(9))
+    assert blocks.numbers == [1, 2]
+    assert storage.state == "open"
+
+
+class Cautious:
+    """A policy of a user's own that waits before it calls."""
+
+    def bind(self, call: Any, runtime: Any) -> Any:
+        async def waited(**kwargs: Any) -> Any:
+            await runtime.sleep(5)
+            return await call(**kwargs)
+
+        return waited
+
+
+class Cached:
+    """One that has the answer already."""
+
+    def bind(self, call: Any, runtime: Any) -> Any:
+        async def known(**kwargs: Any) -> str:
+            return "known"
+
+        return known
+
+
+@pytest.mark.parametrize("policy", [Cautious(), Cached()])
+def test_a_policy_that_does_not_go_straight_to_the_block_is_refused(
+    blocks: Blocks, policy: Any
+) -> None:
+    """A wait or an answer in place of the block would be lost: the block does not run."""
+    breaker = CircuitBreaker()
+    breaker.open()
+    blocks.world.clock.advance(60)
+    with pytest.raises(RuntimeError, match="no place for that"):
+        blocks.run(Pipeline(breaker, policy), lambda number: None)
+    assert blocks.numbers == []
+    assert breaker._only._out == 0
+
+
+def test_an_attempt_is_for_one_block() -> None:
+    """Used again after its verdict it does not run a block unguarded."""
+    for attempt in Pipeline(Retry()).attempts():
+        with attempt:
+            pass
+        with pytest.raises(RuntimeError), attempt:
+            pytest.fail("ran again")

@@ -142,29 +142,31 @@ class Attempts:
             assert self._record is not None
             assert self._real is not None
             self._chain = self._pipeline.conduct(self._record, runtime=_Stepping(self._real))
-        if self._stopped is not _BLOCK and not self._over:
+        if self._stopped is not _BLOCK:
             self._step(None)
+        if self._stopped is not _BLOCK:
+            self._chain.close()
+            raise RuntimeError(
+                "a policy waited before the block, or ended the call without it, and a block has "
+                "no place for that; guard a function"
+            )
 
     def leave(self, error: BaseException | None) -> bool:
         """Give the verdict; true if the error is dealt with, and another attempt may follow."""
         try:
-            self._step(error, left=True)
+            self._step(error)
         except BaseException as out:
             if out is error:
                 return False
             raise
         return error is not None
 
-    def _step(self, error: BaseException | None, *, left: bool = False) -> None:
+    def _step(self, error: BaseException | None) -> None:
+        """Let the chain go on to where it stops next: at a wait, at the block, or at its end."""
         assert self._chain is not None
+        self._stopped = None
         try:
-            while True:
-                self._stopped = (
-                    self._chain.send(None) if error is None else self._chain.throw(error)
-                )
-                if left or self._stopped is _BLOCK:
-                    return
-                error = None
+            self._stopped = self._chain.send(None) if error is None else self._chain.throw(error)
         except StopIteration:
             self._over = True
         except BaseException:
