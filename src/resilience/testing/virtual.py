@@ -47,8 +47,8 @@ class VirtualTime:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self._waiting = 0
-        self._pump: asyncio.Handle | None = None
-        self._stop: Any = None
+        self._pump: Any = None  # asyncio's handle, while somebody waits in its loop
+        self._stop: Any = None  # trio's scope, likewise
         self.sleeps: list[float] = []
         self.random: Callable[[], float] = random.Random(seed).random
         self._runtimes: dict[str, Runtime] = {}
@@ -121,12 +121,10 @@ class VirtualTime:
 
         return call_off
 
-    def jump(self) -> bool:
-        """Go to the next moment at which something is due; False if nothing ever is."""
-        if not self._due:
-            return False
-        self._step()
-        return True
+    def jump(self) -> None:
+        """Go to the next moment at which something is due, if anything ever is."""
+        if self._due:
+            self._step()
 
     def _step(self) -> None:
         when, _, wake = heapq.heappop(self._due)
@@ -269,15 +267,31 @@ class _Asyncio(_Async):
         end = self.now() + seconds
         with (
             record.scoped(Scope(end, seconds, record.scope)),
-            CancelScope(seconds, lambda fire: _Handle(self._clock.at(end, fire))),
+            CancelScope(seconds, lambda fire: _Timer(self._clock, end, fire)),
             self.pumped(),
         ):
             return await thunk()
 
 
-class _Handle:
-    def __init__(self, cancel: Callable[[], None]) -> None:
-        self.cancel = cancel
+class _Timer:
+    """Fires at its moment, but never in the midst of the task that it is for: a loop's timers do
+    not either. A task that moves the clock past its own deadline hears of it when it next waits.
+    """
+
+    def __init__(self, clock: VirtualTime, when: float, fire: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._fire = fire
+        self._call_off = clock.at(when, self._ring)
+
+    def _ring(self) -> None:
+        if asyncio.current_task(self._loop) is self._task:
+            self._call_off = self._loop.call_soon(self._fire).cancel
+        else:
+            self._fire()
+
+    def cancel(self) -> None:
+        self._call_off()
 
 
 class _Pumped:
@@ -312,8 +326,7 @@ class _Pumped:
         pump(_IDLE_ROUNDS)
 
     def stop(self) -> None:
-        if self._clock._pump is not None:
-            self._clock._pump.cancel()
+        self._clock._pump.cancel()
 
 
 class _PumpedByTrio(_Pumped):
