@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.lua')
 
-.PHONY: demo test test-all lint bench soak fuzz mutation clean
+.PHONY: demo test coverage test-all lint bench soak fuzz mutation clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -42,7 +42,13 @@ demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the 
 	$(BIN)/resilience demo --fast
 
 test: $(VENV)/.test  ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -X dev -m pytest
+
+coverage: $(VENV)/.test  ## lines and branches that the suite runs; less than all of them is an error
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
 
 # Every Python of these that is found, each from the built wheel in an environment of its own.
 PYTHONS ?= 3.10 3.11 3.12 3.13

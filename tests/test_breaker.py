@@ -838,6 +838,15 @@ def test_a_key_the_function_does_not_take(world: World) -> None:
         Pipeline(CircuitBreaker(key="model")).wrap(lambda prompt: None)
 
 
+def test_a_key_that_raises_after_a_call_at_rest(caplog: pytest.LogCaptureFixture) -> None:
+    """The call was made before the key was asked: its own error comes out, the key's is logged."""
+    breaker = CircuitBreaker(key=lambda: 1 / 0, failures=1)
+
+    with pytest.raises(ConnectionError):
+        Pipeline(breaker).call(_fail)
+    assert "key raised ZeroDivisionError" in caplog.text
+
+
 def test_an_unhashable_key_is_a_clear_error(world: World) -> None:
     """A key that cannot be told apart is a TypeError that says so, without showing the value."""
     guarded = Pipeline(CircuitBreaker(key="model"), Timeout(9)).wrap(world.function("ok"))
@@ -952,6 +961,34 @@ def test_closing_the_gate_by_hand_holds_with_a_storage(
         refused(world, guarded)
 
 
+def test_a_change_that_comes_while_another_is_written(world: World) -> None:
+    """It is not taken for written: the storage gets it with the next call."""
+
+    class Slow(pybreaker.CircuitMemoryStorage):
+        meanwhile: Callable[[], None] | None = None
+
+        @property
+        def state(self) -> str:
+            return str(super().state)
+
+        @state.setter
+        def state(self, value: str) -> None:
+            pybreaker.CircuitMemoryStorage.state.fset(self, value)
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile is not None:
+                meanwhile()
+
+    storage = Slow("closed")
+    breaker = CircuitBreaker(failures=1, storage=storage)
+    guarded = Pipeline(breaker).wrap(world.function(ConnectionError, "ok"))
+    storage.meanwhile = breaker.close
+    fails(world, guarded)
+    assert (breaker.state, storage.state) == ("closed", "open")
+    world.run(guarded)
+
+    assert (breaker.state, storage.state) == ("closed", "closed")
+
+
 def test_closing_by_hand_holds_with_a_storage(world: World, memory: Any) -> None:
     """A circuit closed by hand stays closed, whatever opening the storage remembers."""
     breaker = CircuitBreaker(failures=1, storage=memory, refresh=0)
@@ -1056,6 +1093,31 @@ def test_a_keyed_breaker_has_a_storage_for_each_value(world: World) -> None:
     assert {key: found.state for key, found in made.items()} == {"bad": "open", "good": "closed"}
 
 
+def test_a_storage_that_cannot_be_made_is_tried_again_every_second(world: World) -> None:
+    """The circuit goes on by itself meanwhile; that is warned of once, and healed by itself."""
+    asked: list[float] = []
+
+    def storage(value: str) -> pybreaker.CircuitMemoryStorage:
+        asked.append(world.clock.now())
+        if len(asked) < 4:
+            raise ConnectionError("redis is away")
+        return made
+
+    made = pybreaker.CircuitMemoryStorage("closed")
+    breaker = CircuitBreaker(key="model", failures=9, storage=storage)
+    guarded = Pipeline(breaker).wrap(world.function(ConnectionError))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(8):
+            fails(world, guarded, model="m")
+            world.clock.advance(0.5)
+
+    assert asked == [1000, 1001, 1002, 1003]
+    assert len(warned) == 1
+    assert breaker.circuit("m").failures == 8
+    assert made.counter == 2
+
+
 @pytest.mark.parametrize("opened", [-1e9, 1e9])
 def test_an_absurd_opening_time_in_the_storage(world: World, memory: Any, opened: float) -> None:
     """Skewed clocks of others never keep it open for longer than `reset_after`."""
@@ -1069,6 +1131,17 @@ def test_an_absurd_opening_time_in_the_storage(world: World, memory: Any, opened
         world.clock.advance(30)
 
     assert world.run(guarded) == "ok"
+
+
+def test_an_opening_time_without_a_zone_is_utc(world: World, memory: Any) -> None:
+    """Older versions of pybreaker write such times."""
+    moment = datetime.fromtimestamp(world.clock.wall() - 10, timezone.utc)
+    memory._opened_at = moment.replace(tzinfo=None)
+    memory.state = "open"
+    breaker = CircuitBreaker(reset_after=30, storage=memory)
+
+    error = refused(world, Pipeline(breaker).wrap(world.function("ok")))
+    assert error.retry_after == pytest.approx(20)
 
 
 def test_a_half_open_storage_is_tried_at_once(world: World, memory: Any) -> None:
@@ -1214,6 +1287,26 @@ def test_a_listener_that_raises_is_only_logged(
     assert "listener" in caplog.text
 
 
+def test_a_listener_interrupted_while_a_trial_is_admitted(world: World) -> None:
+    """Ctrl-C in a listener comes out, and the trial's place is free for the next call."""
+
+    class Interrupted(pybreaker.CircuitBreakerListener):
+        def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
+            if new_state.name == "half-open":
+                raise KeyboardInterrupt
+
+    breaker = CircuitBreaker(listeners=[Interrupted()])
+    guarded = Pipeline(breaker).wrap(world.function("ok"))
+    breaker.open()
+    world.clock.advance(60)
+    with pytest.raises(KeyboardInterrupt):
+        world.run(guarded)
+    assert (breaker.state, world.calls) == ("half-open", [])
+
+    assert world.run(guarded) == "ok"
+    assert breaker.state == "closed"
+
+
 # Imports
 
 
@@ -1256,6 +1349,7 @@ def test_repr_tells_the_options() -> None:
         repr(CircuitBreaker(failures=3, reset_after=10, key="model", name="x"))
         == "CircuitBreaker(failures=3, reset_after=10, key='model', name='x')"
     )
+    assert repr(CircuitBreaker(on_result=_fail)) == "CircuitBreaker(on_result=_fail)"
     breaker = CircuitBreaker(name="x")
     keyed = CircuitBreaker(name="x", key="model")
     assert repr(keyed.circuit("m")) == "<circuit x for 'm': closed>"

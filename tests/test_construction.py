@@ -208,6 +208,12 @@ def test_fault_072_073_074_bad_values(make: Any, field: str, value: Any, error: 
     assert "must" in message
 
 
+def test_fault_073_a_number_too_large_for_a_float() -> None:
+    """A whole number that no float holds is refused without printing its digits."""
+    with pytest.raises(ValueError, match=r"^factor must be finite, got a whole number too large$"):
+        Exponential(factor=10**400)
+
+
 @pytest.mark.parametrize(
     ("make", "typo", "meant"),
     [

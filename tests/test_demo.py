@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -235,12 +237,51 @@ def test_the_version_is_the_installed_one(
     assert capsys.readouterr().out == "resilience 1.2.3\n"
 
 
-def test_the_command_is_installed() -> None:
-    """The distribution, where it is installed, has the entry point `resilience`."""
+def test_the_version_of_a_source_tree_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing is installed that is said, with status 2."""
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("resilience.cli.version", missing)
+    assert main(["--version"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "not installed" in output.err
+
+
+def test_ctrl_c_ends_the_demo_quietly() -> None:
+    """Status 130, as a shell has it, and no traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "resilience", "demo", "--fast"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
     try:
-        found = metadata.distribution("resilience-policies").entry_points
-    except metadata.PackageNotFoundError:
-        pytest.skip("run from the source tree")
+        assert process.stdout is not None
+        while not re.match(r" *\d+\.\d\d ", process.stdout.readline()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, problem = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, problem) == (130, "")
+
+
+def test_importing_the_commands_module_runs_nothing() -> None:
+    """`python -m resilience` runs it; tools that import every module of a package do not."""
+    module = importlib.import_module("resilience.__main__")
+    assert module.main is main
+
+
+def test_the_command_is_installed() -> None:
+    """The distribution has the entry point `resilience`."""
+    found = metadata.distribution("resilience-policies").entry_points
     assert [entry.value for entry in found if entry.name == "resilience"] == ["resilience.cli:main"]
 
 

@@ -78,6 +78,24 @@ def test_an_async_function_is_awaited_in_async_calls(world: World) -> None:
             world.run(guarded)
 
 
+class Promise:
+    """An awaitable that can be neither closed nor cancelled."""
+
+    def __await__(self) -> Any:
+        return iter(())
+
+
+async def _instead(failure: Failure) -> str:
+    return "instead"
+
+
+@pytest.mark.parametrize("instead", [_instead, lambda failure: Promise()])
+def test_an_async_function_has_no_place_in_a_sync_call(instead: Any) -> None:
+    """It is refused with advice, and a coroutine is not left unawaited."""
+    with pytest.raises(TypeError, match="is async, but the call is sync"):
+        Pipeline(Fallback(call=instead)).call(lambda: 1 / 0)
+
+
 def test_what_the_function_raises_comes_out(world: World) -> None:
     """The last resort has no last resort: its own error comes out, the first one its context."""
     fallback = Fallback(call=lambda failure: {}["gone"])

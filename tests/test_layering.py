@@ -66,6 +66,12 @@ def test_nobody_imports_a_client_library(path: Path) -> None:
         assert not {module for module in imports(path) if module.split(".")[0] in CLIENTS}
 
 
+@pytest.mark.parametrize("path", files("."), ids=name)
+def test_no_line_is_excused_from_being_tested(path: Path) -> None:
+    """`make coverage` counts them all: no comment takes a line or a branch out."""
+    assert "pragma" not in path.read_text().lower()
+
+
 def test_only_the_trio_runtime_and_the_test_kit_import_trio() -> None:
     """trio is used where the user has it."""
     users = {
@@ -80,6 +86,7 @@ def test_only_the_trio_runtime_and_the_test_kit_import_trio() -> None:
     }
 
 
+@pytest.mark.real
 def test_fault_124_importing_the_library_is_light() -> None:
     """No client library, no redis, no pybreaker, no trio; no thread, no event loop."""
     code = """

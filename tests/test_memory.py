@@ -359,6 +359,7 @@ def length_of_traceback(error: BaseException) -> int:
 @pytest.mark.parametrize("listeners", [(), (nobody,)], ids=["rest", "full"])
 def test_fault_062_ten_thousand_attempts_at_one_exception(world: World, listeners: Any) -> None:
     """Its traceback stays short, it gets one note and no chain onto itself."""
+    world.debug = False  # asyncio's would note the stack at each of a quarter of a million turns
     same = ConnectionError("one for all")
     policies = Retry(attempts=10_000, wait=0), CircuitBreaker(failures=10**6)
     guarded = Pipeline(*policies, listeners=listeners).wrap(world.function(same))
@@ -498,6 +499,17 @@ class DictlessError(ConnectionError):
     __dict__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
 
 
+class Full(dict[str, Any]):
+    def __setitem__(self, name: str, value: object) -> None:
+        raise RuntimeError("nothing more goes in")
+
+
+class FullError(ConnectionError):
+    def __init__(self) -> None:
+        super().__init__()
+        self.__dict__ = Full()
+
+
 class TracelessError(ConnectionError):
     __traceback__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
     __cause__ = __context__ = __traceback__  # type: ignore[assignment]
@@ -568,6 +580,7 @@ ODD: dict[str, type[Exception]] = {
     "add_note raises": NotelessError,
     "notes are a number": OddNotesError,
     "dict raises": DictlessError,
+    "dict is full": FullError,
     "traceback raises": TracelessError,
     "awaitable": AwaitableError,
     "class unhashable": UnhashableClassError,
@@ -664,6 +677,15 @@ def test_fault_056_057_058_059_odd_exceptions_pass_unharmed(
     told = history(errors[-1])
     assert isinstance(told, tuple)
     assert all(attempt.failure is not None for attempt in told)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_fault_059_062_one_odd_exception_again_and_again(world: World, odd: str) -> None:
+    """The same odd object raised by every attempt passes like any other."""
+    error = ODD[odd]()
+    guarded = Pipeline(Retry(wait=0, on=everything)).wrap(raising(world, *[error] * 3))
+    assert caught(world, guarded) is error, "another error came out"
+    assert len(world.calls) == 3
 
 
 @pytest.mark.parametrize("odd", ODD)

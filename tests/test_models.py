@@ -200,7 +200,33 @@ def test_a_partial_that_binds_something_else_is_fine() -> None:
 
 def test_an_unreadable_signature_gets_a_keyword() -> None:
     """A builtin that does not tell its signature gets the model by keyword."""
-    assert Pipeline(ModelFallback("a")).call(dict, prompt="p") == {"prompt": "p", "model": "a"}
+    for fn in (dict, functools.partial(dict, prompt="p")):
+        assert Pipeline(ModelFallback("a")).call(fn, prompt="p") == {"prompt": "p", "model": "a"}
+
+
+class Slotted:
+    """A callable that can be neither remembered (no weak references) nor hashed."""
+
+    __slots__ = ("asked",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, prompt: str, model: str = "?") -> str:
+        self.asked.append(model)
+        if model == "a":
+            raise ConnectionError
+        return prompt
+
+
+def test_a_callable_that_cannot_be_remembered() -> None:
+    """Where its argument is, is found anew for each call."""
+    ask = Slotted()
+
+    for _ in range(2):
+        assert Pipeline(ModelFallback("a", "b")).call(ask, "hi") == "hi"
+    assert ask.asked == ["a", "b"] * 2
 
 
 # Models
@@ -336,6 +362,26 @@ def test_per_model_function_gives_each_its_own(world: World) -> None:
         assert world.run(guarded) == "b"
 
     assert (made["a"].state, made["b"].state) == ("open", "closed")
+
+
+class Bound:
+    """A policy of a user's own, which counts how often it is bound."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def bind(self, call: Any, runtime: Any) -> Any:
+        self.times += 1
+        return call
+
+
+def test_a_models_policy_is_bound_once() -> None:
+    """Its chain is kept like the pipeline's own: the second call finds it ready."""
+    bound = Bound()
+    guarded = Pipeline(ModelFallback("a", per_model=bound)).wrap(lambda model: model)
+
+    assert [guarded(model="a") for _ in range(3)] == ["a"] * 3
+    assert bound.times == 1
 
 
 @pytest.mark.parametrize("given", [None, 5, Retry, "text"])
@@ -613,6 +659,11 @@ def test_one_model_alone_is_a_chain_too(world: World) -> None:
         (ModelFallback(Model("a", x=1)), "ModelFallback(Model('a', x=1))"),
         (ModelFallback("a", argument="engine"), "ModelFallback('a', argument='engine')"),
         (ModelFallback("a", per_model=5), "ModelFallback('a', per_model=Timeout(5))"),
+        (ModelFallback("a", on=429), "ModelFallback('a', on=status(429))"),
+        (
+            Model("a", extra_body={"top_k": 5, "api_key": "sk"}),
+            "Model('a', extra_body={'top_k': 5, 'api_key': ...})",
+        ),
         (Model("a", call=_no_such), "Model('a', call=_no_such)"),
     ],
     ids=str,

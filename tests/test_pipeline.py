@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import copy
 import functools
 import gc
@@ -46,9 +48,11 @@ from resilience import (
     resilient,
     served_by,
 )
+from resilience._core import results
 from resilience.events import AttemptEnded, CallEnded, WaitBegan
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.testing import disabled, script, virtual_time
+from resilience.typing import Policy
 from resilience.waits import Exponential
 
 
@@ -260,6 +264,16 @@ def test_fault_081_decorated_twice(world: World) -> None:
 
     assert world.run(twice) == "sorry"
     assert len(world.calls) == 2
+
+
+def test_a_function_under_this_very_pipeline_is_guarded_once(world: World) -> None:
+    """`pipeline.call` of what it has wrapped already adds no second layer."""
+    heard: list[Any] = []
+    pipeline = Pipeline(Retry(attempts=2, wait=1), listeners=[heard.append])
+    fails(world, pipeline.call, pipeline.wrap(world.function(ConnectionError)))
+
+    assert len(world.calls) == 2
+    assert [type(event) for event in heard].count(CallEnded) == 1
 
 
 # Python 3.12 bounds calls through objects by a fixed limit of its own, below 500.
@@ -605,6 +619,23 @@ class AsyncCallable(Callable_):
         return await self.fn()
 
 
+class Rare(Callable_):
+    """Can be neither remembered (no weak references) nor hashed."""
+
+    __slots__ = ("fn",)
+    __hash__ = None  # type: ignore[assignment]
+
+
+def looped(fn: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that says it wraps itself."""
+
+    def itself() -> Any:
+        return fn()
+
+    itself.__wrapped__ = itself  # type: ignore[attr-defined]
+    return itself
+
+
 @pytest.mark.parametrize(
     "shape",
     [
@@ -616,6 +647,8 @@ class AsyncCallable(Callable_):
         lambda flaky: mock.Mock(side_effect=flaky.step),
         lambda flaky: functools.partial(operator.methodcaller("step"), flaky),
         lambda flaky: staticmethod(flaky.step).__func__,
+        lambda flaky: Rare(flaky.step),
+        lambda flaky: looped(flaky.step),
     ],
 )
 @pytest.mark.parametrize("listeners", [(), (lambda event: None,)], ids=["rest", "full"])
@@ -656,6 +689,145 @@ def test_fault_085_every_async_shape_is_guarded(shape: Any, listeners: Any, way:
 
     assert asyncio.run(main()) == "ok"
     assert flaky.made == 2
+
+
+@pytest.mark.parametrize("way", ["asyncio", "trio"])
+def test_what_happens_between_the_call_and_its_await_counts(way: str) -> None:
+    """A circuit opened in between refuses: the coroutine made already is closed, not awaited."""
+    breaker = CircuitBreaker()
+    awaited: list[str] = []
+
+    async def ask(text: str) -> None:
+        awaited.append(text)
+
+    guarded = Pipeline(breaker).wrap(lambda text: ask(text))
+
+    async def main() -> None:
+        answer = guarded("first")
+        breaker.open()
+        with pytest.raises(CircuitOpenError):
+            await answer
+        breaker.close()
+        await guarded("second")
+
+    asyncio.run(main()) if way == "asyncio" else trio.run(main)
+    assert awaited == ["second"]
+
+
+class Numbered:
+    """A policy of a user's own: each attempt is given a number."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def bind(self, call: Any, runtime: Any) -> Any:
+        async def numbered() -> Any:
+            self.given += 1
+            return await call(self.given)
+
+        return numbered
+
+
+class Promise:
+    """An awaitable that can be neither closed nor cancelled."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __await__(self) -> Any:
+        yield from ()
+        return self.number
+
+
+async def _promised(number: int) -> int:
+    return number
+
+
+def _future(number: int) -> asyncio.Future[int]:
+    made: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    made.set_result(number) if number > 1 else None
+    return made
+
+
+@pytest.mark.parametrize(
+    ("make", "ended"),
+    [
+        (_promised, lambda made: inspect.getcoroutinestate(made) == inspect.CORO_CLOSED),
+        (_future, lambda made: made.cancelled()),
+        (Promise, lambda made: made.number == 1),
+    ],
+    ids=["coroutine", "future", "awaitable"],
+)
+def test_an_awaitable_serves_only_the_arguments_it_was_made_with(make: Any, ended: Any) -> None:
+    """Where a policy changes them, the function is called again, and the first result is ended."""
+    made: list[Any] = []
+
+    def ask(number: int) -> Any:
+        made.append(make(number))
+        return made[-1]
+
+    async def main() -> Any:
+        return await Pipeline(Numbered()).call(ask)  # type: ignore[call-arg,arg-type]
+
+    assert asyncio.run(main()) == 2
+    assert len(made) == 2
+    assert ended(made[0])
+
+
+class Turn:
+    """Suspends whoever awaits it, without a loop."""
+
+    def __await__(self) -> Any:
+        yield
+
+
+def test_an_abandoned_call_may_be_closed_in_another_context() -> None:
+    """As a loop's end or the collector does: no error, and the trial's place is given back."""
+    breaker = CircuitBreaker(reset_after=1e-9)
+    breaker.open()
+
+    async def hang() -> None:
+        await Turn()
+
+    call = Pipeline(breaker).call(hang)
+    contextvars.copy_context().run(call.send, None)
+    assert (breaker.state, breaker._only._out) == ("half-open", 1)
+    call.close()
+    assert breaker._only._out == 0
+
+
+class Bindless(Policy):
+    """What has no `bind` of its own is no policy, whatever it is derived from."""
+
+
+def test_a_policy_without_a_bind_says_so() -> None:
+    """Deriving from the protocol gives a class nothing: the call fails loudly, unmade."""
+    fn = script("ok")
+
+    with pytest.raises(NotImplementedError):
+        Pipeline(Bindless()).call(fn)
+    assert fn.calls == []
+
+
+def test_types_beyond_a_bound_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are looked at each time, so that classes made on the fly can be collected."""
+    monkeypatch.setattr(results, "_BOUND", 0)
+    pipeline = Pipeline(Retry())
+
+    def plain() -> Any:
+        return type("Fleeting", (), {})()
+
+    def promise() -> Any:
+        return type("Fleeting", (Promise,), {})(5)
+
+    async def main() -> Any:
+        return await pipeline.call(promise)
+
+    fleeting = weakref.ref(type(pipeline.call(plain)))
+    assert asyncio.run(main()) == 5
+    gc.collect()
+    assert fleeting() is None
+    assert not any(kind.__name__ == "Fleeting" for kind in results.PLAIN | results._AWAITABLE)
 
 
 @pytest.mark.parametrize("listeners", [(), (lambda event: None,)], ids=["rest", "full"])
@@ -722,6 +894,8 @@ async def _async_generator() -> Any:
         functools.partial(_generator),
         lambda: _generator(),
         lambda: _async_generator(),
+        contextlib.contextmanager(_generator),
+        contextlib.asynccontextmanager(_async_generator),
     ],
 )
 def test_fault_085_what_cannot_be_guarded_yet_is_refused(shape: Any) -> None:
@@ -776,6 +950,24 @@ def test_fault_087_it_looks_like_the_function() -> None:
     assert inspect.iscoroutinefunction(resilient(asynchronous))
 
 
+def test_fault_087_the_class_has_a_signature_of_its_own() -> None:
+    """Only its objects take on that of a function."""
+    assert not hasattr(Guarded, "__signature__")
+    assert [*inspect.signature(Guarded).parameters] == ["args", "kwargs"]
+
+
+def test_fault_087_it_equals_the_same_function_under_the_same_pipeline() -> None:
+    """As bound methods do; nothing else equals it, the function itself included."""
+    pipeline = Pipeline(Retry())
+
+    def one() -> None: ...
+
+    assert pipeline.wrap(one) == pipeline.wrap(one)
+    assert hash(pipeline.wrap(one)) == hash(pipeline.wrap(one))
+    assert pipeline.wrap(one) != Pipeline(Retry()).wrap(one)
+    assert pipeline.wrap(one) != one
+
+
 def test_fault_087_callables_without_a_name() -> None:
     """Objects without `__name__` are guarded, and printed, all the same."""
     guarded = Pipeline(Retry()).wrap(functools.partial(lambda x: x, 5))
@@ -816,7 +1008,7 @@ module_level = guarded_at_module_level  # as a decorator would have it
 def test_fault_024_pickled_by_name_or_refused() -> None:
     """A function of a module pickles by its name; one that cannot is a clear TypeError."""
     assert pickle.loads(pickle.dumps(module_level)) is module_level
-    assert copy.deepcopy(module_level) is module_level
+    assert copy.deepcopy(module_level) is copy.copy(module_level) is module_level
     with pytest.raises(TypeError, match="cannot pickle"):
         pickle.dumps(resilient(lambda: None))
 
@@ -857,6 +1049,15 @@ def test_errors_that_came_out_of_calls_pickle(world: World) -> None:
     assert made.__notes__ == error.__notes__
     assert [a.number for a in history(made)] == [1, 2, 3]
     assert [a.failure.kind for a in history(made)] == [Kind.CONNECTION] * 3
+
+
+def test_a_history_with_a_bad_result_in_it_pickles(world: World) -> None:
+    """An attempt that was repeated for its result has no failure, before and after."""
+    guarded = Pipeline(Retry(attempts=2, wait=1, on_result=lambda result: result == "bad"))
+    error = fails(world, guarded.wrap(world.function("bad", ConnectionError)))
+    made = pickle.loads(pickle.dumps(error))
+
+    assert [a.failure and a.failure.kind for a in history(made)] == [None, Kind.CONNECTION]
 
 
 # At rest: the same as the full path

@@ -490,6 +490,21 @@ def test_on_result_and_errors_share_the_attempts(world: World) -> None:
     assert len(world.calls) == 3
 
 
+def test_a_bad_result_whose_wait_does_not_fit_is_returned(world: World) -> None:
+    """As with errors, a wait that would end too late is not begun; nor is `adjust` asked."""
+    adjusted: list[Any] = []
+    retry = Retry(
+        on_result=lambda result: result == "bad",
+        within=5,
+        wait=9,
+        adjust=lambda attempt, args, kwargs: adjusted.append(args) or (args, kwargs),
+    )
+
+    assert world.run(Pipeline(retry).wrap(world.function("bad"))) == "bad"
+    assert len(world.calls) == 1
+    assert world.clock.sleeps == adjusted == []
+
+
 def test_fault_071_a_bad_result_is_not_kept_alive(world: World) -> None:
     """A rejected result is let go before the next attempt begins."""
 
@@ -622,6 +637,55 @@ def test_rejections_are_not_retried(world: World) -> None:
     assert type(error) is CircuitOpenError
     assert world.calls == []
     assert world.clock.sleeps == []
+
+
+class AwayError(Exception):
+    """A user's own name for a refusal."""
+
+
+@describe.register(AwayError)
+def _away(error: AwayError) -> Failure:
+    assert isinstance(error.__cause__, RejectedError)
+    return describe(error.__cause__)
+
+
+def test_a_refusal_by_another_name_is_not_retried(world: World) -> None:
+    """An error that the user says is a refusal is treated as one, whatever `on` says."""
+    breaker = CircuitBreaker()
+    breaker.open()
+    inner = Pipeline(breaker).wrap(world.function("ok"))
+
+    def away(*args: Any) -> None:
+        try:
+            inner()
+        except CircuitOpenError as refusal:
+            raise AwayError from refusal
+
+    async def aaway(*args: Any) -> None:
+        try:
+            await inner()
+        except CircuitOpenError as refusal:
+            raise AwayError from refusal
+
+    guarded = Pipeline(Retry(on=AwayError)).wrap(aaway if world.asynchronous else away)
+
+    assert type(caught(world, guarded)) is AwayError
+    assert world.clock.sleeps == []
+
+
+def test_a_refusal_after_a_bad_result_comes_out(world: World) -> None:
+    """A call that was made, and has no error of its own to show, ends in the refusal."""
+    breaker = CircuitBreaker()
+
+    def meanwhile(attempt: Any, args: Any, kwargs: Any) -> Any:
+        breaker.open()
+        return args, kwargs
+
+    retry = Retry(on_result=lambda result: result == "bad", adjust=meanwhile, wait=1)
+    error = caught(world, Pipeline(retry, breaker).wrap(world.function("bad")))
+
+    assert type(error) is CircuitOpenError
+    assert len(world.calls) == 1
 
 
 def test_no_retry_when_the_circuit_has_just_opened(world: World) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pybreaker
 import pytest
 import trio
 
@@ -28,6 +29,20 @@ from resilience.waits import Fixed
 pytestmark = pytest.mark.real
 
 uncounted = sys.version_info < (3, 11)  # 3.10 does not count cancellations
+
+
+class Uncounted(asyncio.tasks._PyTask):  # type: ignore[name-defined,misc]
+    """A task as Python 3.10 has them, on any version: it does not tell of its cancellations."""
+
+    cancelling = uncancel = property()
+
+
+def uncounting(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+    """A task factory."""
+    return Uncounted(coro, loop=loop, **options)
+
+
+kinds = pytest.mark.parametrize("kind", [None, uncounting], ids=["counted", "uncounted"])
 
 
 @pytest.mark.parametrize("policies", [(), (Retry(),), (Retry(), CircuitBreaker(), Timeout(9))])
@@ -99,27 +114,37 @@ def test_fault_005_a_cancellation_in_the_tick_of_completion_is_not_lost(delay: f
     assert asyncio.run(main()) == "cancelled"
 
 
-def test_fault_006_our_own_cancellation_leaves_the_task_uncancelled() -> None:
+@kinds
+def test_fault_006_our_own_cancellation_leaves_the_task_uncancelled(kind: Any) -> None:
     """After a Timeout has fired, `task.cancelling()` is 0 and the task goes on."""
 
-    async def main() -> Any:
+    async def job() -> Any:
         with pytest.raises(DeadlineExceededError):
             await Pipeline(Timeout(0.01)).call(asyncio.sleep, 30)
         await asyncio.sleep(0)
         task: Any = asyncio.current_task()
-        return 0 if uncounted else task.cancelling()
+        assert isinstance(task, Uncounted) is (kind is uncounting)
+        return task.cancelling() if hasattr(task, "cancelling") else 0
+
+    async def main() -> Any:
+        asyncio.get_running_loop().set_task_factory(kind)
+        return await asyncio.create_task(job())
 
     assert asyncio.run(main()) == 0
 
 
+@kinds
 @pytest.mark.parametrize("first", ["deadline", "outer"])
-def test_fault_006_an_outer_cancellation_wins_over_a_deadline_of_the_same_tick(first: str) -> None:
+def test_fault_006_an_outer_cancellation_wins_over_a_deadline_of_the_same_tick(
+    first: str, kind: Any
+) -> None:
     """Whoever came first: the outer CancelledError comes out."""
-    if uncounted and first == "deadline":
+    if (uncounted or kind is uncounting) and first == "deadline":
         return  # cannot be told apart there; see CancelScope
 
     async def main() -> str:
         loop = asyncio.get_running_loop()
+        loop.set_task_factory(kind)
         fires: list[Callable[[], None]] = []
         call_later = loop.call_later
 
@@ -252,6 +277,43 @@ def test_a_users_error_that_comes_after_the_deadline_is_the_users() -> None:
         await asyncio.sleep(0)
 
     asyncio.run(main())
+
+
+class Noting(pybreaker.CircuitMemoryStorage):
+    """A storage that notes which threads ask it."""
+
+    def __init__(self) -> None:
+        super().__init__("closed")
+        self.threads: set[int] = set()
+
+    @property
+    def state(self) -> str:
+        self.threads.add(threading.get_ident())
+        return str(super().state)
+
+    @state.setter
+    def state(self, value: str) -> None:
+        raise AssertionError("nothing has changed")
+
+
+@pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])
+def test_a_storage_is_asked_off_the_event_loop(way: str) -> None:
+    """A slow one holds up no other task; in a sync call it is asked on the spot."""
+    storage = Noting()
+    pipeline = Pipeline(CircuitBreaker(storage=storage))
+
+    async def fn() -> str:
+        return "ok"
+
+    async def main() -> str:
+        return await pipeline.call(fn)
+
+    found = pipeline.call(lambda: "ok") if way == "sync" else None
+    found = asyncio.run(main()) if way == "asyncio" else found
+    found = trio.run(main) if way == "trio" else found
+    assert found == "ok"
+    assert len(storage.threads) == 1
+    assert (storage.threads == {threading.get_ident()}) is (way == "sync")
 
 
 def test_fault_017_a_shielded_pipeline_runs_once() -> None:

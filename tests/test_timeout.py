@@ -11,8 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import trio
 
-from conftest import Takes, World
+from conftest import Takes, World, async_worlds
 from resilience import (
     CircuitBreaker,
     DeadlineExceededError,
@@ -224,6 +225,70 @@ def test_an_outer_limit_is_not_the_inner_retrys_to_repeat(world: World) -> None:
     assert len(world.calls) == 1
 
 
+class Bounded:
+    """A policy of a user's own that bounds what is inside it, and may wait first."""
+
+    def __init__(self, limit: float, wait: float = 0) -> None:
+        self.limit, self.wait = limit, wait
+
+    def bind(self, call: Any, runtime: Any) -> Any:
+        async def waited(*args: Any, **kwargs: Any) -> Any:
+            if self.wait:
+                await runtime.sleep(self.wait)
+            return await call(*args, **kwargs)
+
+        async def bounded(*args: Any, **kwargs: Any) -> Any:
+            return await runtime.within(self.limit, lambda: waited(*args, **kwargs))
+
+        return bounded
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_time_that_is_up_already_leaves_no_attempt(world: World, limit: float) -> None:
+    """A policy that has no time left to give: the function is not called."""
+    error = fails(world, Pipeline(Bounded(limit)).wrap(world.function("ok")))
+
+    assert type(error) is DeadlineExceededError
+    assert error.seconds == limit
+    assert world.calls == []
+
+
+def test_a_policys_wait_is_cut_by_the_deadline(world: World) -> None:
+    """One that is longer than the time left ends with it, and the function is not called."""
+    error = fails(world, Pipeline(Bounded(5, wait=9)).wrap(world.function("ok")))
+
+    assert type(error) is DeadlineExceededError
+    assert world.clock.now() == 1005
+    assert world.calls == []
+
+
+@async_worlds
+def test_a_task_that_outlives_the_deadline_is_free_of_it(world: World) -> None:
+    """What a call has begun and left running retries as it likes once the call is over."""
+    guarded = Pipeline(Retry(wait=9)).wrap(world.function(Takes(1, ConnectionError), "ok"))
+    found: list[Any] = []
+
+    async def inner() -> None:
+        found.append(await guarded())
+
+    async def begin(start: Callable[[], Any]) -> None:
+        start()
+        await world.clock.asleep(0.5)
+
+    async def in_asyncio() -> None:
+        tasks: list[Any] = []
+        await Pipeline(Timeout(5)).call(begin, lambda: tasks.append(asyncio.create_task(inner())))
+        await tasks[0]
+
+    async def in_trio() -> None:
+        async with trio.open_nursery() as nursery:
+            await Pipeline(Timeout(5)).call(begin, lambda: nursery.start_soon(inner))
+
+    asyncio.run(in_asyncio()) if world.name == "asyncio" else trio.run(in_trio)
+    assert found == ["ok"]
+    assert world.clock.sleeps == [9]
+
+
 # Passed on
 
 
@@ -362,6 +427,76 @@ def test_a_cut_is_no_verdict_for_a_breaker_inside_in_real_time() -> None:
     leave.set()
     time.sleep(0.02)
     assert breaker.state == "closed"
+
+
+def by(way: str, pipeline: Pipeline, calls: list[int]) -> DeadlineExceededError:
+    """What comes of a call in a real runtime that must not be made."""
+
+    def fn() -> None:
+        calls.append(1)
+
+    async def afn() -> None:
+        calls.append(1)
+
+    async def main() -> None:
+        await pipeline.call(afn)
+
+    runs: dict[str, Callable[[], None]] = {
+        "sync": lambda: pipeline.call(fn),
+        "asyncio": lambda: asyncio.run(main()),
+        "trio": lambda: trio.run(main),
+    }
+    with pytest.raises(DeadlineExceededError) as caught:
+        runs[way]()
+    return caught.value
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_time_that_is_up_already_leaves_no_attempt_in_real_time(way: str, limit: float) -> None:
+    """The same in the real runtimes."""
+    calls: list[int] = []
+    assert by(way, Pipeline(Bounded(limit)), calls).seconds == limit
+    assert calls == []
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])
+def test_a_policys_wait_is_cut_by_the_deadline_in_real_time(way: str) -> None:
+    """The same in the real runtimes."""
+    calls: list[int] = []
+    began = time.monotonic()
+    assert by(way, Pipeline(Bounded(0.05, wait=30)), calls).seconds == 0.05
+    assert 0.05 <= time.monotonic() - began < 5
+    assert calls == []
+
+
+@pytest.mark.real
+def test_a_limit_in_asyncio_needs_a_task() -> None:
+    """Driven by hand from a loop's callback, a call has no task that could be cancelled."""
+    calls: list[int] = []
+
+    async def fn() -> None:
+        calls.append(1)
+
+    async def main() -> None:
+        answer: Any = Pipeline(Timeout(5)).call(fn)
+        done = asyncio.get_running_loop().create_future()
+
+        def step() -> None:
+            try:
+                answer.send(None)
+            except BaseException as error:
+                done.set_result(error)
+
+        asyncio.get_running_loop().call_soon(step)
+        error = await done
+        assert type(error) is RuntimeError
+        assert "needs a running asyncio task" in str(error)
+
+    asyncio.run(main())
+    assert calls == []
 
 
 @pytest.mark.real

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from conftest import World
 from resilience import Pipeline, Retry
 from resilience.failures import Advice, Failure, Kind, describe
+from resilience.testing import virtual_time
 from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
 
 
@@ -200,6 +201,24 @@ def test_tenacity_can_use_them() -> None:
     assert slept == [3, 1.5, 2.25]
 
 
+def test_chance_is_real_outside_virtual_time() -> None:
+    """Asked by tenacity itself, a spread wait draws a new number each time."""
+    drawn = {Exponential(initial=10, jitter=0.5)(state(1)) for _ in range(50)}
+
+    assert len(drawn) > 10
+    assert all(5 <= wait <= 15 for wait in drawn)
+
+
+def test_chance_is_the_clocks_in_virtual_time() -> None:
+    """There tenacity's own loop draws seeded numbers too: a test comes out the same each time."""
+
+    def drawn(seed: int) -> list[float]:
+        with virtual_time(seed=seed):
+            return [Exponential(initial=10, jitter=0.5)(state(1)) for _ in range(5)]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
 def test_they_add_and_chain() -> None:
     """`+` with another wait, ours or tenacity's, and `wait_chain`, give the sum and the chain."""
     assert (Fixed(1) + Linear(2))(state(1)) == 3
@@ -240,3 +259,25 @@ def test_fault_079_they_cannot_be_changed(wait: Any) -> None:
     """Waits are frozen: mutable backoff objects break overlapping calls."""
     with pytest.raises(FrozenInstanceError):
         setattr(wait, fields(type(wait))[0].name, 5)
+
+
+class Unequal(tenacity.wait.wait_base):
+    """A wait of a user's own that will not be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, retry_state: Any) -> float:
+        return 1.0
+
+    def __repr__(self) -> str:
+        return "Unequal()"
+
+
+def test_a_value_that_cannot_be_compared_is_printed() -> None:
+    """Whether it is the default is not known then, so it is shown."""
+    assert repr(Retry(wait=RetryAfter(Unequal()))) == (
+        "Retry(wait=RetryAfter(otherwise=Unequal()))"
+    )

@@ -56,11 +56,11 @@ class Runtime(Protocol):
 
         An error of the user's own comes out as itself, a TimeoutError included.
         """
-        raise NotImplementedError
+        ...
 
     async def blocking(self, fn: Callable[[], T]) -> T:
         """Run something slow that is not the user's function, off the event loop."""
-        raise NotImplementedError
+        ...
 
     async def invoke(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -40,9 +40,6 @@ class _Wait(wait_base):
     def __repr__(self) -> str:
         return call_repr(self)
 
-    def __call__(self, retry_state: RetryCallState) -> float:
-        raise TypeError(f"{type(self).__name__} says nothing of how long to wait")
-
 
 def _chance(state: RetryCallState) -> Callable[[], float]:
     """The runtime's random numbers; under tenacity itself, the world's."""

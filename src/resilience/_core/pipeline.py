@@ -224,12 +224,12 @@ class Pipeline:
         elif not record.tries:
             record.began = runtime.now()
         token = around.set(record)
-        handed_over = False
+        end = record.close
         try:
             chain = base(runtime) if record.disabled else self._chain(runtime)
             result = await chain(*args, **(kwargs or {}))
         except HandOver:
-            handed_over = True
+            end = _goes_on
             raise
         except Exception as error:
             if outcome:
@@ -246,8 +246,7 @@ class Pipeline:
             return result
         finally:
             _reset(token)
-            if not handed_over:
-                record.close()
+            end()
         try:
             raise final
         finally:
@@ -290,6 +289,10 @@ class Pipeline:
                     self.name, record.attempts, elapsed, record.served, record.degraded, error
                 )
             )
+
+
+def _goes_on() -> None:
+    """The record of a call that is handed over stays open: the async call goes on with it."""
 
 
 def _plain(error: Exception) -> Exception:

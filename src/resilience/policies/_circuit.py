@@ -224,14 +224,13 @@ class Circuit:
             if permit is None and self._shadow:
                 self._refused += 1
                 permit = Permit(self, epochs.now, now, settled=True)  # with no say
+        if permit is None:  # and no change: half open, a circuit has a place for whoever found it
+            raise self.refusal(now)
         try:
             self._tell(change)
         except BaseException:  # Ctrl-C in a listener: the place is not lost
-            if permit is not None:
-                permit.released()
+            permit.released()
             raise
-        if permit is None:
-            raise self.refusal(now)
         return permit
 
     def refusal(self, now: float) -> CircuitOpenError:
