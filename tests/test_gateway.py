@@ -303,7 +303,11 @@ def test_the_details_of_an_error_reach_both_sdks(sdk: Sdk) -> None:
 def test_the_headers_of_errors() -> None:
     """The diagnostic headers tell type, retryability, provider and whose limit it was."""
     plan: dict[str, Plan] = {
-        "ours": Error("rate_limit_exceeded", retry_after=timedelta(minutes=2)),
+        "ours": Error(
+            "rate_limit_exceeded",
+            retry_after=timedelta(minutes=2),
+            headers={"X-Rate-Limit-Source": "auriko"},
+        ),
         "theirs": Error("rate_limit_exceeded", provider="acme", retry_after_ms=1500),
         "bad": "invalid_request",
         "down": "service_unavailable",

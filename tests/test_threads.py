@@ -367,8 +367,9 @@ class _Probe:
     def _elsewhere(self, n: int) -> None:
         assert self.breaker is not None
         assert self.pipeline is not None
-        circuits = list(self.breaker._circuits.values())
-        locks = [epochs._lock, self.breaker._lock, self.pipeline.rest._lock, workers._pool._lock]
+        kept = self.breaker._circuits
+        circuits = list(kept.values())
+        locks = [epochs._lock, kept._lock, self.pipeline.rest._lock, workers._pool._lock]
         for lock in [*locks, *(circuit._lock for circuit in circuits)]:
             assert lock.acquire(timeout=5), "user code runs under a lock"
             lock.release()

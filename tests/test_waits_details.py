@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, RetryAfter, _Wait
+from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, RetryAfter
 
 ASKED = Failure(Kind.RATE_LIMIT, Advice.WAIT, retry_after=8.0)
 
@@ -43,13 +43,3 @@ def test_decorrelated_begins_where_no_wait_is_known() -> None:
 def test_without_an_outcome_nothing_was_asked() -> None:
     """A state with no outcome in it has no server's word either."""
     assert RetryAfter(otherwise=Fixed(3))(state()) == 3
-
-
-def test_a_wait_of_ones_own_must_say_how_long() -> None:
-    """A wait without a `__call__` is told so by name."""
-
-    class Forgetful(_Wait):
-        pass
-
-    with pytest.raises(TypeError, match=r"^Forgetful says nothing of how long to wait$"):
-        Forgetful()(state())
