@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.lua')
 
-.PHONY: demo test coverage test-all lint bench soak fuzz mutation clean
+.PHONY: demo test coverage test-all test-sdks test-sdk lint bench soak fuzz mutation clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -63,6 +63,26 @@ test-all:  ## the suite on Python 3.10 to 3.13, as far as they are installed
 	  echo "python$$version: $$python"; \
 	  $(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venvs/$$version || exit 1; \
 	done
+
+# The sets of SDKs that do not go with the others: the groups of pyproject.toml named sdks-*. Each is
+# tested by the table of every SDK that it brings, and by the tests of the one it is named after.
+ELSEWHERE := $(shell sed -n 's/^sdks-\([a-z0-9-]*\) *=.*/\1/p' pyproject.toml)
+
+test-sdks: $(VENV)/.test  ## every SDK's errors, those included that need an environment of their own
+	$(BIN)/python -m pytest -o python_files="test_providers.py test_sdk*.py"
+	@for sdk in $(ELSEWHERE); do \
+	  echo "$$sdk"; \
+	  $(MAKE) --no-print-directory test-sdk SDK="$$sdk" VENV=".venvs/$$sdk" || exit 1; \
+	done
+
+test-sdk: $(VENV)/.sdk
+	$(BIN)/python -m pytest -o python_files="\
+	  test_providers.py test_sdk_parsing.py test_sdk_$(firstword $(subst -, ,$(SDK))).py"
+
+$(VENV)/.sdk: $(BIN)/python $(SOURCES)
+	$(PIP) install -q . --group pytest --group "sdks-$(SDK)"
+	$(PIP) install -q --no-deps --force-reinstall .
+	@touch $@
 
 lint: $(VENV)/.lint  ## format, lint, types
 	$(BIN)/ruff format --check .

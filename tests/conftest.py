@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from resilience.testing import VirtualTime, virtual_time
 
 # LiteLLM goes with few others: its tests are for environments that have it (`make test-sdks`).
 collect_ignore = [] if find_spec("litellm") else ["test_sdk_litellm.py"]
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it fetches one from afar when it is imported
 
 
 @frozen

@@ -134,7 +134,7 @@ def test_fault_053_an_attribute_that_raises_is_none(name: str) -> None:
     assert failure.request_id == (None if name == "request_id" else "r1")
 
 
-@pytest.mark.parametrize("value", ["", b"upstream_error", 502, True, ["upstream_error"], {}])
+@pytest.mark.parametrize("value", ["", b"upstream_error", 5020, True, ["upstream_error"], {}])
 def test_only_text_is_a_code_or_a_type(value: object) -> None:
     """A code or a type that is no string, or an empty one, is none."""
     failure = describe(openai_error(code=value, type=value))

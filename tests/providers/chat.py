@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["ASK", "CHUNK", "OPTIONS", "SHAPE", "ask", "ask_async", "events"]
 
-OPTIONS: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.3}
+OPTIONS: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.6}
 """A client's."""
 
 SHAPE = {"object": "nothing", "hello": "world"}
