@@ -16,7 +16,13 @@ def says(fn: Any, name: str = "model") -> str:
     return str(caught.value)
 
 
-def ask(prompt: str, model: str = "x", *, size: int = 3, must: int) -> None: ...
+@pytest.fixture
+def ask() -> Any:
+    """A function that nobody has looked at yet: what is found is remembered."""
+
+    def ask(prompt: str, model: str = "x", *, size: int = 3, must: int) -> None: ...
+
+    return ask
 
 
 class Client:
@@ -27,7 +33,7 @@ class Client:
     def __call__(self, model: str = "y") -> None: ...
 
 
-def test_the_place_the_name_and_the_default() -> None:
+def test_the_place_the_name_and_the_default(ask: Any) -> None:
     """By place where it has one, with its default where it has one."""
     assert slot_of(ask, "prompt") == Slot("prompt", 0)
     assert slot_of(ask, "model") == Slot("model", 1, "x")
@@ -35,7 +41,7 @@ def test_the_place_the_name_and_the_default() -> None:
     assert slot_of(ask, "must") == Slot("must")
 
 
-def test_a_default_is_what_is_read_if_nothing_is_given() -> None:
+def test_a_default_is_what_is_read_if_nothing_is_given(ask: Any) -> None:
     """What the call gives; else the default; else what one asks for otherwise."""
     with_default, without = slot_of(ask, "model"), slot_of(ask, "must")
 
@@ -59,7 +65,7 @@ def test_a_bound_method_has_one_place_less() -> None:
     assert slot_of(client, "model") == Slot("model", 0, "y")
 
 
-def test_a_slot_is_found_once_for_each_function() -> None:
+def test_a_slot_is_found_once_for_each_function(ask: Any) -> None:
     """The signature is read once; bound methods of two objects share what was found."""
     assert slot_of(ask, "model") is slot_of(ask, "model")
     assert slot_of(Client().ask, "model") is slot_of(Client().ask, "model")
@@ -121,7 +127,7 @@ def test_what_cannot_be_given_is_said_by_name() -> None:
     )
 
 
-def test_replacing_an_argument() -> None:
+def test_replacing_an_argument(ask: Any) -> None:
     """In place where it was given by place, else by name."""
     slot = slot_of(ask, "model")
 

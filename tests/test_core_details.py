@@ -335,19 +335,17 @@ def test_a_task_that_outlives_a_limit_is_free_of_it() -> None:
     waited: list[int] = []
 
     async def main(clock: Any) -> Any:
-        async def late() -> Any:
+        async def late() -> str:
+            waited.append(1)
             await clock.asleep(3)
-
-            async def fetch() -> str:
-                waited.append(1)
-                if len(waited) == 1:
-                    raise ConnectionError
-                return "late"
-
-            return await Pipeline(Retry(wait=20)).call(fetch)
+            if len(waited) == 1:
+                raise ConnectionError
+            return "late"
 
         async def starts() -> Any:
-            return asyncio.ensure_future(late())
+            task = asyncio.ensure_future(Pipeline(Retry(wait=20)).call(late))
+            await clock.asleep(1)
+            return task
 
         return await (await Pipeline(Timeout(5)).call(starts))
 

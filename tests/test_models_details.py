@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from conftest import World
-from resilience import CircuitBreaker, Fallback, Model, ModelFallback, Pipeline, Retry
+from resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    Fallback,
+    Model,
+    ModelFallback,
+    Pipeline,
+    Retry,
+)
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.matching import status
 
@@ -187,10 +195,14 @@ def test_a_circuit_around_a_model_is_asked_whether_it_is_free(world: World) -> N
 def test_a_policy_that_is_no_circuit_turns_nobody_away(world: World) -> None:
     """With another policy by `per_model`, a model counts as free."""
     pipeline = Pipeline(ModelFallback("a", "b", per_model=30), Retry(attempts=2, wait=7))
-    fn = world.function(BusyError(), "ok")
+    fn = world.function(BusyError(), ValueError())
 
-    assert world.run(pipeline.wrap(fn)) == "ok"
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        world.run(pipeline.wrap(fn))
     assert world.clock.sleeps == []
+    assert caught.value.__notes__[0].endswith(  # type: ignore[attr-defined]
+        "; did not wait: another model is free"
+    )
 
 
 def test_a_circuit_with_a_key_of_its_own_is_asked_with_the_arguments(world: World) -> None:
@@ -209,3 +221,51 @@ def test_a_circuit_with_a_key_of_its_own_is_asked_with_the_arguments(world: Worl
     world.calls.clear()
     assert world.run(pipeline.wrap(world.function(BusyError(), "ok")), 1) == "ok"
     assert [kwargs["model"] for _, kwargs in world.calls] == ["a", "a"]
+
+
+def test_the_guarded_function_itself_must_take_the_model() -> None:
+    """Also where every model of the chain has a function of its own."""
+    chain = ModelFallback(Model("a", call=echo))
+
+    assert "takes no argument 'model'" in says(TypeError, Pipeline(chain).wrap, lambda prompt: None)
+
+
+def test_a_model_by_its_place_is_where_a_call_begins() -> None:
+    """At rest the model is found where the call gives it."""
+
+    def ask(prompt: str, model: str = "x") -> str:
+        return model
+
+    guarded = Pipeline(ModelFallback("a", "b")).wrap(ask)
+    assert [guarded("hi"), guarded("hi", "b"), guarded("hi", model="b")] == ["a", "b", "b"]
+
+
+def test_every_model_gets_the_calls_own_arguments(world: World) -> None:
+    """Those after the first one too."""
+    fn = world.function(ConnectionError(), "ok")
+    world.run(Pipeline(ModelFallback("a", "b")).wrap(fn), 1, size=2)
+
+    assert world.calls == [((1,), {"size": 2, "model": "a"}), ((1,), {"size": 2, "model": "b"})]
+
+
+@pytest.mark.parametrize("on", [ConnectionError, Advice.RETRY])
+def test_the_last_models_error_comes_out(world: World, on: Any) -> None:
+    """By name or by advice, after the last one there is no other."""
+    fn = world.function(ConnectionError("first"), ConnectionError("last"))
+
+    with pytest.raises(ConnectionError, match="last"):
+        world.run(Pipeline(ModelFallback("a", "b", on=on)).wrap(fn))
+
+
+def test_the_last_models_refusal_comes_out(world: World) -> None:
+    """Where every circuit is open, nothing was called, and the refusal says so."""
+    breaker = CircuitBreaker(failures=1, key="model")
+    fn = world.function(ConnectionError())
+    guarded = Pipeline(ModelFallback("a", "b"), breaker).wrap(fn)
+    with pytest.raises(ConnectionError):
+        world.run(guarded)
+    world.calls.clear()
+
+    with pytest.raises(CircuitOpenError):
+        world.run(guarded)
+    assert world.calls == []

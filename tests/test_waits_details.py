@@ -43,3 +43,19 @@ def test_decorrelated_begins_where_no_wait_is_known() -> None:
 def test_without_an_outcome_nothing_was_asked() -> None:
     """A state with no outcome in it has no server's word either."""
     assert RetryAfter(otherwise=Fixed(3))(state()) == 3
+
+
+def test_a_wait_far_into_a_sequence() -> None:
+    """Where the power overflows, the cap is left; nothing to begin with stays nothing."""
+    far = state(attempt_number=9999, chance=lambda: 0.5)
+
+    assert Exponential(1, jitter=0)(far) == 30
+    assert Exponential(0, jitter=0)(far) == 0
+    assert FullJitter(1)(far) == 15
+
+
+def test_resets_that_nobody_told() -> None:
+    """With neither Retry-After nor a reset, `otherwise` is waited."""
+    told = state(failure=Failure(Kind.RATE_LIMIT, Advice.WAIT))
+
+    assert RetryAfter(resets=True, otherwise=Fixed(3))(told) == 3
