@@ -73,8 +73,13 @@ def page(catalogue: list[dict[str, str]], tests: dict[int, list[tuple[str, str]]
                 lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     missing = [entry for entry in catalogue if int(entry["number"]) not in tests]
     lines += ["", "## Not covered", ""]
-    lines += [f"- {entry['number']}: {entry['input']}" for entry in missing] or ["None."]
+    lines += [_missing(entry) for entry in missing] or ["None."]
     return "\n".join(lines) + "\n"
+
+
+def _missing(entry: dict[str, str]) -> str:
+    why = f" ({entry['why']})" if entry.get("why") else ""
+    return f"- {entry['number']}: {entry['input']}{why}"
 
 
 def main() -> int:

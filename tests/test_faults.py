@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -206,12 +207,13 @@ def _factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyn
     return asyncio.Task(coro, loop=loop, **options)
 
 
+LOOPS: dict[str, tuple[bool, Any]] = {"debug": (True, None), "factory": (False, _factory)}
+if sys.version_info >= (3, 12):
+    LOOPS["eager"] = False, asyncio.eager_task_factory
+
+
 @pytest.mark.real
-@pytest.mark.parametrize(
-    ("debug", "factory"),
-    [(True, None), (False, _factory), (False, getattr(asyncio, "eager_task_factory", None))],
-    ids=["debug", "factory", "eager"],
-)
+@pytest.mark.parametrize(("debug", "factory"), LOOPS.values(), ids=LOOPS)
 def test_fault_104_loops_of_another_kind(debug: bool, factory: Any) -> None:
     """Debug mode, a task factory of the user's own, tasks that begin at once."""
     made: list[int] = []

@@ -408,18 +408,19 @@ def test_fault_023_a_child_process_has_workers_of_its_own() -> None:
 
 def test_fault_112_a_late_error_of_an_abandoned_function_disturbs_nobody() -> None:
     """What a function raises after its deadline goes nowhere: no warning, no output."""
-    ended = threading.Event()
+    left, ended = threading.Event(), threading.Event()
 
     def late() -> None:
         try:
-            time.sleep(0.05)
+            assert left.wait(5)
             raise ConnectionError("late")
         finally:
             ended.set()
 
     with pytest.raises(DeadlineExceededError):
         Pipeline(Timeout(0.01)).call(late)
-    assert ended.wait(2)
+    left.set()
+    assert ended.wait(5)
 
 
 def test_fault_111_a_deadline_already_over_does_not_start_the_call() -> None:
