@@ -100,6 +100,7 @@ class Sdk:
         try:
             yield Connection(client, loop)
             loop.run_until_complete(client.close())
+            loop.run_until_complete(loop.shutdown_asyncgens())  # as asyncio.run does
         finally:
             loop.close()
 

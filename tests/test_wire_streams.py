@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from typing import Any
 
 import auriko
@@ -23,14 +22,7 @@ from resilience.testing.gateway import (
 )
 from test_wire import MESSAGES, SDKS, Connection, Sdk, answers, every_sdk, every_way, took
 
-pytestmark = [pytest.mark.real]
-if sys.version_info >= (3, 13):
-    # Seen there only, when a loop ends before an async generator of a response is closed. A lone
-    # SDK stream did not show it, so it is not known whether the SDK, these tests or we leave it.
-    pytestmark += [
-        pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-        pytest.mark.filterwarnings("ignore:coroutine method 'aclose':RuntimeWarning"),
-    ]
+pytestmark = pytest.mark.real
 
 ROBUST = Pipeline(ModelFallback("a", "b"), Retry(attempts=2, wait=0.001))
 TYPES: dict[str, type] = {
