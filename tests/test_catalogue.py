@@ -47,3 +47,14 @@ def test_a_new_test_or_a_wrong_number_is_noticed(tmp_path: Path) -> None:
     done = catalogue(tmp_path)
     assert done.returncode == 1
     assert "999" in done.stderr
+
+
+def test_the_page_of_codes_is_up_to_date() -> None:
+    """`python docs/codes.py` has been run since the last code was named."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "codes.py"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
