@@ -1349,7 +1349,7 @@ def test_repr_tells_the_options() -> None:
         repr(CircuitBreaker(failures=3, reset_after=10, key="model", name="x"))
         == "CircuitBreaker(failures=3, reset_after=10, key='model', name='x')"
     )
-    assert repr(CircuitBreaker(on_result=_fail)) == "CircuitBreaker(on_result=_fail)"
+    assert repr(CircuitBreaker(on_result=_fail)) == "<CircuitBreaker(on_result=_fail): closed>"
     breaker = CircuitBreaker(name="x")
     keyed = CircuitBreaker(name="x", key="model")
     assert repr(keyed.circuit("m")) == "<circuit x for 'm': closed>"

@@ -439,7 +439,7 @@ def test_replacing(world: World) -> None:
     replaced = guarded.replacing(CircuitBreaker(name="x"), Retry(attempts=1)).pipeline
     assert [repr(policy) for policy in replaced.policies] == [
         "Retry(attempts=1)",
-        "CircuitBreaker(name='x')",
+        "<CircuitBreaker(name='x'): closed>",
     ]
     assert guarded.replacing(Retry(attempts=1)).pipeline.policies[1] is breaker
 

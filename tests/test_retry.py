@@ -150,7 +150,7 @@ def test_tenacity_waits_combine_with_ours(world: World) -> None:
 
 def test_infinite_wait_gives_up(world: World) -> None:
     """A wait of `math.inf` means not to try again, also when something is added to it."""
-    wait = tenacity.wait_fixed(1) + (lambda state: math.inf)
+    wait = tenacity.wait_fixed(1) + (lambda retry_state: math.inf)
     error = caught(world, Pipeline(Retry(wait=wait)).wrap(world.function(ConnectionError)))
 
     assert type(error) is ConnectionError
