@@ -41,8 +41,8 @@ $(VENV)/.mutation: $(VENV)/.test
 demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the real SDK
 	$(BIN)/resilience demo --fast
 
-test: $(VENV)/.test  ## the whole suite; bytes taken for text are an error
-	$(BIN)/python -X dev -bb -m pytest
+test: $(VENV)/.test  ## the whole suite
+	$(BIN)/python -X dev -m pytest
 
 coverage: $(VENV)/.test  ## lines and branches that the suite runs; less than all of them is an error
 	$(BIN)/python -m coverage erase

@@ -148,9 +148,9 @@ def judge(
     if word is not None:
         advice = _obeying(word, advice, wait)
     retried = advice in _RETRIED
-    return Failure(
-        meaning.kind,
-        advice,
+    return Failure._of(
+        kind=meaning.kind,
+        advice=advice,
         status=status,
         code=code,
         type=category,
