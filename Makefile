@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.lua')
 
-.PHONY: demo test coverage test-all test-sdks test-sdk lint bench soak fuzz mutation clean
+.PHONY: demo test test-dev coverage test-all test-sdks test-sdk lint bench soak fuzz mutation clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -42,6 +42,9 @@ demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the 
 	$(BIN)/resilience demo --fast
 
 test: $(VENV)/.test  ## the whole suite
+	$(BIN)/python -m pytest
+
+test-dev: $(VENV)/.test  ## the same in Python's development mode, which takes twice as long
 	$(BIN)/python -X dev -m pytest
 
 coverage: $(VENV)/.test  ## lines and branches that the suite runs; less than all of them is an error
