@@ -19,7 +19,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     import aiohttp
 
-    slow = aiohttp.ClientTimeout(sock_connect=0.3, sock_read=0.3)
+    slow = aiohttp.ClientTimeout(sock_connect=0.7, sock_read=0.7)
 
     async def main() -> Any:
         async with (

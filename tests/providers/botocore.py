@@ -73,7 +73,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     from botocore.config import Config
     from botocore.session import get_session
 
-    once = Config(retries={"total_max_attempts": 1}, connect_timeout=0.3, read_timeout=0.3)
+    once = Config(retries={"total_max_attempts": 1}, connect_timeout=0.7, read_timeout=0.7)
     client: Any = get_session().create_client(
         "bedrock-runtime",
         region_name="us-east-1",

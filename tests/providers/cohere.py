@@ -31,7 +31,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     import cohere
 
-    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.3}
+    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.7}
     with cohere.ClientV2(base_url=url, **options) as client:
         if streaming:
             return list(client.chat_stream(**ASK))
@@ -42,7 +42,7 @@ def fail_async(url: str, *, streaming: bool) -> Any:
     """The same with the async client."""
     import cohere
 
-    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.3}
+    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.7}
 
     async def main() -> Any:
         async with cohere.AsyncClientV2(base_url=url, **options) as client:

@@ -15,7 +15,7 @@ PACKAGE = "langchain_openai"
 def _model(url: str) -> Any:
     from langchain_openai import ChatOpenAI
 
-    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.3}
+    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.7}
     return ChatOpenAI(model="gpt-4o", base_url=f"{url}/v1", **options)
 
 

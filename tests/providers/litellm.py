@@ -14,7 +14,7 @@ PACKAGE = "litellm"
 
 def _options(url: str) -> dict[str, Any]:
     served = {"api_base": f"{url}/v1", "api_key": "none"}
-    return {**ASK, **served, "model": "openai/gpt-4o", "timeout": 0.3, "max_retries": 0}
+    return {**ASK, **served, "model": "openai/gpt-4o", "timeout": 0.7, "max_retries": 0}
 
 
 def fail(url: str, *, streaming: bool) -> Any:

@@ -18,7 +18,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     import requests
 
-    options: dict[str, Any] = {"json": ASK, "stream": streaming, "timeout": 0.3}
+    options: dict[str, Any] = {"json": ASK, "stream": streaming, "timeout": 0.7}
     with requests.Session() as session, session.post(f"{url}/v1", **options) as answer:
         answer.raise_for_status()
         return list(answer.iter_lines()) if streaming else answer.json()

@@ -22,7 +22,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"{url}/v1", json.dumps(ASK).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=0.3) as answer:
+        with urllib.request.urlopen(request, timeout=0.7) as answer:
             return answer.read()
     except urllib.error.HTTPError as raised:
         raised.close()

@@ -18,7 +18,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     import urllib3
 
-    options: dict[str, Any] = {"json": ASK, "preload_content": not streaming, "timeout": 0.3}
+    options: dict[str, Any] = {"json": ASK, "preload_content": not streaming, "timeout": 0.7}
     with urllib3.PoolManager() as pool:
         answer = pool.request("POST", f"{url}/v1", retries=0, **options)
         if streaming:
