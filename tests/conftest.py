@@ -17,8 +17,16 @@ from attrs import frozen
 from resilience.testing import VirtualTime, virtual_time
 
 # LiteLLM goes with few others: its tests are for environments that have it (`make test-sdks`).
-collect_ignore = [] if find_spec("litellm") else ["test_sdk_litellm.py"]
+LITELLM = find_spec("litellm") is not None
+collect_ignore = [] if LITELLM else ["test_sdk_litellm.py"]
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it fetches one from afar when it is imported
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What LiteLLM leaves behind is its own: models that pydantic warns of, clients, a loop."""
+    if LITELLM:
+        config.addinivalue_line("filterwarnings", "ignore:Items? .* on TypedDict class:UserWarning")
+        config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
 
 
 @frozen

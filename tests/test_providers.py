@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -31,15 +32,29 @@ def installed(package: str) -> bool:
         return False
 
 
-PROVIDERS = {path.stem: import_module(f"providers.{path.stem}") for path in EXPECTED.glob("*.csv")}
+NAMES = [path.stem for path in EXPECTED.glob("*.csv") if path.stem.isidentifier()]
+PROVIDERS = {name: import_module(f"providers.{name}") for name in NAMES}
 HERE = sorted(name for name, module in PROVIDERS.items() if installed(module.PACKAGE))
 """Those of this environment; `make test-sdks` has one for those that do not go together."""
 
 
-def read(name: str) -> dict[str, dict[str, str]]:
-    """An SDK's table: for each fault, the class that comes out and the fields of its Failure."""
-    with (EXPECTED / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+def rows(path: Path) -> dict[str, dict[str, str]]:
+    """For each fault, the class that comes out and the fields of its Failure."""
+    with path.open(newline="", encoding="utf-8") as file:
         return {row["fault"]: row for row in csv.DictReader(file)}
+
+
+def read(name: str) -> dict[str, dict[str, str]]:
+    """A provider's table, with the rows of its own of the version that is here.
+
+    `litellm-1.106.csv` has those that are others with LiteLLM 1.106.
+    """
+    table = rows(EXPECTED / f"{name}.csv")
+    for path in EXPECTED.glob(f"{name}-*.csv"):
+        _, _, which = path.stem.partition("-")
+        if f"{version(PROVIDERS[name].PACKAGE)}.".startswith(f"{which}."):
+            table |= rows(path)
+    return table
 
 
 def told(error: Exception) -> dict[str, str]:
@@ -79,3 +94,11 @@ def test_every_fault_is_read_as_the_table_says(
     }
     if len(found) == 1:
         assert not any(expected[column] for column in COLUMNS)
+
+
+def test_a_version_has_no_rows_but_its_own() -> None:
+    """What a version has in common with the others is not told twice."""
+    for path in EXPECTED.glob("*-*.csv"):
+        common, own = rows(EXPECTED / f"{path.stem.partition('-')[0]}.csv"), rows(path)
+        assert own
+        assert not [fault for fault, row in own.items() if common[fault] == row]

@@ -1,6 +1,7 @@
 """Write an SDK's table anew from what its client raises, to be read by a person before it is kept.
 
 python tests/providers/table.py openai
+python tests/providers/table.py litellm 1.106    # only what is other with this version
 """
 
 from __future__ import annotations
@@ -13,23 +14,29 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its modules have the names of SDKs
 
 
-def main(name: str) -> None:
+def main(name: str, version: str = "") -> None:
     from providers.faults import FAULTS
     from providers.server import serving
-    from test_providers import COLUMNS, EXPECTED, told
+    from test_providers import COLUMNS, EXPECTED, rows, told
 
     module = importlib.import_module(f"providers.{name}")
-    with serving(module) as server, (EXPECTED / f"{name}.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, ["fault", "error", *COLUMNS], lineterminator="\n")
+    columns = ["fault", "error", *COLUMNS]
+    common = rows(EXPECTED / f"{name}.csv") if version else {}
+    path = EXPECTED / (f"{name}-{version}.csv" if version else f"{name}.csv")
+    with serving(module) as server, path.open("w", newline="") as file:
+        table = csv.DictWriter(file, columns, lineterminator="\n")
         table.writeheader()
         for fault in FAULTS:
+            row = dict.fromkeys(columns, "")
             try:
                 result = module.fail(server.url(fault), streaming=fault.how == "stream")
             except Exception as error:
-                table.writerow({"fault": fault.name, **told(error)})
+                row |= {"fault": fault.name, **told(error)}
             else:
-                table.writerow({"fault": fault.name, "error": f"({type(result).__name__})"})
+                row |= {"fault": fault.name, "error": f"({type(result).__name__})"}
+            if row != common.get(fault.name):
+                table.writerow(row)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
