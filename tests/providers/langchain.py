@@ -22,7 +22,10 @@ def _model(url: str) -> Any:
 def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     model = _model(url)
-    return list(model.stream("Hi")) if streaming else model.invoke("Hi")
+    try:
+        return list(model.stream("Hi")) if streaming else model.invoke("Hi")
+    finally:
+        model.root_client.close()
 
 
 def fail_async(url: str, *, streaming: bool) -> Any:
@@ -30,8 +33,11 @@ def fail_async(url: str, *, streaming: bool) -> Any:
 
     async def main() -> Any:
         model = _model(url)
-        if streaming:
-            return [chunk async for chunk in model.astream("Hi")]
-        return await model.ainvoke("Hi")
+        try:
+            if streaming:
+                return [chunk async for chunk in model.astream("Hi")]
+            return await model.ainvoke("Hi")
+        finally:
+            await model.root_async_client.close()
 
     return asyncio.run(main())
