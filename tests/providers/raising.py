@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -28,10 +28,13 @@ class Provider:
     def __init__(self, module: ModuleType, server: Server) -> None:
         self.module: Any = module
         self.server = server
+        self.open = ExitStack()
+        """Clients that are closed with the provider."""
 
     def client(self, fault: Fault, **options: Any) -> Any:
         """A client whose every answer is the fault."""
-        return self.module.client(self.server.url(fault), **options)
+        client = self.module.client(self.server.url(fault), **options)
+        return self.open.enter_context(client)
 
     def raised(self, fault: Fault, way: str = "fail") -> Any:
         """What the SDK raises at this."""
@@ -58,4 +61,6 @@ class Provider:
 def providing(module: ModuleType) -> Iterator[Provider]:
     """A provider while the block runs."""
     with Server(module) as server:
-        yield Provider(module, server)
+        provider = Provider(module, server)
+        with provider.open:
+            yield provider
