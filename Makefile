@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.lua')
 
-.PHONY: demo test test-dev coverage test-all test-sdks test-sdk lint bench soak fuzz mutation clean
+.PHONY: demo test test-dev coverage test-all test-lowest .lowest test-sdks test-sdk lint bench soak fuzz mutation clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -55,17 +55,29 @@ coverage: $(VENV)/.test  ## lines and branches that the suite runs; less than al
 
 # Every Python of these that is found, each from the built wheel in an environment of its own.
 PYTHONS ?= 3.10 3.11 3.12 3.13
+FIND = python=; for each in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+	    if "$$each" -c "" 2>/dev/null; then python="$$each"; fi; \
+	  done
 
 test-all:  ## the suite on Python 3.10 to 3.13, as far as they are installed
 	@for version in $(PYTHONS); do \
-	  python=; \
-	  for each in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
-	    if "$$each" -c "" 2>/dev/null; then python="$$each"; fi; \
-	  done; \
+	  $(FIND); \
 	  if [ -z "$$python" ]; then echo "python$$version: not found"; continue; fi; \
 	  echo "python$$version: $$python"; \
 	  $(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venvs/$$version || exit 1; \
 	done
+
+# The oldest releases that pyproject.toml allows.
+LOWEST := $(shell sed -n 's/^dependencies = //p' pyproject.toml | grep -o '[a-z]*>=[0-9.]*' | sed 's/>=/==/')
+
+test-lowest:  ## the suite on the oldest Python, with the oldest dependencies
+	@version=$(firstword $(PYTHONS)); $(FIND); \
+	$(MAKE) --no-print-directory .venvs/lowest/.test PYTHON="$${python:-$(PYTHON)}" VENV=.venvs/lowest
+	@$(MAKE) --no-print-directory .lowest VENV=.venvs/lowest
+
+.lowest:
+	$(PIP) install -q $(LOWEST)
+	$(BIN)/python -m pytest
 
 # The sets of SDKs that do not go with the others: the groups of pyproject.toml named sdks-*. Each is
 # tested by the table of every SDK that it brings, and by the tests of the one it is named after.
