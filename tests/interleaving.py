@@ -155,10 +155,14 @@ def _container(kind: Any, reads: str, writes: str) -> Any:
     return type(kind.__name__, (kind,), {**body, "__init__": init, "__hash__": object.__hash__})
 
 
-WatchedList = _container(list, "__len__ __iter__ __contains__ __getitem__", "append pop remove")
-WatchedSet = _container(set, "__len__ __iter__ __contains__", "add discard remove")
+WatchedList = _container(
+    list, "__len__ __iter__ __contains__ __getitem__", "append pop remove clear"
+)
+WatchedSet = _container(set, "__len__ __iter__ __contains__", "add discard remove clear")
 WatchedDict = _container(
-    dict, "__len__ __iter__ __contains__ __getitem__ get values", "__setitem__ setdefault pop"
+    dict,
+    "__len__ __iter__ __contains__ __getitem__ get items values",
+    "__setitem__ __delitem__ setdefault pop clear",
 )
 
 
