@@ -72,11 +72,13 @@ class Collected(PytestRunner):
         """0 if all of them pass, 1 as soon as one fails."""
         function = mangled_name_from_mutant_name(mutant_name) if mutant_name else ""
         for name in self._likeliest_first(function, tests or self._items):
-            failed, _ = self._run(name, quietly=True)
+            failed, _ = self._run(name, quietly=bool(function))
+            if failed and function:
+                with KILLERS.open("a") as file:
+                    file.write(f"{function} {name}\n")
+            elif failed:
+                print(f"{name} fails without a mutant")
             if failed:
-                if function:
-                    with KILLERS.open("a") as file:
-                        file.write(f"{function} {name}\n")
                 return 1
         return 0
 
@@ -119,7 +121,9 @@ class _Reports:
     seconds = 0.0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.failed = self.failed or report.failed
+        if report.failed:
+            self.failed = True
+            print(report.longreprtext)
         self.seconds += report.duration
 
 

@@ -179,12 +179,14 @@ def _boom() -> None:
     raise ConnectionError
 
 
-@pytest.mark.parametrize("window", [TimeWindow(10), CallWindow(7)], ids=["time", "calls"])
-def test_windows_agree_with_a_list(window: Any) -> None:
+@pytest.mark.parametrize(
+    "make", [lambda: TimeWindow(10), lambda: CallWindow(7)], ids=["time", "calls"]
+)
+def test_windows_agree_with_a_list(make: Any) -> None:
     """Whatever comes when: the sums are those of the calls that a list says are in the window."""
     from random import Random
 
-    chance = Random(5)
+    chance, window = Random(5), make()
     now, calls = 0.0, []
     for _ in range(3000):
         now += chance.choice([0, 0.1, 0.9, 3, 25]) if chance.random() < 0.3 else 0
