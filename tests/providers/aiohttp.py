@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .faults import PROXY_PAGE
+from .faults import PROXY_PAGE, patience
 from .openai import ASK, error, stream
 
 __all__ = ["CUT", "PACKAGE", "SHAPE", "error", "fail", "stream"]
@@ -19,7 +19,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     import aiohttp
 
-    slow = aiohttp.ClientTimeout(sock_connect=0.7, sock_read=0.7)
+    slow = aiohttp.ClientTimeout(sock_connect=patience(url), sock_read=patience(url))
 
     async def main() -> Any:
         async with (

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from .chat import OPTIONS
+from .chat import options_for
 
 __all__ = ["ASK", "PACKAGE", "SHAPE", "client", "error", "fail", "fail_async", "stream"]
 
@@ -72,7 +72,7 @@ def client(url: str, *, asynchronous: bool = False, **options: Any) -> Any:
     import anthropic
 
     make = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
-    return make(base_url=url, **{**OPTIONS, **options})
+    return make(base_url=url, **{**options_for(url), **options})
 
 
 def fail(url: str, *, streaming: bool) -> Any:

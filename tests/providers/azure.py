@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chat import CHUNK, OPTIONS, SHAPE, ask, ask_async, events
+from .chat import CHUNK, SHAPE, ask, ask_async, events, options_for
 
 __all__ = ["PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
 
@@ -46,7 +46,7 @@ def stream() -> tuple[dict[str, str], bytes]:
 
 
 def _options(url: str) -> dict[str, Any]:
-    return {"azure_endpoint": url, "api_version": "2024-10-21", **OPTIONS}
+    return {"azure_endpoint": url, "api_version": "2024-10-21", **options_for(url)}
 
 
 def fail(url: str, *, streaming: bool) -> Any:

@@ -7,6 +7,8 @@ import struct
 import zlib
 from typing import Any
 
+from .faults import patience
+
 __all__ = ["PACKAGE", "SHAPE", "error", "fail", "headers", "stream"]
 
 PACKAGE = "botocore"
@@ -73,7 +75,9 @@ def fail(url: str, *, streaming: bool) -> Any:
     from botocore.config import Config
     from botocore.session import get_session
 
-    once = Config(retries={"total_max_attempts": 1}, connect_timeout=0.7, read_timeout=0.7)
+    once = Config(
+        retries={"total_max_attempts": 1}, connect_timeout=patience(url), read_timeout=patience(url)
+    )
     client: Any = get_session().create_client(
         "bedrock-runtime",
         region_name="us-east-1",

@@ -6,10 +6,9 @@ import asyncio
 import json
 from typing import Any
 
-__all__ = ["ASK", "CHUNK", "OPTIONS", "SHAPE", "ask", "ask_async", "events"]
+from .faults import patience
 
-OPTIONS: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.6}
-"""A client's."""
+__all__ = ["ASK", "CHUNK", "SHAPE", "ask", "ask_async", "events", "options_for"]
 
 SHAPE = {"object": "nothing", "hello": "world"}
 ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
@@ -22,6 +21,11 @@ CHUNK: dict[str, Any] = {
         {"index": 0, "delta": {"role": "assistant", "content": "Hel"}, "finish_reason": None}
     ],
 }
+
+
+def options_for(url: str) -> dict[str, Any]:
+    """A client's options."""
+    return {"api_key": "none", "max_retries": 0, "timeout": patience(url)}
 
 
 def events(*each: object) -> tuple[dict[str, str], bytes]:

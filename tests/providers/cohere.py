@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+from .faults import patience
+
 __all__ = ["PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
 
 PACKAGE = "cohere"
@@ -31,7 +33,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     import cohere
 
-    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.7}
+    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": patience(url)}
     with cohere.ClientV2(base_url=url, **options) as client:
         if streaming:
             return list(client.chat_stream(**ASK))
@@ -42,7 +44,7 @@ def fail_async(url: str, *, streaming: bool) -> Any:
     """The same with the async client."""
     import cohere
 
-    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.7}
+    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": patience(url)}
 
     async def main() -> Any:
         async with cohere.AsyncClientV2(base_url=url, **options) as client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import Factory, frozen
 
-__all__ = ["DATE", "FAULTS", "PROXY_PAGE", "Fault"]
+__all__ = ["DATE", "FAULTS", "PROXY_PAGE", "Fault", "patience"]
 
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 """The `Date` of every answer; dates in `Retry-After` are ten seconds later."""
@@ -69,3 +69,9 @@ FAULTS = [
     Fault("mid-stream", how="stream"),
     Fault("wrong shape", how="shape"),
 ]
+
+
+def patience(url: str) -> float:
+    """Seconds that a client waits: few for a server that hangs, and for the others enough that a
+    busy machine does not look like one."""
+    return 0.3 if url.endswith("/hang") else 20.0

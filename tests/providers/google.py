@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+from .faults import patience
+
 __all__ = ["ASK", "PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
 
 PACKAGE = "google.genai"
@@ -77,7 +79,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     from google import genai
 
-    options: dict[str, Any] = {"base_url": url, "timeout": 300}
+    options: dict[str, Any] = {"base_url": url, "timeout": int(1000 * patience(url))}
     with genai.Client(api_key="none", http_options=options) as client:
         if streaming:
             return list(client.models.generate_content_stream(**ASK))
@@ -96,7 +98,11 @@ async def ask(url: str, streaming: bool, client_args: dict[str, Any]) -> Any:
     """Ask once with an async client of these arguments."""
     from google import genai
 
-    options: dict[str, Any] = {"base_url": url, "timeout": 300, "async_client_args": client_args}
+    options: dict[str, Any] = {
+        "base_url": url,
+        "timeout": int(1000 * patience(url)),
+        "async_client_args": client_args,
+    }
     client = genai.Client(api_key="none", http_options=options)
     async with client.aio as models:
         if streaming:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chat import ASK, CHUNK, OPTIONS, SHAPE, ask, ask_async, events
+from .chat import ASK, CHUNK, SHAPE, ask, ask_async, events, options_for
 
 __all__ = ["ASK", "PACKAGE", "SHAPE", "client", "error", "fail", "fail_async", "stream"]
 
@@ -43,7 +43,7 @@ def client(url: str, *, asynchronous: bool = False, **options: Any) -> Any:
     import groq
 
     make = groq.AsyncGroq if asynchronous else groq.Groq
-    return make(base_url=url, **{**OPTIONS, **options})
+    return make(base_url=url, **{**options_for(url), **options})
 
 
 def fail(url: str, *, streaming: bool) -> Any:

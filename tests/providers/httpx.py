@@ -6,7 +6,7 @@ import asyncio
 from importlib import import_module
 from typing import Any
 
-from .faults import PROXY_PAGE
+from .faults import PROXY_PAGE, patience
 from .openai import ASK, error, stream
 
 __all__ = ["CUT", "PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
@@ -19,7 +19,7 @@ CUT = True  # an error event in a stream is no error to it
 def fail(url: str, *, streaming: bool, package: str = PACKAGE) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     library: Any = import_module(package)
-    with library.Client(timeout=0.7) as client:
+    with library.Client(timeout=patience(url)) as client:
         if streaming:
             with client.stream("POST", f"{url}/v1", json=ASK) as answer:
                 return list(answer.iter_lines())
@@ -31,7 +31,7 @@ def fail_async(url: str, *, streaming: bool, package: str = PACKAGE) -> Any:
     library: Any = import_module(package)
 
     async def main() -> Any:
-        async with library.AsyncClient(timeout=0.7) as client:
+        async with library.AsyncClient(timeout=patience(url)) as client:
             if streaming:
                 async with client.stream("POST", f"{url}/v1", json=ASK) as answer:
                     return [line async for line in answer.aiter_lines()]

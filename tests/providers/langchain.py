@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from .faults import patience
 from .openai import SHAPE, error, stream
 
 __all__ = ["PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
@@ -15,7 +16,7 @@ PACKAGE = "langchain_openai"
 def _model(url: str) -> Any:
     from langchain_openai import ChatOpenAI
 
-    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 0.7}
+    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": patience(url)}
     return ChatOpenAI(model="gpt-4o", base_url=f"{url}/v1", **options)
 
 

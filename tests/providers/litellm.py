@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from .faults import patience
 from .openai import ASK, SHAPE, error, stream
 
 __all__ = ["PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
@@ -14,7 +15,7 @@ PACKAGE = "litellm"
 
 def _options(url: str) -> dict[str, Any]:
     served = {"api_base": f"{url}/v1", "api_key": "none"}
-    return {**ASK, **served, "model": "openai/gpt-4o", "timeout": 0.7, "max_retries": 0}
+    return {**ASK, **served, "model": "openai/gpt-4o", "timeout": patience(url), "max_retries": 0}
 
 
 def fail(url: str, *, streaming: bool) -> Any:

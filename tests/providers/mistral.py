@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+from .faults import patience
+
 __all__ = ["PACKAGE", "SHAPE", "error", "fail", "fail_async", "stream"]
 
 PACKAGE = "mistralai"
@@ -66,7 +68,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     from mistralai.client import Mistral
 
-    with Mistral(api_key="none", server_url=url, timeout_ms=300) as client:
+    with Mistral(api_key="none", server_url=url, timeout_ms=int(1000 * patience(url))) as client:
         if streaming:
             with client.chat.stream(**ASK) as answer:
                 return list(answer)
@@ -78,7 +80,9 @@ def fail_async(url: str, *, streaming: bool) -> Any:
     from mistralai.client import Mistral
 
     async def main() -> Any:
-        async with Mistral(api_key="none", server_url=url, timeout_ms=300) as client:
+        async with Mistral(
+            api_key="none", server_url=url, timeout_ms=int(1000 * patience(url))
+        ) as client:
             if streaming:
                 async with await client.chat.stream_async(**ASK) as answer:
                     return [event async for event in answer]

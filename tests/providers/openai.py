@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chat import ASK, CHUNK, OPTIONS, SHAPE, ask, ask_async, events
+from .chat import ASK, CHUNK, SHAPE, ask, ask_async, events, options_for
 
 __all__ = ["ASK", "PACKAGE", "SHAPE", "client", "error", "fail", "fail_async", "stream"]
 
@@ -42,7 +42,7 @@ def client(url: str, *, asynchronous: bool = False, **options: Any) -> Any:
     import openai
 
     make = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-    return make(base_url=f"{url}/v1", **{**OPTIONS, **options})
+    return make(base_url=f"{url}/v1", **{**options_for(url), **options})
 
 
 def fail(url: str, *, streaming: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .faults import PROXY_PAGE
+from .faults import PROXY_PAGE, patience
 from .openai import ASK, error, stream
 
 __all__ = ["CUT", "PACKAGE", "SHAPE", "error", "fail", "stream"]
@@ -18,7 +18,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     import requests
 
-    options: dict[str, Any] = {"json": ASK, "stream": streaming, "timeout": 0.7}
+    options: dict[str, Any] = {"json": ASK, "stream": streaming, "timeout": patience(url)}
     with requests.Session() as session, session.post(f"{url}/v1", **options) as answer:
         answer.raise_for_status()
         return list(answer.iter_lines()) if streaming else answer.json()

@@ -73,6 +73,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # with fewer a connection may be made to wait for a second
 
     def __init__(self, provider: ModuleType) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -88,7 +89,8 @@ class Server(ThreadingHTTPServer):
         number = self.faults.index(fault)
         if fault.how == "refused":
             return f"http://127.0.0.1:{closed_port()}/{number}"
-        return f"http://127.0.0.1:{self.server_port}/{number}"
+        told = f"{number}/hang" if fault.how == "hang" else number  # for `patience`
+        return f"http://127.0.0.1:{self.server_port}/{told}"
 
     def fail(self, handler: _Handler, fault: Fault) -> None:
         """Do what the fault says."""

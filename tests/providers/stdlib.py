@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from .faults import PROXY_PAGE
+from .faults import PROXY_PAGE, patience
 from .openai import ASK, error, stream
 
 __all__ = ["CUT", "PACKAGE", "SHAPE", "error", "fail", "stream"]
@@ -22,7 +22,7 @@ def fail(url: str, *, streaming: bool) -> Any:
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"{url}/v1", json.dumps(ASK).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=0.7) as answer:
+        with urllib.request.urlopen(request, timeout=patience(url)) as answer:
             return answer.read()
     except urllib.error.HTTPError as raised:
         raised.close()

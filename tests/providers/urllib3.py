@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .faults import PROXY_PAGE
+from .faults import PROXY_PAGE, patience
 from .openai import ASK, error, stream
 
 __all__ = ["CUT", "PACKAGE", "SHAPE", "error", "fail", "stream"]
@@ -18,7 +18,11 @@ def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     import urllib3
 
-    options: dict[str, Any] = {"json": ASK, "preload_content": not streaming, "timeout": 0.7}
+    options: dict[str, Any] = {
+        "json": ASK,
+        "preload_content": not streaming,
+        "timeout": patience(url),
+    }
     with urllib3.PoolManager() as pool:
         answer = pool.request("POST", f"{url}/v1", retries=0, **options)
         if streaming:
