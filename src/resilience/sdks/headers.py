@@ -91,7 +91,8 @@ class Hints:
     def elsewhere(self) -> bool | None:
         """Whose limit it is (`X-Rate-Limit-Source`): False for Auriko's own, which holds for
         every model, True for that of a provider upstream."""
-        source = text(self._said.get("x-rate-limit-source"))
+        value = self._said.get("x-rate-limit-source")
+        source = None if value is None else text(value)
         if not source:
             return None
         # The service documents the two cases, not their words.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from functools import lru_cache
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.evidence import Evidence, peek
@@ -79,8 +80,13 @@ def meaning(error: Exception) -> Meaning | None:
     return None
 
 
-def _names(error: Exception) -> list[str]:
-    return [f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__]
+def _names(error: Exception) -> tuple[str, ...]:
+    return _names_of(type(error))
+
+
+@lru_cache(512)  # some libraries make a class per client
+def _names_of(cls: type) -> tuple[str, ...]:
+    return tuple(f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__)
 
 
 def _answered(error: Exception) -> Failure:
