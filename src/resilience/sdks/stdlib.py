@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.evidence import Evidence, peek
@@ -81,11 +82,12 @@ def meaning(error: Exception) -> Meaning | None:
 
 
 def _names(error: Exception) -> tuple[str, ...]:
-    return _names_of(type(error))
+    cls: Any = type(error)  # a class is hashable, which mypy does not see
+    return _names_of(cls)
 
 
 @lru_cache(512)  # some libraries make a class per client
-def _names_of(cls: type) -> tuple[str, ...]:
+def _names_of(cls: Any) -> tuple[str, ...]:
     return tuple(f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__)
 
 
