@@ -136,7 +136,7 @@ def test_control_flow_passes_and_gives_the_place_back(blocks: Blocks) -> None:
     with pytest.raises(KeyboardInterrupt):
         blocks.run(Pipeline(Retry(), breaker), interrupt)
     assert breaker.state == "half-open"
-    assert breaker._only._out == 0
+    assert breaker._only.snapshot().trials == 0
 
 
 def test_leaving_the_loop_in_the_block_is_a_success(world: World) -> None:
@@ -159,7 +159,7 @@ def test_leaving_the_loop_before_the_block_takes_nothing(world: World) -> None:
         break
     gc.collect()
     assert breaker.state == "open"
-    assert breaker._only._out == 0
+    assert breaker._only.snapshot().trials == 0
 
 
 def test_an_async_block_is_cut_by_a_timeout(world: World) -> None:
@@ -265,7 +265,7 @@ def test_a_policy_that_does_not_go_straight_to_the_block_is_refused(
     with pytest.raises(RuntimeError, match="no place for that"):
         blocks.run(Pipeline(breaker, policy), lambda number: None)
     assert blocks.numbers == []
-    assert breaker._only._out == 0
+    assert breaker._only.snapshot().trials == 0
 
 
 def test_an_attempt_is_for_one_block() -> None:

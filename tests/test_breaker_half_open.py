@@ -140,7 +140,7 @@ def test_fault_011_a_waiting_caller_can_be_cancelled(world: World) -> None:
     permit = breaker._only.admit(world.clock.now())
     assert outcomes(world, guarded, [0]) == [(DeadlineExceededError, 2)]
     permit.released()
-    assert (breaker._only._bells, breaker._only._out) == ([], 0)
+    assert (breaker._only._bells, breaker._only.snapshot().trials) == ([], 0)
 
 
 def test_a_sync_caller_waits_by_the_clock() -> None:

@@ -172,7 +172,7 @@ class Site:
         """
         models = ["a", "b"] if self.case.shape == "models" else ["a"] * 3
         assert self.made == models[:attempts]
-        assert self.circuit._out == 0
+        assert self.circuit.snapshot().trials == 0
         breaks = self.case.shape in ("breaker", "full")
         if not self.trial:
             assert self.circuit.state == "closed"
@@ -185,7 +185,7 @@ class Site:
             assert self.circuit.admit(time.monotonic()).trial  # the next trial is possible
         if self.breaker.key:
             other = self.breaker.circuit("b")
-            assert (other.state, other.failures, other._out) == ("closed", 0, 0)
+            assert (other.state, other.failures, len(other._places)) == ("closed", 0, 0)
         gc.collect(1)
 
 

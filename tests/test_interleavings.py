@@ -319,7 +319,7 @@ def test_fault_018_one_of_two_threads_is_let_through(without: str | None) -> Non
         Ended.ask_second,
         holds=lambda scene: (
             (scene.first is None) is not (scene.second is None)
-            and scene.one._out == 1
+            and len(scene.one._places) == 1
             and scene.told == [("open", "half-open")]
         ),
     )
@@ -330,7 +330,7 @@ def test_fault_018_two_of_three_threads_get_two_places() -> None:
 
     def holds(scene: Ended) -> bool:
         through = [scene.first, scene.second, scene.third]
-        return sum(permit is not None for permit in through) == scene.one._out == 2
+        return sum(permit is not None for permit in through) == len(scene.one._places) == 2
 
     threads = Ended.ask_first, Ended.ask_second, Ended.ask_third
     assert every_order(lambda: Ended(trials=2), *threads, holds=holds) >= 6
@@ -371,7 +371,7 @@ def test_fault_018_two_guarded_trials_are_never_under_way_together(without: str 
         holds=lambda scene: (
             not scene.together
             and scene.through + scene.refused == 2
-            and scene.one._out == 0
+            and len(scene.one._places) == 0
             and scene.one._passed == scene.through % 2
             and scene.one.state == ("closed" if scene.through == 2 else "half-open")
         ),
@@ -400,7 +400,7 @@ class Begun(Ended):
         if self.first is None or self.first.trial:
             return True
         trying = self.second is not None and self.second.trial
-        return trying and (self.one.state, self.one._out) == ("half-open", 1)
+        return trying and (self.one.state, len(self.one._places)) == ("half-open", 1)
 
 
 def test_fault_021_a_call_begun_in_the_very_moment_of_the_opening_is_no_trial() -> None:
@@ -430,7 +430,7 @@ def test_fault_029_a_permit_settled_by_two_threads(other: Any) -> None:
     """Once counts; the other place stays taken."""
 
     def holds(scene: Twice) -> bool:
-        return scene.one._out == 1 and scene.one._passed <= 1
+        return len(scene.one._places) == 1 and scene.one._passed <= 1
 
     assert every_order(Twice, Twice.succeed, other, holds=holds) > 1
 
@@ -452,7 +452,7 @@ class Waiting(Ended):
 
     def hasty(self) -> None:
         """As it must not be: it looks first and puts itself down afterwards."""
-        state, full = self.one.state, self.one._out > 0
+        state, full = self.one.state, len(self.one._places) > 0
         if state == "half-open" and full:
             self.one._bells.append(self)
             self.due = 60.0
@@ -571,7 +571,7 @@ def test_fault_021_an_answer_against_a_change_by_hand(
         change,
         holds=lambda scene: (
             scene.one.state == ("closed" if closed else "open")
-            and (scene.one.failures, scene.one._passed, scene.one._out) == (0, 0, 0)
+            and (scene.one.failures, scene.one._passed, len(scene.one._places)) == (0, 0, 0)
             and (scene.rest.token is not None) is closed
             and sorted(scene.told) in [steps(path) for path in paths]
         ),
@@ -594,7 +594,7 @@ def test_fault_021_an_answer_against_a_new_trial(
             scene.one.state == "half-open"
             and scene.next is not None
             and scene.next.trial
-            and (scene.one._passed, scene.one._out) == (0, 1)
+            and (scene.one._passed, len(scene.one._places)) == (0, 1)
             and scene.rest.token is None
         ),
     )

@@ -812,9 +812,9 @@ def test_an_abandoned_call_may_be_closed_in_another_context() -> None:
 
     call = Pipeline(breaker).call(hang)
     contextvars.copy_context().run(call.send, None)
-    assert (breaker.state, breaker._only._out) == ("half-open", 1)
+    assert (breaker.state, breaker._only.snapshot().trials) == ("half-open", 1)
     call.close()
-    assert breaker._only._out == 0
+    assert breaker._only.snapshot().trials == 0
 
 
 class Bindless(Policy):

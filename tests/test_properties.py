@@ -303,7 +303,7 @@ def tell(world_name: str, recipe: Recipe, story: list[Call]) -> tuple[list[Told]
             told.ended = clock.now()
             assert clock.sleeps[before:] == [pause for _, pause in told.waits]
             for key, circuit in circuits(policies):
-                assert circuit._out == 0, f"a permit for {key!r} is still out"
+                assert circuit.snapshot().trials == 0, f"a permit for {key!r} is still out"
                 left = circuit.retry_after
                 states.append((key, circuit.state, circuit.failures, left and round(left, 6)))
     return all_told, states
@@ -498,7 +498,7 @@ def play(recipe: Recipe, story: list[Call], hands: list[str], *, loop: bool, ful
             notes = getattr(told, "__notes__", None)
             told = (type(told), None if isinstance(told, CircuitOpenError) else str(told), notes)
         kinds = [(a.number, a.model, a.failure and a.failure.kind, a.waited) for a in attempts]
-        looked = [(key, c.state, c.failures, c._out) for key, c in circuits(policies)]
+        looked = [(key, c.state, c.failures, len(c._places)) for key, c in circuits(policies)]
         assert all(out == 0 for *_, out in looked)
         # A circuit that nothing has happened to may as well not be there.
         moved = [each for each in looked if each[1:] != ("closed", 0, 0)]
