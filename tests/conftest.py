@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import time
@@ -27,6 +28,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if LITELLM:
         config.addinivalue_line("filterwarnings", "ignore:Items? .* on TypedDict class:UserWarning")
         config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
+
+
+def put_aside() -> None:
+    """Have the collector leave alone what is alive by now: it is cheap then, and sees new objects.
+
+    Every SDK and thousands of tests stay to the end anyway.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    put_aside()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @frozen

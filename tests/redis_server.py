@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 
@@ -110,6 +110,15 @@ class Server:
         once = Retry(NoBackoff(), 0)
         options = {"decode_responses": True, "socket_timeout": 5, "retry": once, **options}
         return redis.Redis(unix_socket_path=f"{self.folder}/s", **options)
+
+    def users_client(self, **options: Any) -> Any:
+        """A sync client as users have one, with no time limits, and retries of its own.
+
+        Those may go on in a worker thread when the test is over. By default they would draw lots
+        there, from the generator that hypothesis sees to nobody else using.
+        """
+        thrice = Retry(ConstantBackoff(1), 3)
+        return redis.Redis(unix_socket_path=f"{self.folder}/s", retry=thrice, **options)
 
     def asked(self) -> int:
         """Scripts run so far: all that a circuit ever asks for."""

@@ -10,7 +10,6 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import attrs
 import pytest
 import trio
 
-from conftest import World
+from conftest import World, put_aside
 from resilience import (
     CircuitBreaker,
     CircuitOpenError,
@@ -78,18 +77,6 @@ def objects() -> int:
     while gc.collect():
         pass
     return len(gc.get_objects())
-
-
-@contextmanager
-def only_new_objects() -> Iterator[None]:
-    """Have `objects` count none that are there already: what other tests have left may go any
-    time, with a thread that ends or a cache that runs out."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def open_circuits(*policies: Any) -> tuple[Any, ...]:
@@ -174,10 +161,10 @@ def test_fault_118_many_calls_leave_nothing_behind(name: str, way: str) -> None:
         number = min(number, 50_000) // 4
         calls = awaited(make(), both(fn), in_asyncio if way == "asyncio" else trio.run)
     calls(300)
-    with only_new_objects():
-        before = objects(), threading.active_count(), descriptors()
-        calls(number)
-        after = objects(), threading.active_count(), descriptors()
+    put_aside()  # what other tests have left may go any time, with a thread or a cache
+    before = objects(), threading.active_count(), descriptors()
+    calls(number)
+    after = objects(), threading.active_count(), descriptors()
     assert abs(after[0] - before[0]) <= 200
     assert (
         after[1] <= before[1] + 1
@@ -210,6 +197,7 @@ def test_fault_118_many_late_calls_leave_nothing_behind() -> None:
         time.sleep(0.05)
 
     calls(100)
+    put_aside()
     before = objects(), descriptors()
     calls(600)
     assert objects() - before[0] <= 200
@@ -225,7 +213,7 @@ class Big:
 
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
-    gc.collect()
+    put_aside()
     gc.disable()
     yield
     gc.enable()

@@ -87,7 +87,7 @@ def test_fault_091_092_it_hangs_in_the_middle_of_a_run(
     """Whoever asks then waits 50 ms once, even by a client with no time limits of its own."""
     source: Any = server.url
     if kind == "sync client":
-        source = redis.Redis(unix_socket_path=f"{server.folder}/s")
+        source = server.users_client()
     elif kind == "asyncio client":
         source = redis.asyncio.Redis(unix_socket_path=f"{server.folder}/s")
     one = Process(source, link=brief(), failures=3)
@@ -193,7 +193,7 @@ def test_one_call_looks_while_the_others_go_on(server: Server) -> None:
 @pytest.mark.real
 def test_a_server_that_hangs_for_long_holds_few_threads(server: Server) -> None:
     """A client without time limits of its own is stuck for good: after a few it is not tried."""
-    client = redis.Redis(unix_socket_path=f"{server.folder}/s")
+    client = server.users_client()
     one = Process(client, link={"timeout": 0.01, "back_off": 0.001})
     before = threading.active_count()
     server.hang()
@@ -545,7 +545,7 @@ def _loading(server: Server) -> bool:
 @pytest.mark.real
 def test_fault_102_the_pool_is_exhausted(server: Server) -> None:
     """A client whose connections are all in use: the circuit goes on locally."""
-    client = redis.Redis(unix_socket_path=f"{server.folder}/s", max_connections=1)
+    client = server.users_client(max_connections=1)
     held = client.connection_pool.get_connection()
     one = Process(client, link={"back_off": 0.05}, failures=1)
     with Told() as told:
