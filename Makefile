@@ -113,7 +113,7 @@ bench: $(VENV)/.bench  ## cost against a hand-written try/except and other break
 	$(BIN)/python benchmarks/at_rest.py --check --write
 	$(BIN)/python benchmarks/breaker.py --check
 	$(BIN)/python benchmarks/outage.py --check
-	$(BIN)/python benchmarks/describe.py
+	$(BIN)/python benchmarks/describe.py --check
 
 soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat
 	$(BIN)/python benchmarks/soak.py

@@ -12,7 +12,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports():
-    from resilience.sdks.headers import hints
+    from resilience.sdks.headers import pick
     from resilience.sdks.resets import RESETS
 
 NAMES = ("retry-after", "retry-after-ms", "x-ms-retry-after-ms", "x-amz-retry-after", *RESETS)
@@ -22,7 +22,7 @@ def one(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     for value in (data, text):
         for name in NAMES:
-            found = hints({name: value, "date": value})
+            found = pick({name: value, "date": value})
             for seconds in (found.wait, found.reset):
                 assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
             assert found.retry in (None, True, False)

@@ -24,7 +24,7 @@ from resilience import (
 from resilience.errors import WorkersBusyError
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.matching import TRANSIENT, status
-from resilience.sdks.headers import hints
+from resilience.sdks.headers import pick
 from resilience.testing import script, virtual_time
 from resilience.waits import Exponential, Fixed
 
@@ -43,7 +43,7 @@ def _read(error: ServiceError) -> Failure:
     kind, advice = Kind.INVALID, Advice.STOP
     if error.status_code >= 500:
         kind, advice = Kind.UNAVAILABLE, Advice.RETRY
-    wait = hints(error.headers).wait
+    wait = pick(error.headers).wait
     return Failure(kind, advice, status=error.status_code, retry_after=wait)
 
 
@@ -83,7 +83,7 @@ def sync_calls() -> None:
                 raise ConnectionError
     print("attempts", numbers)
     for header in ("7", b"7", 7.5, "soon", b"\xff", None):
-        print("header", header.__class__.__name__, hints({"retry-after": header}).wait)
+        print("header", header.__class__.__name__, pick({"retry-after": header}).wait)
 
 
 async def calls(sleep: Any) -> None:

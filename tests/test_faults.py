@@ -26,7 +26,7 @@ from resilience import (
 )
 from resilience._runtimes import workers
 from resilience.failures import Advice, Failure, Kind, describe
-from resilience.sdks.headers import hints
+from resilience.sdks.headers import pick
 from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
 
 
@@ -113,7 +113,7 @@ class DatedError(Exception):
 
 @describe.register(DatedError)
 def _read(error: DatedError) -> Failure:
-    wait = hints({"Retry-After": error.date}).wait
+    wait = pick({"Retry-After": error.date}).wait
     return Failure(Kind.UNAVAILABLE, Advice.WAIT, retry_after=wait)
 
 

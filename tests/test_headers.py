@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.sdks import headers as module
-from resilience.sdks.headers import hints, pick
+from resilience.sdks.headers import pick
 from resilience.sdks.values import duration, number, timestamp
 
 ZONES = ["UTC", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"]
@@ -41,12 +41,12 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 def wait(value: object, **others: object) -> float | None:
     """The wait in a response with this `Retry-After`."""
-    return hints({"Retry-After": value, **others}).wait
+    return pick({"Retry-After": value, **others}).wait
 
 
 def said(headers: object) -> tuple[float | None, bool | None]:
     """The wait and the word in any headers."""
-    found = hints(headers)
+    found = pick(headers)
     return found.wait, found.retry
 
 
@@ -220,7 +220,7 @@ def test_fault_048_051_headers_that_cannot_be_read() -> None:
 )
 def test_the_servers_own_word(value: object, word: bool | None) -> None:
     """`x-should-retry` is true, false, or not said."""
-    assert hints({"X-Should-Retry": value}).retry is word
+    assert pick({"X-Should-Retry": value}).retry is word
 
 
 @settings(deadline=None)  # machines differ; test_fault_045 is the one about time
@@ -238,7 +238,7 @@ def test_the_servers_own_word(value: object, word: bool | None) -> None:
 def test_no_value_at_all_raises(value: object) -> None:
     """Whatever the header holds, the hint is a finite number of seconds or none."""
     for headers in ({"retry-after": value}, {"retry-after-ms": value}, {"date": value}):
-        found = hints(headers).wait
+        found = pick(headers).wait
         assert found is None or (type(found) is float and 0 <= found <= 1e9)
 
 
@@ -255,7 +255,7 @@ def test_dates_survive_the_way(then: datetime, zone: str) -> None:
         here = then.astimezone()
         for date in (format_datetime(then, usegmt=True), format_datetime(here)):
             seconds = max(0.0, then.replace(microsecond=0).timestamp() - NOW)
-            assert hints({"retry-after": date, "date": formatdate(NOW)}).wait == seconds
+            assert pick({"retry-after": date, "date": formatdate(NOW)}).wait == seconds
     time.tzset()
 
 
@@ -263,11 +263,11 @@ def test_milliseconds_of_every_provider() -> None:
     """OpenAI's header goes before Azure's, that before the seconds, and those before Amazon's."""
     every = {"x-ms-retry-after-ms": "350", "retry-after": "9", "x-amz-retry-after": "1200"}
 
-    assert hints({"retry-after-ms": "250", **every}).wait == 0.25
-    assert hints(every).wait == 0.35
-    assert hints({**every, "x-ms-retry-after-ms": "nan"}).wait == 9.0
-    assert hints({"x-amz-retry-after": "1200"}).wait == 1.2
-    assert hints({"x-amz-retry-after": "-1"}).wait is None
+    assert pick({"retry-after-ms": "250", **every}).wait == 0.25
+    assert pick(every).wait == 0.35
+    assert pick({**every, "x-ms-retry-after-ms": "nan"}).wait == 9.0
+    assert pick({"x-amz-retry-after": "1200"}).wait == 1.2
+    assert pick({"x-amz-retry-after": "-1"}).wait is None
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_milliseconds_of_every_provider() -> None:
 )
 def test_reset_headers_of_every_provider(headers: dict[str, str], seconds: float | None) -> None:
     """Durations, instants and numbers of seconds; of several limits, those that are used up."""
-    found = hints(headers).reset
+    found = pick(headers).reset
     assert found == (None if seconds is None else pytest.approx(seconds))
 
 
@@ -319,7 +319,7 @@ def test_reset_times_in_unix_seconds_or_milliseconds(
     monkeypatch.setattr(module, "wall", lambda: 1784111777.0)
 
     for name in ("x-ratelimit-reset", "anthropic-ratelimit-unified-reset"):
-        assert hints({name: epoch}).reset == 10.0
+        assert pick({name: epoch}).reset == 10.0
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_reset_times_in_unix_seconds_or_milliseconds(
 )
 def test_whose_limit_it_is(source: object, elsewhere: bool | None) -> None:
     """Auriko's own limit holds for every model, one upstream does not."""
-    assert hints({"X-Rate-Limit-Source": source}).elsewhere is elsewhere
+    assert pick({"X-Rate-Limit-Source": source}).elsewhere is elsewhere
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_whose_limit_it_is(source: object, elsewhere: bool | None) -> None:
 )
 def test_a_budget_that_is_used_up(value: object, spent: bool) -> None:
     """`X-Budget-Exceeded` says so, whatever it says, but for "false"."""
-    assert hints({"X-Budget-Exceeded": value}).spent is spent
+    assert pick({"X-Budget-Exceeded": value}).spent is spent
 
 
 @settings(deadline=None)
@@ -349,7 +349,7 @@ def test_a_budget_that_is_used_up(value: object, spent: bool) -> None:
 def test_no_reset_header_raises(value: object) -> None:
     """Whatever a reset header holds, it is seconds to come or nothing."""
     for name in module.RESETS:
-        found = hints({name: value}).reset
+        found = pick({name: value}).reset
         assert found is None or (type(found) is float and 0 < found <= 1e9)
 
 

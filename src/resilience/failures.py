@@ -119,7 +119,7 @@ class Failure:
     error: Exception | None = field(default=None, kw_only=True, eq=False)
 
     @classmethod
-    def _of(cls, **facts: Any) -> Failure:
+    def _of(cls, facts: dict[str, Any]) -> Failure:
         """A failure of facts that were checked already, all of them given: for readers that make
         one from a table, at a third of the cost."""
         failure = object.__new__(cls)
@@ -190,18 +190,27 @@ class Describe:
         group is as bad as the worst of its members.
         """
         try:
-            told: Any = error
-            for _ in range(_DEEPEST):
-                # Neither the error's truth nor its equality nor its __class__ is to be trusted.
-                failure = self._reader(type(told))(told)
-                if type(failure) is Failure:
-                    return failure if failure.error is error else evolve(failure, error=error)
-                told = _cause(told)
-                if failure is not None or not issubclass(type(told), Exception):
-                    break
+            # Neither the error's truth nor its equality nor its __class__ is to be trusted.
+            failure = self._reader(type(error))(error)
+            if failure is None:
+                failure = self._by_cause(error)
+            if type(failure) is Failure:
+                return failure if failure.error is error else evolve(failure, error=error)
         except Exception:
             pass
         return Failure(Kind.UNKNOWN, Advice.STOP, error=error)
+
+    def _by_cause(self, error: Exception) -> Failure | None:
+        """What the nearest cause that somebody knows stands for."""
+        cause: Any = error
+        for _ in range(_DEEPEST):
+            cause = _cause(cause)
+            if not issubclass(type(cause), Exception):
+                break
+            failure = self._reader(type(cause))(cause)
+            if failure is not None:
+                return failure
+        return None
 
     def register(self, cls: type[E], /) -> Callable[[Callable[[E], F]], Callable[[E], F]]:
         """Read errors of `cls` and its subclasses with the decorated function.

@@ -13,7 +13,7 @@ from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import stdlib
 from resilience.sdks.evidence import Evidence, by_class_name, peek
 from resilience.sdks.headers import pick
-from resilience.sdks.verdict import Meaning, judge
+from resilience.sdks.verdict import PLAIN, Meaning, judge
 
 __all__ = ["read"]
 
@@ -62,7 +62,7 @@ def _answered(error: Exception) -> Failure:
         headers=headers,
         request_id=said.get("x-request-id") or said.get("request-id"),
     )
-    failure = judge(evidence, {})
+    failure = judge(evidence, PLAIN)
     if failure.sent is True and by_class_name(type(error), {"ContentTypeError": True}):
         # An answer by its status, but not one of the API's.
         return evolve(failure, kind=Kind.SERVER, advice=Advice.RETRY, retry_limit=1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import stainless, verdict
 from resilience.sdks.evidence import mapping, peek
-from resilience.sdks.verdict import Code, Meaning, judge
+from resilience.sdks.verdict import Code, Dialect, Meaning, judge
 
 __all__ = ["CODES", "TYPES", "read"]
 
@@ -50,6 +50,8 @@ _STATUSES: Mapping[int, Meaning] = {
     499: Meaning(Kind.CANCELLED, Advice.STOP),
 }
 
+_DIALECT = Dialect(CODES, _STATUSES, TYPES)
+
 _LOCAL: Mapping[str, Meaning] = {
     "CredentialsError": Meaning(Kind.AUTH, Advice.STOP, sent=False),
     "RetryableError": Meaning(Kind.UNKNOWN, Advice.RETRY),  # raised by a user's middleware
@@ -58,11 +60,11 @@ _LOCAL: Mapping[str, Meaning] = {
 
 def read(error: Exception) -> Failure:
     """Read an `APIError` of any kind, and what the SDK or its middleware raises by itself."""
-    failure = stainless.unanswered(error, "anthropic", _LOCAL)
-    if failure:
-        return failure
     said = stainless.details(error)
     evidence = stainless.gathered(error, "anthropic", said)
+    failure = stainless.unanswered(evidence, _LOCAL)
+    if failure:
+        return failure
     code = peek(error, "error_code")  # older versions leave it in the body
     evidence.code = mapping(said.get("details")).get("error_code") if code is None else code
-    return judge(evidence, CODES, statuses=_STATUSES, types=TYPES)
+    return judge(evidence, _DIALECT)

@@ -14,7 +14,7 @@ from attrs import evolve
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.evidence import Evidence, by_class_name, peek
 from resilience.sdks.transport import transport
-from resilience.sdks.verdict import Code, judge
+from resilience.sdks.verdict import Code, Dialect, judge
 
 __all__ = ["CODES", "Code", "read"]
 
@@ -107,6 +107,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
     }
 )
 
+_DIALECT = Dialect(CODES)
+
 
 def read(error: Exception) -> Failure:
     """Read an `AurikoAPIError`, one that its OpenAI-compatible client raised included."""
@@ -119,11 +121,11 @@ def read(error: Exception) -> Failure:
     evidence = Evidence(
         error,
         "auriko",
-        status=status,
-        code=peek(error, "code"),
-        type=peek(error, "type"),
-        headers=headers if raw is None else raw,
-        request_id=peek(error, "request_id"),
-        provider=peek(error, "provider"),
+        status,
+        peek(error, "code"),
+        peek(error, "type"),
+        headers if raw is None else raw,
+        peek(error, "request_id"),
+        peek(error, "provider"),
     )
-    return judge(evidence, CODES)
+    return judge(evidence, _DIALECT)

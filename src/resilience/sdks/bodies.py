@@ -10,9 +10,11 @@ from resilience.failures import Failure
 from resilience.sdks.evidence import Evidence, json_object, mapping, peek
 from resilience.sdks.headers import pick
 from resilience.sdks.openai import CODES
-from resilience.sdks.verdict import judge
+from resilience.sdks.verdict import Dialect, judge
 
 __all__ = ["answered"]
+
+_DIALECT = Dialect(CODES)
 
 
 def answered(error: Exception, sdk: str, response: object, content: object) -> Failure:
@@ -31,4 +33,4 @@ def answered(error: Exception, sdk: str, response: object, content: object) -> F
         request_id=said.get("x-request-id") or said.get("request-id"),
         provider=told.get("provider"),
     )
-    return judge(evidence, CODES)
+    return judge(evidence, _DIALECT)

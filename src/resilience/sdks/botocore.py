@@ -12,7 +12,7 @@ from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import package_of, requests
 from resilience.sdks.causes import nearest
 from resilience.sdks.evidence import Evidence, by_class_name, mapping, peek, text
-from resilience.sdks.verdict import MISSHAPEN, Code, Meaning, judge
+from resilience.sdks.verdict import MISSHAPEN, Code, Dialect, Meaning, judge
 
 __all__ = ["CODES", "read"]
 
@@ -52,6 +52,7 @@ CODES: Mapping[str, Code] = {
     "ModelNotReadyException": Code(Kind.UNAVAILABLE, Advice.WAIT),  # with a 429
     **_each(_LATE, "ModelTimeoutException RequestTimeout RequestTimeoutException"),
 }
+_DIALECT = Dialect(CODES)
 
 _LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
 _CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
@@ -117,7 +118,7 @@ def _answered(error: Exception) -> Failure:
         request_id=metadata.get("RequestId") or mapping(headers).get("x-amzn-requestid"),
     )
     streaming = by_class_name(type(error), {"EventStreamError": True}) is not None
-    return judge(evidence, CODES, streaming=streaming)
+    return judge(evidence, _DIALECT, streaming)
 
 
 def _code(value: object, status: object) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.evidence import Evidence, mapping, peek
 from resilience.sdks.headers import pick
-from resilience.sdks.verdict import MISSHAPEN, STATUSES, Meaning, judge
+from resilience.sdks.verdict import MISSHAPEN, STATUSES, Dialect, Meaning, judge
 
 __all__ = ["read"]
 
@@ -18,6 +18,8 @@ _STATUSES: Mapping[int, Meaning] = {
     498: Meaning(Kind.AUTH, Advice.STOP),
     499: Meaning(Kind.CANCELLED, Advice.STOP),
 }
+
+_DIALECT = Dialect({}, _STATUSES, otherwise=MISSHAPEN)
 
 
 def read(error: Exception) -> Failure | None:
@@ -33,4 +35,4 @@ def read(error: Exception) -> Failure | None:
         headers=headers,
         request_id=pick(headers).get("x-request-id") or mapping(peek(error, "body")).get("id"),
     )
-    return judge(evidence, {}, statuses=_STATUSES, otherwise=MISSHAPEN)
+    return judge(evidence, _DIALECT)

@@ -67,6 +67,8 @@ def _whole(value: Any) -> Any:
 
 def text(value: object) -> str | None:
     """A plain, non-empty string; else None."""
+    if type(value) is str:
+        return value or None
     return str.__str__(value) or None if isinstance(value, str) else None
 
 
@@ -94,11 +96,14 @@ def json_object(written: object) -> Mapping[str, Any]:
 def error_in(body: object) -> Mapping[str, Any]:
     """The error object of a JSON body: what is under `error`, else the body itself."""
     outer = mapping(body)
-    return mapping(outer.get("error")) or outer
+    inner = outer.get("error")
+    return outer if inner is None else mapping(inner) or outer
 
 
 def header_text(value: object) -> str | None:
     """As `text`; httpx's undecoded headers are bytes."""
+    if type(value) is str:
+        return value or None
     return text(value.decode("latin-1") if isinstance(value, bytes) else value)
 
 

@@ -14,7 +14,7 @@ from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import grpc
 from resilience.sdks.evidence import Evidence, mapping, peek, text
 from resilience.sdks.values import duration, number
-from resilience.sdks.verdict import Code, judge
+from resilience.sdks.verdict import Code, Dialect, judge
 
 __all__ = ["CODES", "judge_rpc"]
 
@@ -45,7 +45,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "RESOURCE_QUOTA_EXCEEDED": _QUOTA,
     }
 )
-_SPENT = {**CODES, "RESOURCE_EXHAUSTED": _QUOTA}
+_DIALECT = Dialect(CODES)
+_SPENT = Dialect({**CODES, "RESOURCE_EXHAUSTED": _QUOTA})
 """Where the quota that ran out is not one that comes back within the minute."""
 
 _MOST = 64
@@ -67,7 +68,7 @@ def judge_rpc(
         request_id=told.request_id,
         wait=told.wait,
     )
-    return judge(evidence, _SPENT if told.spent else CODES, streaming=begun)
+    return judge(evidence, _SPENT if told.spent else _DIALECT, begun)
 
 
 class _Details:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import openai, stainless
-from resilience.sdks.verdict import Code, Meaning, judge
+from resilience.sdks.verdict import Code, Dialect, Meaning, judge
 
 __all__ = ["CODES", "read"]
 
@@ -21,25 +21,23 @@ CODES: Mapping[str, Code] = {
     "tool_use_failed": _ILL_MADE,
 }
 
-_TOO_LARGE: Mapping[str, Code] = {
-    **CODES,
-    # One request larger than the model's limit for a whole minute: no wait is long enough.
-    "rate_limit_exceeded": Code(Kind.CONTEXT_LENGTH, Advice.FALLBACK),
-}
-"""What codes mean with a 413."""
-
 _STATUSES: Mapping[int, Meaning] = {
     **stainless.STATUSES,
     498: Meaning(Kind.OVERLOADED, Advice.WAIT),
 }
 
+_DIALECT = Dialect(CODES, _STATUSES)
+# One request larger than the model's limit for a whole minute: no wait is long enough.
+_TOO_LONG = Code(Kind.CONTEXT_LENGTH, Advice.FALLBACK)
+_TOO_LARGE = Dialect({**CODES, "rate_limit_exceeded": _TOO_LONG}, _STATUSES)
+"""What is meant with a 413."""
+
 
 def read(error: Exception) -> Failure:
     """Read an `APIError` of any kind."""
-    failure = stainless.unanswered(error, "groq", {})
+    evidence = stainless.gathered(error, "groq", stainless.details(error))
+    failure = stainless.unanswered(evidence, {})
     if failure:
         return failure
-    evidence = stainless.gathered(error, "groq", stainless.details(error))
-    codes = _TOO_LARGE if evidence.status == 413 else CODES
-    streaming = stainless.in_stream(evidence)
-    return judge(evidence, codes, statuses=_STATUSES, streaming=streaming)
+    dialect = _TOO_LARGE if evidence.status == 413 else _DIALECT
+    return judge(evidence, dialect, stainless.in_stream(evidence))

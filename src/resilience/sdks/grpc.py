@@ -18,7 +18,7 @@ from resilience.sdks.evidence import Evidence, by_class_name, peek
 from resilience.sdks.headers import pick
 from resilience.sdks.protobuf import retry_delay
 from resilience.sdks.values import number, text
-from resilience.sdks.verdict import Code, judge
+from resilience.sdks.verdict import Code, Dialect, judge
 
 __all__ = ["CODES", "read"]
 
@@ -45,6 +45,7 @@ CODES: Mapping[str, Code] = {
     "UNKNOWN": _SERVER,  # an exception that the server's own code did not expect
 }
 
+_DIALECT = Dialect(CODES)
 _MOST = 256
 """Entries of metadata looked at."""
 
@@ -73,7 +74,7 @@ def read(error: Exception) -> Failure | None:
         wait=wait,
         retry=False if _negative(pushback) else None,
     )
-    failure = judge(evidence, CODES)
+    failure = judge(evidence, _DIALECT)
     # Metadata that came before the end: the server had begun to answer.
     return evolve(failure, sent=True) if _pairs(_ask(error, "initial_metadata")) else failure
 

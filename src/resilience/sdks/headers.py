@@ -6,7 +6,7 @@ here raises, and nothing takes longer for a longer value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from resilience._core.world import wall
@@ -14,7 +14,7 @@ from resilience._core.world import wall
 from .resets import RESETS, reset_in
 from .values import LONGEST, http_date, number, text
 
-__all__ = ["NOTHING", "Hints", "hints", "pick"]
+__all__ = ["NOTHING", "Hints", "pick"]
 
 _WANTED = (
     *("retry-after-ms", "x-ms-retry-after-ms", "retry-after", "x-amz-retry-after", "date"),
@@ -25,20 +25,18 @@ _WANTED = (
 # Two tables: with one for both, -bb warns of bytes that are compared with a string.
 _NAMES: Mapping[object, str] = {name: name for name in _WANTED}
 _RAW_NAMES: Mapping[object, str] = {name.encode(): name for name in _WANTED}
-_WORDS: Mapping[object, bool] = {"true": True, "false": False}
-_raw_name = _RAW_NAMES.get
+_WORDS = {"true": True, "false": False}
+_RAW_WORDS = {name.encode(): word for name, word in _WORDS.items()}
 
 
-class Hints:
-    """What the server said about trying again; None where it said nothing.
+class Hints(dict[str, object]):
+    """The few headers that matter here, by their lower-case names, and what they say about trying
+    again; None where they say nothing.
 
     Each is worked out where it is asked for: most errors need one or two of them.
     """
 
-    __slots__ = ("_said",)
-
-    def __init__(self, said: Mapping[str, object]) -> None:
-        self._said = said
+    __slots__ = ()
 
     @property
     def wait(self) -> float | None:
@@ -48,50 +46,47 @@ class Hints:
         A date is measured against the response's own `Date`, so a wrong clock here does no harm;
         one in the past means 0.0.
         """
-        said = self._said
-        for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-            if name in said and (milliseconds := number(said[name])) is not None:
-                return milliseconds / 1000
-        if "retry-after" in said:
-            value = said["retry-after"]
-            seconds = number(value)
-            if seconds is not None:
-                return seconds
-            then = http_date(value)
-            if then is not None:
+        wait = None
+        if "retry-after-ms" in self:
+            wait = _milliseconds(self["retry-after-ms"])
+        if wait is None and "x-ms-retry-after-ms" in self:
+            wait = _milliseconds(self["x-ms-retry-after-ms"])
+        if wait is None and "retry-after" in self:
+            value = self["retry-after"]
+            wait = number(value)
+            if wait is None and (then := http_date(value)) is not None:
                 wait = max(0.0, then - self._now())
                 return wait if wait <= LONGEST else None
-        if "x-amz-retry-after" in said:
-            milliseconds = number(said["x-amz-retry-after"])
-            return None if milliseconds is None else milliseconds / 1000
-        return None
+        if wait is None and "x-amz-retry-after" in self:
+            wait = _milliseconds(self["x-amz-retry-after"])
+        return wait
 
     @property
     def reset(self) -> float | None:
         """Seconds until the limit is full again, by the reset headers."""
-        return None if RESETS.isdisjoint(self._said) else reset_in(self._said, self._now())
+        return None if RESETS.isdisjoint(self) else reset_in(self, self._now())
 
     @property
     def retry(self) -> bool | None:
         """The server's own word on whether to: `x-should-retry`."""
-        return _word(self._said.get("x-should-retry"))
+        return _word(self.get("x-should-retry"))
 
     @property
     def retryable(self) -> bool | None:
         """Auriko's word on that, by its class of error: `X-Error-Retryable`."""
-        return _word(self._said.get("x-error-retryable"))
+        return _word(self.get("x-error-retryable"))
 
     @property
     def spent(self) -> bool:
         """A budget is used up: `X-Budget-Exceeded`, whatever it says but "false"."""
-        value = self._said.get("x-budget-exceeded")
+        value = self.get("x-budget-exceeded")
         return value is not None and _word(value) is not False
 
     @property
     def elsewhere(self) -> bool | None:
         """Whose limit it is (`X-Rate-Limit-Source`): False for Auriko's own, which holds for
         every model, True for that of a provider upstream."""
-        value = self._said.get("x-rate-limit-source")
+        value = self.get("x-rate-limit-source")
         source = None if value is None else text(value)
         if not source:
             return None
@@ -100,49 +95,64 @@ class Hints:
 
     def _now(self) -> float:
         """When the server answered, by its own clock; else now, by ours."""
-        now = http_date(self._said.get("date"))
+        now = http_date(self.get("date"))
         return wall() if now is None else now
 
 
-NOTHING = Hints({})
+NOTHING = Hints()
 
 
-def hints(headers: object) -> Hints:
-    """Read the hints in whatever an SDK calls its headers; see `pick`."""
-    said = pick(headers)
-    return Hints(said) if said else NOTHING
-
-
-def pick(headers: Any) -> dict[str, object]:
-    """The few headers that matter here, by their lower-case names.
+def pick(headers: Any) -> Hints:
+    """The few headers that matter here.
 
     Takes httpx's headers, a plain mapping in any case, a list of pairs, and anything with a
     `get` of its own (Auriko's headers, multidicts). Nothing is there if looking raises.
     """
+    found = Hints()
     try:
         raw: Any = getattr(headers, "_list", None)
         if type(raw) is list and raw and len(raw[0]) == 3:  # httpx's store: lower case, undecoded
-            return {name: value for _, key, value in raw if (name := _raw_name(key))}
-        raw = getattr(headers, "raw", None)
-        if type(raw) is list:  # the same by its public name: one look at each that there is
-            return {name: value for key, value in raw if (name := _raw_name(key.lower()))}
-        if isinstance(headers, dict):
-            headers = headers.items()
-        elif not isinstance(headers, (list, tuple)):
-            found = {name: headers.get(name) for name in _WANTED}
-            return {name: value for name, value in found.items() if value is not None}
-        return {name: value for key, value in headers if (name := _name(key))}
+            for _, key, value in raw:
+                if key in _RAW_NAMES:
+                    found[_RAW_NAMES[key]] = value
+            return found
+        for key, value in _pairs(headers):
+            if name := _name(key):
+                found[name] = value
+        return found
     except Exception:
-        return {}
+        return Hints()
+
+
+def _pairs(headers: Any) -> Iterable[tuple[object, object]]:
+    raw = getattr(headers, "raw", None)
+    if type(raw) is list:  # httpx's store by its public name: one look at each that there is
+        return raw
+    if isinstance(headers, dict):
+        return headers.items()
+    if isinstance(headers, (list, tuple)):
+        return headers
+    found = ((name, headers.get(name)) for name in _WANTED)
+    return [(name, value) for name, value in found if value is not None]
 
 
 def _name(key: object) -> str | None:
     if isinstance(key, str):
         return _NAMES.get(key.lower())
-    return _raw_name(key.lower()) if isinstance(key, bytes) else None
+    return _RAW_NAMES.get(key.lower()) if isinstance(key, bytes) else None
+
+
+def _milliseconds(value: object) -> float | None:
+    """Seconds, of milliseconds as a header gives them."""
+    found = number(value)
+    return None if found is None else found / 1000
 
 
 def _word(value: object) -> bool | None:
     """True or False as a header says it."""
-    word = None if value is None else text(value)
+    if value is None:
+        return None
+    if type(value) is bytes and value in _RAW_WORDS:  # as most are
+        return _RAW_WORDS[value]
+    word = text(value)
     return None if word is None else _WORDS.get(word.lower())

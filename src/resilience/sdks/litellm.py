@@ -15,7 +15,7 @@ from resilience.sdks.evidence import Evidence, by_class_name, error_in, peek, te
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import pick
 from resilience.sdks.stainless import STATUSES
-from resilience.sdks.verdict import MISSHAPEN, Meaning, judge
+from resilience.sdks.verdict import MISSHAPEN, Dialect, Meaning, judge
 
 __all__ = ["read"]
 
@@ -45,6 +45,7 @@ _STATUSES: Mapping[int, Meaning] = {
     **STATUSES,
     404: Meaning(Kind.NOT_FOUND, Advice.FALLBACK),  # its code is lost; of a completion, the model
 }
+_DIALECT = Dialect(openai.CODES, _STATUSES, openai.TYPES)
 _DEEPEST = 8
 
 
@@ -88,8 +89,7 @@ def read(error: Exception) -> Failure:
         provider=provider,
     )
     streaming = begun or misplaced is not None
-    codes, types = openai.CODES, openai.TYPES
-    return judge(evidence, codes, types=types, statuses=_STATUSES, streaming=streaming)
+    return judge(evidence, _DIALECT, streaming)
 
 
 def _over_budget(error: Exception) -> bool:

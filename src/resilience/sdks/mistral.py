@@ -17,7 +17,7 @@ from resilience.sdks.evidence import (
 )
 from resilience.sdks.headers import pick
 from resilience.sdks.transport import transport
-from resilience.sdks.verdict import MISSHAPEN, TYPES, Code, Meaning, judge
+from resilience.sdks.verdict import MISSHAPEN, TYPES, Code, Dialect, Meaning, judge
 
 __all__ = ["CODES", "read"]
 
@@ -31,6 +31,7 @@ _TYPES: Mapping[str, Meaning] = {
     **TYPES,
     **{code.type: code for code in CODES.values() if code.type != "invalid_request_error"},
 }
+_DIALECT = Dialect(CODES, types=_TYPES, otherwise=MISSHAPEN)
 
 _UNANSWERED = Meaning(Kind.CONNECTION, Advice.RETRY)
 
@@ -56,7 +57,7 @@ def read(error: Exception) -> Failure | None:
         headers=headers,
         request_id=pick(headers).get("x-request-id"),
     )
-    return judge(evidence, CODES, types=_TYPES, otherwise=MISSHAPEN, streaming=begun)
+    return judge(evidence, _DIALECT, begun)
 
 
 def _told(body: object) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from resilience.sdks.evidence import Evidence, mapping, text
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.stainless import STATUSES
 from resilience.sdks.values import number
-from resilience.sdks.verdict import Code, Meaning, judge
+from resilience.sdks.verdict import Code, Dialect, Meaning, judge
 
 __all__ = ["CODES", "TYPES", "read"]
 
@@ -81,6 +81,8 @@ TYPES: Mapping[str, Meaning] = {
     "budget_exceeded": Meaning(Kind.QUOTA, Advice.STOP),  # of LiteLLM's proxy
 }
 
+_DIALECT = Dialect(CODES, STATUSES, TYPES)
+
 _FINISHED: Mapping[str, Meaning] = {
     "ContentFilterFinishReasonError": Meaning(Kind.CONTENT_FILTER, Advice.STOP, sent=True),
     "LengthFinishReasonError": Meaning(Kind.UNKNOWN, Advice.STOP, sent=True),
@@ -90,17 +92,17 @@ _FINISHED: Mapping[str, Meaning] = {
 
 def read(error: Exception) -> Failure:
     """Read an `APIError` of any kind, and what the SDK makes of an answer's finish reason."""
-    failure = stainless.unanswered(error, "openai", _FINISHED)
-    if failure:
-        return failure
     said = stainless.details(error)
     evidence = stainless.gathered(error, "openai", said)
+    failure = stainless.unanswered(evidence, _FINISHED)
+    if failure:
+        return failure
     streaming = stainless.in_stream(evidence)
     if text(evidence.code) not in CODES:
         _take_number(evidence)
         _hear_azure(evidence, said)
         _hear_openrouter(evidence, said)
-    return judge(evidence, CODES, statuses=STATUSES, types=TYPES, streaming=streaming)
+    return judge(evidence, _DIALECT, streaming)
 
 
 def _take_number(evidence: Evidence) -> None:

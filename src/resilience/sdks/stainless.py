@@ -30,13 +30,14 @@ _UNANSWERED: Mapping[str, Meaning] = {
 }
 
 
-def unanswered(error: Exception, sdk: str, local: Mapping[str, Meaning]) -> Failure | None:
+def unanswered(evidence: Evidence, local: Mapping[str, Meaning]) -> Failure | None:
     """What is known by its class: a call that got no answer, a 200 that is none of the API's, and
     the family's own errors, `local`. None for all else.
     """
-    status = peek(error, "status_code")
+    status = evidence.status
     if type(status) is int and status >= 400:  # as most have
         return None
+    error, sdk = evidence.error, evidence.sdk
     cls = type(error)
     found = by_class_name(cls, _UNANSWERED)
     if found:
@@ -51,16 +52,17 @@ def unanswered(error: Exception, sdk: str, local: Mapping[str, Meaning]) -> Fail
 def gathered(error: Exception, sdk: str, said: Mapping[str, Any]) -> Evidence:
     """What an `APIError` has to say; `said` is its body's error object."""
     response = peek(error, "response")
+    code, category = peek(error, "code"), peek(error, "type")
     request_id = peek(error, "request_id")
     return Evidence(
         error,
         sdk,
-        status=peek(error, "status_code"),
-        type=_told(error, said, "type"),
-        code=_told(error, said, "code"),
-        headers=peek(response, "headers"),
-        request_id=_request_id(response) if request_id is None else request_id,
-        provider=said.get("provider"),
+        peek(error, "status_code"),
+        said.get("code") if code is None else code,
+        said.get("type") if category is None else category,
+        peek(response, "headers"),
+        _request_id(response) if request_id is None else request_id,
+        said.get("provider"),
     )
 
 
@@ -74,11 +76,6 @@ def in_stream(evidence: Evidence) -> bool:
 def details(error: Exception) -> Mapping[str, Any]:
     """The error object of an error's body, which may still be in its envelope."""
     return error_in(peek(error, "body"))
-
-
-def _told(error: Exception, said: Mapping[str, Any], name: str) -> Any:
-    told = peek(error, name)
-    return said.get(name) if told is None else told
 
 
 def _request_id(response: object) -> str | None:

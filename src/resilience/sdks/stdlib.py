@@ -13,7 +13,7 @@ from typing import Any
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.evidence import Evidence, peek
 from resilience.sdks.headers import pick
-from resilience.sdks.verdict import Meaning, judge
+from resilience.sdks.verdict import PLAIN, Meaning, judge
 
 __all__ = ["UNTRUSTED", "meaning", "read"]
 
@@ -102,4 +102,4 @@ def _answered(error: Exception) -> Failure:
         headers=headers,
         request_id=said.get("x-request-id") or said.get("request-id"),
     )
-    return judge(evidence, {})
+    return judge(evidence, PLAIN)

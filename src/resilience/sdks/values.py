@@ -30,6 +30,8 @@ _TIMESTAMP = re.compile(
 
 def text(value: object, longest: int = _LONGEST_TEXT) -> str | None:
     """A short printable ASCII string without the white space around it, or None."""
+    if type(value) is bytes and value.isalnum() and len(value) <= longest:  # as most are
+        return value.decode()
     if not isinstance(value, (str, bytes)) or len(value) > longest or not value.isascii():
         return None
     found = (value if isinstance(value, str) else value.decode("ascii")).strip(" \t")

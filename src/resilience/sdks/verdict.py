@@ -1,4 +1,4 @@
-"""From evidence to a `Failure`: the one decision that all families share.
+"""From evidence to a `Failure`: the one decision that all families share, each in its dialect.
 
 Evidence is believed in this order: the server's own word (`x-should-retry`), then the code,
 then Auriko's word on the class of error (`X-Error-Retryable`; by the class, so the code knows
@@ -15,9 +15,9 @@ from attrs import Factory, field, frozen
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.evidence import Evidence, header_text, text
 from resilience.sdks.evidence import status as to_status
-from resilience.sdks.headers import NOTHING, Hints, hints
+from resilience.sdks.headers import NOTHING, Hints, pick
 
-__all__ = ["MISSHAPEN", "STATUSES", "TYPES", "Code", "Meaning", "judge"]
+__all__ = ["MISSHAPEN", "PLAIN", "STATUSES", "TYPES", "Code", "Dialect", "Meaning", "judge"]
 
 _RETRIED = (Advice.RETRY, Advice.WAIT)
 _RATE_LIMIT = Kind.RATE_LIMIT
@@ -117,27 +117,32 @@ _UNKNOWN = Meaning(Kind.UNKNOWN, Advice.STOP)
 _SPENT = Meaning(Kind.QUOTA, Advice.STOP, sent=False)
 
 
-def judge(
-    evidence: Evidence,
-    codes: Mapping[str, Code],
-    *,
-    statuses: Mapping[int, Meaning] = STATUSES,
-    types: Mapping[str, Meaning] = TYPES,
-    otherwise: Meaning = _UNKNOWN,
-    streaming: bool = False,
-) -> Failure:
-    """Decide what `evidence` amounts to, with a family's tables.
+@frozen
+class Dialect:
+    """What a family's words stand for; `otherwise`: an error that tells nothing."""
 
-    `otherwise` is for evidence that tells nothing. `streaming` says that the error came out of a
-    response that had begun, as status 200 does.
+    codes: Mapping[str, Code]
+    statuses: Mapping[int, Meaning] = STATUSES
+    types: Mapping[str, Meaning] = TYPES
+    otherwise: Meaning = _UNKNOWN
+
+
+PLAIN = Dialect({})
+"""HTTP, and no more than that."""
+
+
+def judge(evidence: Evidence, dialect: Dialect, streaming: bool = False) -> Failure:
+    """Decide what `evidence` amounts to.
+
+    `streaming` says that the error came out of a response that had begun, as status 200 does.
     """
     status = to_status(evidence.status)
     code = text(evidence.code)
     category = text(evidence.type)
     begun = streaming or (status is not None and status < 300)
     # Headers sent before the error happened cannot be about it.
-    said = NOTHING if begun or evidence.headers is None else hints(evidence.headers)
-    meaning = _meaning(status, code, category, said, codes, statuses, types, otherwise)
+    said = NOTHING if begun or evidence.headers is None else pick(evidence.headers)
+    meaning = _meaning(status, code, category, said, dialect)
     advice = meaning.advice
     wait = said.wait
     if wait is None:
@@ -149,20 +154,22 @@ def judge(
         advice = _obeying(word, advice, wait)
     retried = advice in _RETRIED
     return Failure._of(
-        kind=meaning.kind,
-        advice=advice,
-        status=status,
-        code=code,
-        type=category,
-        retry_after=wait if retried or status in _HINTED else None,
-        reset_after=said.reset if retried and wait is None else None,
-        request_id=header_text(evidence.request_id),
-        provider=text(evidence.provider),
-        sdk=evidence.sdk,
-        retry_limit=meaning.retry_limit if retried else None,
-        sent=True if begun else False if status == 429 else meaning.sent,
-        elsewhere=said.elsewhere if meaning.kind is _RATE_LIMIT else None,
-        error=evidence.error,
+        {
+            "kind": meaning.kind,
+            "advice": advice,
+            "status": status,
+            "code": code,
+            "type": category,
+            "retry_after": wait if retried or status in _HINTED else None,
+            "reset_after": said.reset if retried and wait is None else None,
+            "request_id": header_text(evidence.request_id),
+            "provider": text(evidence.provider),
+            "sdk": evidence.sdk,
+            "retry_limit": meaning.retry_limit if retried else None,
+            "sent": True if begun else False if status == 429 else meaning.sent,
+            "elsewhere": said.elsewhere if meaning.kind is _RATE_LIMIT else None,
+            "error": evidence.error,
+        }
     )
 
 
@@ -178,19 +185,16 @@ def _meaning(
     code: str | None,
     type: str | None,
     said: Hints,
-    codes: Mapping[str, Code],
-    statuses: Mapping[int, Meaning],
-    types: Mapping[str, Meaning],
-    otherwise: Meaning,
+    dialect: Dialect,
 ) -> Meaning:
     if said.spent:
         return _SPENT
-    coded = None if code is None else codes.get(code)
+    coded = None if code is None else dialect.codes.get(code)
     if coded is not None and not coded.by_status:
         return coded
-    by_status = _by_status(status, statuses)
-    found = None if coded is not None else _by_type(type, by_status, types)
-    found = found or by_status or coded or otherwise
+    by_status = _by_status(status, dialect.statuses)
+    found = None if coded is not None else _by_type(type, by_status, dialect.types)
+    found = found or by_status or coded or dialect.otherwise
     retryable = said.retryable
     if retryable is not None and retryable is not (found.advice in _RETRIED):
         return Meaning(found.kind, Advice.RETRY if retryable else Advice.STOP, sent=found.sent)
