@@ -262,15 +262,24 @@ def test_failures_and_trip_exclude_each_other() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: FailureRate(0.5, calls=10),
+        lambda: FailureRate(0.5, calls=10, minimum=20),
         lambda: FailureRate(0.5, calls=10, minimum=11),
-        lambda: SlowCalls(1, 0.5, calls=19),
+        lambda: SlowCalls(1, 0.5, calls=19, minimum=20),
     ],
 )
 def test_fault_074_a_rule_that_can_never_open(make: Any) -> None:
     """More calls wanted than the window holds: refused, naming both."""
     with pytest.raises(ValueError, match=r"minimum must be at most calls \(1\d\), or the rule"):
         make()
+
+
+def test_a_small_window_needs_no_more_calls_than_it_holds() -> None:
+    """The minimum is 20 where nobody says otherwise, or all calls of a smaller window."""
+    assert [FailureRate(0.5, calls=calls).minimum for calls in (None, 100, 20, 10)] == [20] * 3 + [
+        10
+    ]
+    assert SlowCalls(1, calls=3).minimum == 3
+    assert repr(FailureRate(0.5, calls=10)) == "FailureRate(0.5, calls=10)"
 
 
 def test_fault_074_a_window_by_time_and_by_number() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from resilience._core.fields import (
     call_repr,
@@ -35,6 +35,10 @@ __all__ = [
     "rules_of",
     "to_trip",
 ]
+
+
+_FEWEST = 20
+"""Calls that tell a rate from chance."""
 
 
 class _Rule:
@@ -74,6 +78,14 @@ def _to_ratio(name: str, value: Any) -> float:
     if not 0 < found <= 1:
         raise ValueError(f"{name} must be more than 0 and at most 1, got {value!r}")
     return found
+
+
+def _minimum(rule: Rate) -> int:
+    return min(_FEWEST, rule.calls or _FEWEST)
+
+
+def _least_calls() -> Any:
+    return count(Factory(_minimum, takes_self=True))
 
 
 @frozen(repr=False)
@@ -125,13 +137,13 @@ class FailureRate(Rate):
     - `ratio`: more than 0, at most 1.
     - `window`: of the calls of so many seconds (60), forgotten by the tenth; or `calls`: of the
       last so many.
-    - `minimum` (20): calls that must be in the window before it may open.
+    - `minimum` (20, or all of fewer `calls`): calls that must be in the window before it may open.
     """
 
     ratio: float = checked(_to_ratio)
     window: Seconds | None = seconds(None, optional=True)
     calls: int | None = count(None, optional=True)
-    minimum: int = count(20)
+    minimum: int = _least_calls()
 
     def bad(self, failed: bool, took: float) -> bool:
         """Whether such a call tells against the service."""
@@ -144,7 +156,7 @@ class SlowCalls(Rate):
     """Opens when a share of `ratio` or more of the calls took longer than `longer_than` seconds.
 
     - `longer_than`: seconds from a call's start to its end, whether it succeeds or fails.
-    - `ratio` (0.5), `window` (60) or `calls`, `minimum` (20): as in `FailureRate`.
+    - `ratio` (0.5), `window` (60) or `calls`, `minimum`: as in `FailureRate`.
 
     While the circuit is half open, a trial that takes longer has gone badly.
     """
@@ -153,7 +165,7 @@ class SlowCalls(Rate):
     ratio: float = checked(_to_ratio, 0.5)
     window: Seconds | None = seconds(None, optional=True)
     calls: int | None = count(None, optional=True)
-    minimum: int = count(20)
+    minimum: int = _least_calls()
 
     @property
     def slower(self) -> float:
