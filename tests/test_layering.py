@@ -79,9 +79,9 @@ def test_only_the_trio_runtime_and_the_test_kit_import_trio() -> None:
         for path in files(".")
         if any(module.split(".")[0] == "trio" for module in imports(path))
     }
-    assert users == {"_runtimes/trio_.py", "testing/virtual.py"} or users < {
+    assert users == {"_runtimes/trio_.py", "testing/_worlds.py"} or users < {
         "_runtimes/trio_.py",
-        "testing/virtual.py",
+        "testing/_worlds.py",
         "testing/gateway.py",
     }
 

@@ -13,6 +13,7 @@ from attrs import Factory, define, evolve, frozen
 from resilience._runtimes.loops import here
 
 from .attempt import Attempt
+from .note import account, adds
 from .world import monotonic
 
 if TYPE_CHECKING:
@@ -101,13 +102,13 @@ def charged_inside(error: Exception, circuit: object, record: Record) -> bool:
 def remember(error: Exception, record: Record) -> None:
     """Give the error its history and its note; those of a pipeline further in are replaced."""
     mark = _mark(error, make=True)
-    if mark is None or (mark.attempts and not record.adds() and spent_inside(error, record)):
+    if mark is None or (mark.attempts and not adds(record) and spent_inside(error, record)):
         return  # nothing to add to what a pipeline further in has told
     # The error itself is left out of its own history: a cycle would keep its frames alive.
     attempts = record.attempts
     mark.own = frozenset(a.number for a in attempts if a.failure and a.failure.error is error)
     mark.attempts = tuple(_without_error(a) if a.number in mark.own else a for a in attempts)
-    _note(error, mark, record.account())
+    _note(error, mark, account(record))
 
 
 def _without_error(attempt: Attempt) -> Attempt:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Record", "Try", "current"]
 
 S = TypeVar("S")
-_TOLD = 8  # attempts told in a note, half of them the first ones
 _KEPT = 1000  # attempts kept of one call, half of them the first ones
 
 
@@ -252,32 +251,6 @@ class Record(Surroundings):
     def grumble(self, what: str, problem: Exception) -> None:
         """Log what went wrong in a user's option after a call that has itself gone well."""
         logging.getLogger("resilience").warning("%s raised %s", what, type(problem).__name__)
-
-    # The note
-
-    def adds(self) -> bool:
-        """Whether there is more to tell than one attempt and its error."""
-        return len(self.tries) > 1 or bool(self.remarks) or self.refusal is not None
-
-    def account(self) -> str | None:
-        """The call in one line, without arguments or messages; None if there is nothing to add."""
-        if not self.adds():
-            return None
-        tries = [self._told(this) for this in self.tries]
-        if len(tries) > _TOLD:
-            tries[_TOLD // 2 : -_TOLD // 2] = ["..."]
-        count = f"{self.made} attempt{'s' if self.made != 1 else ''}"
-        parts = [f"resilience: {count} ({', '.join(tries)})"]
-        if self.refusal is not None:
-            parts.append(f"then {self.refusal}")
-        return "; ".join([*parts, *self.remarks])
-
-    def _told(self, this: Try) -> str:
-        failure = this.failure
-        what = "ok" if failure is None else failure.code or failure.status or failure.kind.value
-        model = f"{this.model}: " if this.model else ""
-        waited = f" after {this.waited:.3g} s" if this.waited else ""
-        return f"{model}{what}{waited}"
 
     # Time
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from resilience._core.fields import plain
+
 from ._trip import Consecutive, Counted, rules_of
 
-__all__ = ["Limits", "missable"]
+if TYPE_CHECKING:
+    from .breaker import CircuitBreaker
+
+__all__ = ["Limits"]
 
 
 @frozen
@@ -30,16 +35,44 @@ class Limits:
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "slower", min((r.slower for r in self.rates), default=math.inf))
 
-    @staticmethod
-    def tripping(trip: Any) -> tuple[float, tuple[Counted, ...]]:
-        """Failures in a row, and the rules about rates, of a `trip=`."""
-        rules = rules_of(trip)
-        runs = [rule.number for rule in rules if isinstance(rule, Consecutive)]
-        return min(runs, default=math.inf), tuple(
-            rule for rule in rules if not isinstance(rule, Consecutive)
+    @classmethod
+    def of(cls, breaker: CircuitBreaker) -> Limits:
+        """A breaker's options; raises for those that do not go together."""
+        failures, rates = _tripping(breaker)
+        missable = _missable(breaker.successes, breaker.tolerate)
+        if breaker.tolerate and not missable:
+            raise ValueError(
+                f"tolerate={breaker.tolerate:g} lets no trial fail with successes="
+                f"{breaker.successes}; that takes more successes"
+            )
+        timeout = breaker.trial_timeout
+        return cls(
+            failures=failures,
+            reset_after=breaker.reset_after,
+            trials=breaker.trials,
+            successes=breaker.successes,
+            missable=missable,
+            rates=rates,
+            trial_timeout=math.inf if timeout is None else plain(timeout),
+            ramp=0.0 if breaker.ramp is None else plain(breaker.ramp),
         )
 
 
-def missable(successes: int, tolerate: float) -> int:
+def _tripping(breaker: CircuitBreaker) -> tuple[float, tuple[Counted, ...]]:
+    """Failures in a row, and the rules about rates."""
+    failures, trip = breaker.failures, breaker.trip
+    if trip is None:
+        if failures is None:
+            raise TypeError("failures must be a whole number where there is no trip, got None")
+        return failures, ()
+    if failures is not None:
+        raise ValueError(f"give failures or trip, not both, got failures={failures}, trip={trip!r}")
+    rules = rules_of(trip)
+    runs = [rule.number for rule in rules if isinstance(rule, Consecutive)]
+    rates = tuple(rule for rule in rules if not isinstance(rule, Consecutive))
+    return min(runs, default=math.inf), rates
+
+
+def _missable(successes: int, tolerate: float) -> int:
     """How many trials may go badly beside `successes` good ones, for a share of `tolerate`."""
     return math.floor(successes * tolerate / (1 - tolerate) + 1e-9)

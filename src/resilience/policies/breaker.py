@@ -6,10 +6,9 @@ calls. Not for errors of the caller's own: `SERVICE_FAULT` leaves those out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable
 from datetime import datetime
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from attrs import Factory, field, frozen
 
@@ -36,7 +35,7 @@ from resilience.typing import Call, Runtime, Seconds
 from ._admission import admitted
 from ._circuit import Circuit
 from ._circuits import Circuits
-from ._limits import Limits, missable
+from ._limits import Limits
 from ._opening import to_open_time
 from ._permit import Isolation, Permit
 from ._pybreaker import Listeners, Storages, to_listeners, to_storage
@@ -129,7 +128,7 @@ class CircuitBreaker:
     ramp: Seconds | None = seconds(None, optional=True)
     keep: int = count(100_000)
     forget_after: Seconds = seconds(600.0)
-    _limits: Limits = _made(lambda self: _limits_of(self))
+    _limits: Limits = _made(lambda self: Limits.of(self))
     _circuits: Circuits = _made(
         lambda self: Circuits(
             self._limits, self.name, self.keep, plain(self.forget_after), self._changed
@@ -342,33 +341,3 @@ def _reader(
     if isinstance(key, str):
         return slot_of(fn, key).read
     return lambda args, kwargs: key(*args, **kwargs)
-
-
-def _limits_of(breaker: CircuitBreaker) -> Limits:
-    """The options as a circuit asks for them; raises for those that do not go together."""
-    if breaker.trip is None and breaker.failures is None:
-        raise TypeError("failures must be a whole number where there is no trip, got None")
-    if breaker.trip is not None and breaker.failures is not None:
-        given = f"failures={breaker.failures}, trip={breaker.trip!r}"
-        raise ValueError(f"give failures or trip, not both, got {given}")
-    failures, rates = (
-        Limits.tripping(breaker.trip)
-        if breaker.trip is not None
-        else (cast(int, breaker.failures), ())
-    )
-    allowed = missable(breaker.successes, breaker.tolerate)
-    if breaker.tolerate and not allowed:
-        raise ValueError(
-            f"tolerate={breaker.tolerate:g} lets no trial fail with successes="
-            f"{breaker.successes}; that takes more successes"
-        )
-    return Limits(
-        failures=failures,
-        reset_after=breaker.reset_after,
-        trials=breaker.trials,
-        successes=breaker.successes,
-        missable=allowed,
-        rates=rates,
-        trial_timeout=math.inf if breaker.trial_timeout is None else plain(breaker.trial_timeout),
-        ramp=0.0 if breaker.ramp is None else plain(breaker.ramp),
-    )
