@@ -173,6 +173,17 @@ def test_fault_060_a_subclass_of_a_group_and_a_huge_one() -> None:
     assert describe(ExceptionGroup("many", [RETRY] * 257)).advice is Advice.STOP
 
 
+def test_fault_060_a_group_that_is_nested_too_deep_is_not_judged() -> None:
+    """Not by those of its members that are near the surface either."""
+    deep: Exception = STOP
+    for _ in range(300):
+        deep = ExceptionGroup("deep", [deep])
+
+    for group in (deep, ExceptionGroup("several", [RETRY, deep])):
+        failure = describe(group)
+        assert (failure.kind, failure.advice) == (Kind.UNKNOWN, Advice.STOP)
+
+
 def test_fault_060_a_cancelled_group_reaches_no_policy() -> None:
     """A BaseExceptionGroup is no `Exception`: one call, and it comes out itself."""
     group = BaseExceptionGroup("cancelled", [asyncio.CancelledError(), ConnectionError()])
@@ -230,6 +241,21 @@ def test_a_parsers_error_is_known_by_the_frames_it_came_through(
     if kind is Kind.SERVER:
         assert (failure.advice, failure.retry_limit, failure.sent) == (Advice.RETRY, 1, True)
         assert failure.sdk == module.partition(".")[0]
+
+
+def test_a_parsers_error_from_very_deep_is_unknown() -> None:
+    """Only so many frames are looked at, and the SDK's is not among them."""
+    error = json.JSONDecodeError("bad", "{", 0)
+
+    def descend(frames: int) -> None:
+        if frames:
+            descend(frames - 1)
+        raise through("openai._streaming", "__stream__", error)
+
+    with pytest.raises(json.JSONDecodeError):
+        descend(300)
+
+    assert describe(error).kind is Kind.UNKNOWN
 
 
 ERRORS = st.sampled_from([ConnectionError, KeyError, Wrapped, TimeoutError, OSError, SystemExit])

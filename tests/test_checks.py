@@ -81,6 +81,8 @@ def test_error_body(result: object, bad: bool) -> None:
     [
         (completion(content=""), True),
         (completion(content=None), True),
+        ({"choices": [{"message": None}, {"message": {"content": ""}}]}, True),
+        ({"choices": [{"message": None}, {"delta": {"content": ""}}]}, False),
         (completion(content=None, tool_calls=[{"id": "1"}]), False),
         (completion(content=None, refusal="No."), False),
         *((good, False) for good in GOOD),

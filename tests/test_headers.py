@@ -173,6 +173,7 @@ def test_fault_045_a_huge_header_takes_no_time() -> None:
         tuple,
         httpx.Headers,
         httpx2.Headers,
+        lambda pairs: [(name.encode(), value.encode()) for name, value in pairs],
         lambda pairs: ResponseHeaders(httpx.Headers(pairs)),
         lambda pairs: ResponseHeaders(dict(pairs)),
         lambda pairs: type("Multi", (), {"get": lambda self, k: httpx.Headers(pairs).get(k)})(),
@@ -209,7 +210,8 @@ def test_fault_048_051_headers_that_cannot_be_read() -> None:
         def __getattr__(self, name: str) -> str:
             raise RuntimeError("closed")
 
-    for headers in (None, 7, "retry-after: 7", object(), Raises(), Untouchable(), [7], [(1, 2, 3)]):
+    unpaired = [[7], [(1, 2)], [(1, 2, 3)]]
+    for headers in (None, 7, "retry-after: 7", object(), Raises(), Untouchable(), *unpaired):
         assert pick(headers) == {}
         assert said(headers) == SILENCE
 

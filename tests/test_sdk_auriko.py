@@ -37,6 +37,26 @@ def test_an_error_in_the_place_of_an_answer(auriko: Provider, way: str) -> None:
 
 
 @both_colours
+@pytest.mark.parametrize(
+    ("status", "category", "word", "kind", "advice"),
+    [
+        (500, "api_error", "true", Kind.SERVER, Advice.RETRY),
+        (500, "api_error", "false", Kind.SERVER, Advice.STOP),
+        (400, "invalid_request_error", "false", Kind.INVALID, Advice.STOP),
+        (400, "invalid_request_error", "true", Kind.INVALID, Advice.RETRY),
+    ],
+)
+def test_the_word_on_a_class_of_errors(
+    auriko: Provider, way: str, status: int, category: str, word: str, kind: Kind, advice: Advice
+) -> None:
+    """Of a code that is new, `X-Error-Retryable` knows more than the type and the status."""
+    body = {"error": {"code": "brand_new", "type": category, "message": "m"}}
+    failure = describe(auriko.raised(answer(status, body, x_error_retryable=word), way))
+
+    assert (failure.kind, failure.advice, failure.code) == (kind, advice, "brand_new")
+
+
+@both_colours
 def test_a_chunk_of_another_shape(auriko: Provider, way: str) -> None:
     """A stream that turns into something else may be asked for once more."""
     error = auriko.raised(auriko.broken_off('data: {"id": 3}'), way)

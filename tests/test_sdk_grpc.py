@@ -206,6 +206,17 @@ def test_errors_that_have_no_code() -> None:
     assert (failure.kind, failure.advice, failure.sent) == (Kind.UNAVAILABLE, Advice.WAIT, None)
 
 
+def test_errors_that_end_no_call() -> None:
+    """A future that is waited for no longer says nothing of the service."""
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        call = channel.unary_unary("/x/single").future(b"", wait_for_ready=True)
+        with pytest.raises(grpc.FutureTimeoutError) as caught:
+            call.result(timeout=0)
+        call.cancel()
+
+    assert describe(caught.value) == Failure(Kind.UNKNOWN, Advice.STOP)
+
+
 def test_coroutines_in_the_place_of_methods() -> None:
     """The calls of `grpc.aio` answer with coroutines, which are left alone without a warning."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from mistralai.client import Mistral, errors
+from mistralai.extra import exceptions
 
 from resilience.failures import Advice, Failure, Kind, describe
 
@@ -116,6 +117,13 @@ def test_bodies_that_are_no_json(body: str) -> None:
     failure = describe(raised(503, content=body, headers={"content-type": "application/json"}))
 
     assert (failure.kind, failure.advice, failure.code) == (Kind.UNAVAILABLE, Advice.WAIT, None)
+
+
+def test_an_error_that_is_about_no_answer() -> None:
+    """What the SDK's helpers raise of their own has no status, and nothing is made up for it."""
+    error = exceptions.MCPException("m")
+
+    assert describe(error) == Failure(Kind.UNKNOWN, Advice.STOP)
 
 
 def test_no_response() -> None:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pydantic
+import pydantic_core
 import pytest
 
 from providers.faults import Fault
@@ -88,6 +89,14 @@ def test_what_the_program_parses(parse: Callable[[str], Any]) -> None:
     """Parsing by the program itself says nothing about any call."""
     with pytest.raises(ValueError, match=r"JSON|Expecting") as caught:
         parse("{oops")
+
+    assert describe(caught.value) == NOT_OURS
+
+
+def test_pydantics_other_errors() -> None:
+    """What is not about an answer's shape is the program's own business."""
+    with pytest.raises(pydantic_core.PydanticSerializationError) as caught:
+        pydantic_core.to_json(object())
 
     assert describe(caught.value) == NOT_OURS
 

@@ -144,6 +144,20 @@ def test_errors_without_anything_inside() -> None:
     assert told(type("Mine", (requests.ReadTimeout,), {})()) == SLOW
 
 
+def test_arguments_that_cannot_be_looked_at() -> None:
+    """The cause is still there to tell what it was."""
+
+    class Odd(requests.ConnectionError):
+        @property
+        def args(self) -> Any:
+            raise RuntimeError("args")
+
+    error = Odd()
+    error.__cause__ = exceptions.NewConnectionError(CONNECTION, "m")
+
+    assert told(error) == UNREACHED
+
+
 def test_a_ring_of_reasons_ends() -> None:
     """Errors that hold each other are followed a little way."""
     error = exceptions.MaxRetryError(POOL, "/")

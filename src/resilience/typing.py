@@ -25,7 +25,7 @@ class Bell(Protocol):
 
     async def wait(self, seconds: float) -> bool:
         """Wait; whether it was rung within `seconds`. Once."""
-        raise NotImplementedError
+        ...
 
 
 class Runtime(Protocol):
@@ -49,7 +49,7 @@ class Runtime(Protocol):
 
     def bell(self) -> Bell | None:
         """What wakes this call, from any thread; None where it cannot wait."""
-        raise NotImplementedError
+        ...
 
     async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
         """Run `thunk` and await it; after `seconds`, `DeadlineExceededError` instead.

@@ -27,7 +27,7 @@ class Backing(Protocol):
 
     async def claim(self, runtime: Runtime, permit: Permit) -> bool:
         """A trial place was given here: do the others leave it to us? False refuses the call."""
-        raise NotImplementedError
+        ...
 
     async def verdict(self, runtime: Runtime, permit: Permit, *, failed: bool) -> None:
         """An admitted call has ended and counts."""
@@ -45,4 +45,4 @@ class Sharing(Protocol):
 
     def share(self, circuit: Circuit, refresh: float) -> Backing:
         """The circuit's backing; called once, and no waiting. Read every `refresh` seconds."""
-        raise NotImplementedError
+        ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 from attrs import evolve
 
@@ -11,21 +11,17 @@ from resilience.failures import Advice, Failure, describe
 __all__ = ["read"]
 
 _MOST = 256
-"""Members looked at, of any depth; a group of more is not judged, and so not retried."""
+"""Members looked at, of any depth, groups included; one of more is not judged, and not retried."""
 
 _GRAVITY = [Advice.RETRY, Advice.WAIT, Advice.FALLBACK, Advice.STOP]
 
 
 def read(error: Exception) -> Failure | None:
     """The worst member's failure, but retried no sooner and no oftener than any member allows."""
-    failures: list[Failure] = []
-    for leaf in _leaves(error):
-        if len(failures) == _MOST:
-            return None
-        failures.append(describe(leaf))
-    worst = max(failures, key=lambda failure: _GRAVITY.index(failure.advice), default=None)
-    if worst is None:
+    failures = [describe(leaf) for leaf in _leaves(error)]
+    if not failures:
         return None
+    worst = max(failures, key=lambda failure: _GRAVITY.index(failure.advice))
     waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
     limits = [failure.retry_limit for failure in failures if failure.retry_limit is not None]
     sent = [failure.sent for failure in failures]
@@ -38,18 +34,20 @@ def read(error: Exception) -> Failure | None:
     )
 
 
-def _leaves(group: BaseException) -> Iterator[Exception]:
-    """The members that are no groups, depth first; an odd group has none."""
+def _leaves(group: Exception) -> list[Any]:
+    """The members that are no groups, depth first; none where there are too many to look at."""
+    leaves: list[Any] = []
     pending: list[object] = [group]
-    seen = 0
-    while pending and seen <= 2 * _MOST:
-        seen += 1
+    for _ in range(1 + _MOST):
         one = pending.pop()
         members = _members(one)
-        if members is not None:
+        if members is None:
+            leaves.append(one)
+        else:
             pending.extend(reversed(members))
-        elif isinstance(one, Exception):
-            yield one
+        if not pending:
+            return leaves
+    return []
 
 
 def _members(one: object) -> tuple[object, ...] | None:
