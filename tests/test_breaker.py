@@ -1162,6 +1162,31 @@ def test_an_open_storage_that_forgot_when(world: World, memory: Any) -> None:
     assert error.retry_after == pytest.approx(30)
 
 
+def test_a_storage_that_says_what_nobody_knows(world: World, memory: Any) -> None:
+    """A state of somebody else's own leaves the circuit as it is."""
+    memory.state = "ajar"
+    breaker = CircuitBreaker(failures=1, storage=memory, refresh=0)
+    guarded = Pipeline(breaker).wrap(world.function("ok", ConnectionError))
+    assert world.run(guarded) == "ok"
+    memory.state = "ajar"
+    with pytest.raises(ConnectionError):
+        world.run(guarded)
+
+    assert (breaker.state, memory.state) == ("open", "open")
+
+
+def test_an_opening_elsewhere_of_what_is_open_here(world: World, memory: Any) -> None:
+    """The circuit is tried when its own open time ends, however often others open theirs."""
+    breaker = CircuitBreaker(reset_after=30, storage=memory, refresh=0)
+    guarded = Pipeline(breaker).wrap(world.function("ok"))
+    breaker.open()
+    refused(world, guarded)
+    world.clock.advance(20)
+    memory.opened_at = datetime.fromtimestamp(world.clock.wall(), timezone.utc)
+
+    assert refused(world, guarded).retry_after == pytest.approx(10)
+
+
 def _source() -> str:
     import inspect
 

@@ -142,6 +142,31 @@ def test_a_circuit_with_failures_is_not_forgotten_for_being_idle(clock: VirtualT
     assert breaker.circuit("x").failures == 1
 
 
+@pytest.mark.parametrize(
+    ("trip", "kept"),
+    [
+        (FailureRate(0.5, window=60), 0),
+        (FailureRate(0.5, calls=10, minimum=10), 1),
+        (FailureRate(0.5, window=60) | SlowCalls(10, 0.5), 0),
+    ],
+)
+def test_bad_calls_in_a_window_are_remembered(clock: VirtualTime, trip: Any, kept: int) -> None:
+    """An idle circuit is forgotten when the window has ended, and by number never."""
+    breaker = CircuitBreaker(key="model", forget_after=1, trip=trip)
+    one_failure(breaker.circuit("x"))
+
+    def bad_calls_of_x() -> int:
+        for number in range(10):
+            breaker.circuit(f"{clock.now()} {number}")
+        gc.collect()
+        return breaker.circuit("x").snapshot().readings[0].bad
+
+    clock.advance(10)
+    assert bad_calls_of_x() == 1
+    clock.advance(60)
+    assert ("x" in breaker._circuits, bad_calls_of_x()) == (True, kept)
+
+
 def test_a_circuit_that_is_held_is_found_again(clock: VirtualTime) -> None:
     """Forgotten or not: for one value, never two circuits at a time."""
     breaker = CircuitBreaker(key="model", keep=2)

@@ -28,13 +28,24 @@ from interleaving import (
     orders,
     watch,
 )
-from resilience import CircuitBreaker, CircuitOpenError, Pipeline, WorkersBusyError
+from resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    FailureRate,
+    Pipeline,
+    WorkersBusyError,
+)
 from resilience._core import locks
+from resilience._core.driver import drive
 from resilience._core.rest import Epochs, epochs
 from resilience._runtimes import workers
+from resilience._runtimes.threads import threads
 from resilience.policies._circuit import Change, Circuit, Permit
+from resilience.policies._pybreaker import Storages
 
 pytestmark = pytest.mark.real
+
+RATE = FailureRate(0.5, calls=8, minimum=8)
 
 
 @pytest.fixture(autouse=True)
@@ -720,6 +731,32 @@ def test_an_answer_against_a_failure_without_the_circuits_lock_is_found_out() ->
     )
 
 
+class Counted(Scene):
+    """A call at rest that has ended well, while its circuit is opened and closed by hand."""
+
+    def __init__(self, without: str | None = None) -> None:
+        super().__init__(without)
+        self.one = self.breaker(trip=RATE)._only
+        watch(self.one._gauges[0])
+        self.epoch = epochs.now
+
+    def tell(self) -> None:
+        self.one.heard((), {}, self.epoch, 0.0, 0.0)
+
+    def turn(self) -> None:
+        self.one.open()
+        self.one.close()
+
+    def holds(self) -> bool:
+        return self.one.snapshot().readings[0].calls == 0
+
+
+@without("circuit")
+def test_fault_021_an_answer_at_rest_that_is_told_late(without: str | None) -> None:
+    """Told before, it is cleared away; told afterwards, it does not count."""
+    check(Counted, without, Counted.tell, Counted.turn, holds=Counted.holds, stops=2)
+
+
 class Changing(Scene):
     """A call begun at rest that fails, while its circuit is opened and closed by hand."""
 
@@ -939,6 +976,64 @@ class Forgotten(Scene):
 def test_a_circuit_forgotten_while_a_call_of_it_fails(without: str | None) -> None:
     """Its failure is not forgotten with it."""
     check(Forgotten, without, Forgotten.call, Forgotten.come, holds=Forgotten.holds)
+
+
+class Back(Scene):
+    """A circuit that was forgotten while a call of it was under way, and another that comes."""
+
+    def __init__(self, without: str | None = None) -> None:
+        super().__init__(without)
+        self.keyed = self.breaker("old", keep=1, trip=RATE)
+        self.held = self.keyed.circuit("old")
+        self.permit = self.held.admit(0.0)
+        self.held.used = self.held.seen
+        self.keyed.circuit("new")
+        assert "old" not in self.keyed._circuits
+
+    def end(self) -> None:
+        self.permit.failed()
+
+    def come(self) -> None:
+        self.keyed.circuit("old")
+
+    def holds(self) -> bool:
+        """It is there again, and to be looked at once."""
+        kept = self.keyed._circuits
+        return kept["old"] is self.held and kept._queue.count("old") == 1
+
+
+@without("breaker")
+def test_a_forgotten_circuit_comes_back_once(without: str | None) -> None:
+    """With the end of the one call or with the other's beginning."""
+    check(Back, without, Back.end, Back.come, holds=Back.holds)
+
+
+class Attaching(Scene):
+    """A circuit that is to be shared, for two threads that call it first."""
+
+    def __init__(self, without: str | None = None) -> None:
+        super().__init__(without)
+        self.one = self.breaker()._only
+        self.made: list[object] = WatchedList()
+        self.had: list[object] = WatchedList()
+        self.storages = Storages(self, keyed=False, refresh=0.0)
+        self.storages._lock = self.lock("storages")
+
+    def share(self, circuit: Circuit, refresh: float) -> Any:
+        self.made.append(object())
+        return self.made[-1]
+
+    def attach(self) -> None:
+        self.had.append(drive(self.storages.attach(self.one, threads)))
+
+    def holds(self) -> bool:
+        return self.made * 2 == self.had
+
+
+@without("storages")
+def test_a_circuit_is_shared_once(without: str | None) -> None:
+    """Both have the same to ask."""
+    check(Attaching, without, Attaching.attach, Attaching.attach, holds=Attaching.holds)
 
 
 # Worker threads

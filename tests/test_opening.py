@@ -72,6 +72,20 @@ def test_a_circuit_opened_by_hand_has_no_failure() -> None:
         assert not hasattr(state, "failure")
 
 
+def test_a_wait_that_closes_the_circuit() -> None:
+    """What is done by hand meanwhile holds: nobody wants to know the open time any more."""
+
+    def wait(state: Any) -> float:
+        breaker.close()
+        return 5.0
+
+    with virtual_time():
+        breaker = CircuitBreaker(failures=1, reset_after=wait)
+        with pytest.raises(ConnectionError):
+            Pipeline(breaker).call(fail, ConnectionError())
+        assert (breaker.state, breaker.snapshot().retry_after) == ("closed", None)
+
+
 @pytest.mark.parametrize(
     ("answer", "seconds", "told"),
     [

@@ -23,7 +23,9 @@ from resilience import (
     current_attempt,
     resilient,
 )
+from resilience._runtimes import runtime_for
 from resilience.testing import disabled, virtual_time
+from resilience.typing import Bell
 from resilience.waits import Fixed
 
 pytestmark = pytest.mark.real
@@ -314,6 +316,30 @@ def test_a_storage_is_asked_off_the_event_loop(way: str) -> None:
     assert found == "ok"
     assert len(storage.threads) == 1
     assert (storage.threads == {threading.get_ident()}) is (way == "sync")
+
+
+@pytest.mark.parametrize("way", ["asyncio", "trio"])
+def test_a_bell_may_be_rung_when_nobody_waits(way: str) -> None:
+    """After its time, and when the loop is no more: nothing happens."""
+    bells: list[Bell | None] = []
+    troubles: list[Any] = []
+
+    async def main() -> None:
+        if way == "asyncio":
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: troubles.append(context))
+        bell = runtime_for(None, asynchronous=True).bell()
+        assert bell is not None
+        assert not await bell.wait(0)
+        bell.ring()
+        await (trio.sleep if way == "trio" else asyncio.sleep)(0.01)
+        bells.append(bell)
+
+    (asyncio.run if way == "asyncio" else trio.run)(main() if way == "asyncio" else main)
+    for bell in bells:
+        assert bell is not None
+        bell.ring()
+    assert (len(bells), troubles) == (1, [])
 
 
 def test_fault_017_a_shielded_pipeline_runs_once() -> None:

@@ -640,6 +640,19 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - beg
     assert run_apart(code) == ["0", "True"]
 
 
+def test_fault_023_a_worker_of_the_pool_before_ends_with_its_job() -> None:
+    """What a fork does to the pool in the child; the worker waits for no other job."""
+    served: list[threading.Thread] = []
+
+    def body() -> None:
+        served.append(threading.current_thread())
+        workers._renew()
+
+    Pipeline(Timeout(20)).call(body)
+    served[0].join(10)
+    assert not served[0].is_alive()
+
+
 def test_fault_023_fork_while_other_threads_are_anywhere_in_a_call() -> None:
     """No lock that another thread held at the fork stays taken in the child for ever."""
     code = """

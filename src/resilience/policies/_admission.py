@@ -47,8 +47,7 @@ async def _verdict(circuit: Circuit, runtime: Runtime, end: float) -> bool:
     if bell is None or due is None:
         return False
     try:
-        if due > 0:
-            await bell.wait(min(due, end - now))
+        await bell.wait(min(due, end - now))
     finally:
         circuit.leave(bell)
     return True

@@ -255,14 +255,12 @@ class Circuit(Machine):
     # A call's beginning and end; `_place` under the lock
 
     def _place(self, now: float, drawn: float) -> Permit | None:
-        if self._state == CLOSED:
+        if self._state in (CLOSED, DISABLED):  # which never has a ramp
             share = self._share(now)
             if share is None and self._ramp is not None:
                 self._ramp = None
                 self._note_calm()
             return Permit(self, epochs.now, now) if share is None or drawn < share else None
-        if self._state == DISABLED:
-            return Permit(self, epochs.now, now)
         if self._state != HALF_OPEN or self._full(now):
             return None
         permit = Permit(self, epochs.now, now, trial=True)
