@@ -18,7 +18,8 @@ import redis.asyncio
 import trio
 
 from redis_server import Server
-from resilience import CircuitBreaker, CircuitOpenError, resilient
+from resilience import CircuitBreaker, CircuitOpenError, WorkersBusyError, resilient
+from resilience._runtimes import workers
 from resilience._shared.keys import key_name
 from resilience.policies import FailureRate
 from resilience.shared import RedisCircuit
@@ -72,6 +73,13 @@ class Process:
     def bad(self, **kwargs: Any) -> None:
         with pytest.raises(ConnectionError):
             self.guarded(ConnectionError("down"), **kwargs)
+
+    def served(self, **kwargs: Any) -> bool:
+        """Whether a call is let through."""
+        try:
+            return bool(self.guarded(**kwargs) == "fine")
+        except CircuitOpenError:
+            return False
 
     def refused(self) -> CircuitOpenError:
         with pytest.raises(CircuitOpenError) as refusal:
@@ -166,6 +174,111 @@ def test_what_is_disabled_here_is_not_moved_by_others(server: Server) -> None:
     one.bad()
     assert one.state == "disabled"
     two.refused()
+
+
+@pytest.mark.real
+def test_who_wants_to_try_may_hear_that_it_is_closed(server: Server) -> None:
+    """Others have closed it since: the call goes on as any other, and so do all after it."""
+    one, two = Process(server.url, failures=1, refresh=60), Process(server.url, failures=1)
+    one.bad()
+    time.sleep(0.31)
+    assert two.good() == "fine"
+    before = server.asked()
+    assert one.good() == one.good() == "fine"
+    assert (one.state, server.asked() - before) == ("closed", 1)
+
+
+@pytest.mark.real
+def test_an_error_of_the_callers_own_is_nobodys_business(server: Server) -> None:
+    """It counts nowhere, and nothing is told of it."""
+    one = Process(server.url, failures=1)
+    with pytest.raises(ValueError, match="mine"):
+        one.guarded(ValueError("mine"))
+    assert (one.state, server.asked()) == ("closed", 1)
+    assert Process(server.url, failures=1).good() == "fine"
+
+
+@pytest.mark.real
+def test_a_wait_says_how_long_it_is_open_for_all(server: Server) -> None:
+    """That of the process whose failure is the last, as if it had opened alone."""
+    one, two = (Process(server.url, failures=2, reset_after=lambda state: 20) for _ in range(2))
+    one.bad()
+    two.bad()
+    for process in (one, two):
+        assert 10 < (process.refused().retry_after or 0) <= 20
+
+
+class Meanwhile(redis.Redis):
+    """A client to which something happens once, while an answer is on its way back."""
+
+    meanwhile: Callable[[], Any] | None = None
+
+    def evalsha(self, *args: Any) -> Any:
+        answer = super().evalsha(*args)
+        happens, self.meanwhile = self.meanwhile, None
+        if happens is not None:
+            happens()
+        return answer
+
+
+@pytest.mark.real
+def test_an_answer_that_is_overtaken_changes_nothing(server: Server) -> None:
+    """What was asked later and heard sooner is the latest news."""
+    client = Meanwhile(unix_socket_path=f"{server.folder}/s")
+    one, two = Process(client, failures=1), Process(server.url, failures=1, reset_after=60)
+    one.good()
+
+    def opens() -> None:
+        two.bad()
+        one.refused()
+
+    client.meanwhile = opens
+    one.refused()
+    assert one.state == "open"
+
+
+@pytest.mark.real
+def test_an_answer_is_nothing_against_a_hand(server: Server) -> None:
+    """What was done while it was on its way holds, and is told with the next call."""
+    client = Meanwhile(unix_socket_path=f"{server.folder}/s")
+    one, two = Process(client), Process(server.url)
+    one.good()
+    client.meanwhile = one.breaker.isolate
+    one.refused()
+    assert (one.state, two.good()) == ("isolated", "fine")
+    one.refused()
+    two.refused()
+    assert two.state == "isolated"
+
+
+@pytest.mark.real
+def test_a_place_may_be_given_back_without_a_thread(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all workers are taken it runs out by itself; the call ends as it would."""
+    one = Process(server.url, failures=1, link={"lease": 0.5})
+    two = Process(server.url, failures=1)
+    one.bad()
+    time.sleep(0.31)
+    monkeypatch.setattr(workers, "LIMIT", 8)
+    workers._renew()
+    done = threading.Event()
+
+    def take_all() -> None:
+        while True:
+            workers.start(done.wait)
+
+    def trial() -> None:
+        with pytest.raises(WorkersBusyError):
+            take_all()
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        one.guarded(trial)
+    done.set()
+    workers._renew()
+    two.refused()
+    until(two.served)
 
 
 @pytest.mark.real
@@ -282,9 +395,13 @@ def test_in_shadow_nothing_is_shared(server: Server) -> None:
 
 
 @pytest.mark.real
-def test_a_cancelled_trial_gives_its_place_back(server: Server) -> None:
+@pytest.mark.parametrize("kind", ["url", "asyncio client"])
+def test_a_cancelled_trial_gives_its_place_back(server: Server, kind: str) -> None:
     """At once, and not only when its lease ends."""
-    one, two = Process(server.url, failures=1), Process(server.url, failures=1)
+    source: Any = server.url
+    if kind == "asyncio client":
+        source = redis.asyncio.Redis(unix_socket_path=f"{server.folder}/s")
+    one, two = Process(source, failures=1), Process(server.url, failures=1)
     one.bad()
     time.sleep(0.31)
 
@@ -300,16 +417,11 @@ def test_a_cancelled_trial_gives_its_place_back(server: Server) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        if kind == "asyncio client":
+            await source.aclose()
 
     asyncio.run(main())
-
-    def served() -> bool:
-        try:
-            return bool(two.good())
-        except CircuitOpenError:
-            return False
-
-    until(served)
+    until(two.served)
     assert two.state == "closed"
 
 
@@ -438,6 +550,7 @@ def test_fault_080_no_two_circuits_have_one_name() -> None:
     """Whatever is in a name or a key's value; equal values have equal names."""
     parts = ["", "a", "a:b", "b", "{a}", "*", "~", "ä", "\ud800", "x" * 10_000, "1", None, 1, 1.5]
     parts += [b"a", ("a",), ("a", "b"), (("a",), "b"), frozenset("ab"), _Size.SMALL, float("nan")]
+    parts += [(), (None,), (None, "a"), ("",), frozenset([None])]
     texts = [part for part in parts if isinstance(part, str)] + [None]
     names = {
         (name, index): key_name("p", name, parts[index])

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -21,7 +22,6 @@ import redis.asyncio
 import trio
 
 from redis_server import Server
-from resilience import CircuitOpenError
 from resilience._core.driver import drive
 from test_shared import PATIENT, Process, until
 
@@ -217,45 +217,72 @@ def test_where_warnings_are_errors_the_call_goes_on(caplog: pytest.LogCaptureFix
 
 @pytest.mark.real
 @pytest.mark.parametrize("moment", ["asking for a place", "telling the verdict"])
-@pytest.mark.parametrize("way", ["lost", "cancelled"])
+@pytest.mark.parametrize("way", ["lost", "lost in a loop", "cancelled", "interrupted"])
 def test_a_place_is_not_lost_with_the_server(server: Server, moment: str, way: str) -> None:
     """Whatever the server granted while it hung, or was not told, is given back long before the
     lease ends."""
-    link = {"timeout": 0.1 if way == "lost" else PATIENT, "back_off": 0.2}
-    one = Process(server.url, link=link, failures=1)
+    link = {"timeout": 0.1 if "lost" in way else PATIENT, "back_off": 0.2}
+    one = Process(server.url, link=link, failures=1, refresh=1.0)
     two = Process(server.url, failures=1)
     one.bad()
     time.sleep(0.31)
     if moment == "asking for a place":
         server.hang()
 
-    async def trial() -> str:
+    def trial() -> str:
         if moment == "telling the verdict":
             server.hang()
         return "tried"
 
+    async def trial_async() -> str:
+        return trial()
+
     async def main() -> None:
-        task = asyncio.ensure_future(one.guarded_async(trial))
+        task = asyncio.ensure_future(one.guarded_async(trial_async))
         if way == "cancelled":
             await asyncio.sleep(0.05)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            server.wake()
+            server.wake()  # or the loop would wait for a thread
         else:
             assert await task == "tried"
 
-    def served() -> bool:
-        try:
-            return one.good() == two.good() == "fine"
-        except CircuitOpenError:
-            return False
+    def interrupt() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     with Told():
-        asyncio.run(main())
+        if way == "lost":
+            assert one.guarded(trial) == "tried"
+        elif way == "interrupted":
+            threading.Timer(0.1, interrupt).start()
+            with pytest.raises(KeyboardInterrupt):
+                one.guarded(trial)
+        else:
+            asyncio.run(main())
         server.wake()
         time.sleep(0.21)
-        until(served)
+        until(lambda: one.served() and two.served())
+
+
+@pytest.mark.real
+def test_a_place_that_cannot_be_given_back_is_left_to_its_lease(server: Server) -> None:
+    """Where another circuit has found the server lost, a trial without a verdict tells nothing."""
+    one = Process(server.url, link=brief(lease=0.5), failures=1, key="model")
+    two = Process(server.url, failures=1, key="model")
+    one.bad(model="a")
+    time.sleep(0.31)
+
+    def trial() -> None:
+        server.hang()
+        one.guarded(model="b")
+        raise ValueError("mine")
+
+    with Told() as told, pytest.raises(ValueError, match="mine"):
+        one.guarded(trial, model="a")
+    assert len(told.texts) == 1
+    server.wake()
+    until(lambda: two.served(model="a"))
 
 
 # Merging
@@ -274,6 +301,23 @@ def test_fault_101_a_circuit_opened_alone_opens_for_all(server: Server) -> None:
     time.sleep(0.06)
     assert 20 < (one.refused().retry_after or 0) <= 30
     assert 20 < (two.refused().retry_after or 0) <= 30
+
+
+@pytest.mark.real
+def test_fault_101_a_trial_that_fails_alone_opens_it_for_all(server: Server) -> None:
+    """Whatever the server has forgotten meanwhile."""
+    one = Process(server.url, link=brief(back_off=0.2), failures=1)
+    two = Process(server.url, failures=1)
+    one.bad()
+    with Told():
+        server.stop()
+        time.sleep(0.31)
+        one.bad()
+        server.start()
+        assert two.good() == "fine"
+        time.sleep(0.21)
+        one.refused()
+    two.refused()
 
 
 @pytest.mark.real

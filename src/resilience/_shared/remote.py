@@ -72,7 +72,6 @@ class Remote:
     _heard: int = field(default=0, init=False)  # the latest question that was answered
     _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
     _owed: list[_Lease] = field(factory=list, init=False)  # places to be given back some time
-    _again: float | None = field(default=None, init=False)  # half open elsewhere: ask when
     _failed: int = field(default=0, init=False)  # in a row, not yet told
     _well: float | None = field(default=None, init=False)  # when a call last went well
 
@@ -89,8 +88,9 @@ class Remote:
 
     async def refresh(self, runtime: Runtime) -> None:
         """Tell what is still to be told; hear what others have done, at most every `every`."""
-        if self._untold is not None:
-            await self._tell(runtime)
+        untold = self._untold
+        if untold is not None:
+            await self._tell(runtime, untold)
             return
         now = runtime.now()
         with self._lock:
@@ -101,12 +101,8 @@ class Remote:
 
     async def claim(self, runtime: Runtime, permit: Permit) -> bool:
         """Whether a trial may be made here, by the others' leave."""
-        now = runtime.now()
-        if self.advisory or self.circuit.shadowed or self.link.lost(now):
+        if self.advisory or self.circuit.shadowed or self.link.lost(runtime.now()):
             return True
-        if self._again is not None and now < self._again:
-            self.circuit.follow(OPEN, self._again - now, now)
-            return False
         lease = _Lease(uuid.uuid4().hex, self._generation or "0")
         try:
             reply = await self._ask(runtime, "enter", lease)
@@ -144,8 +140,9 @@ class Remote:
             self._well, self._failed = now, 0
         elif self.circuit.counts(permit):
             self._failed += 1
-        if self._untold is not None:
-            await self._tell(runtime)
+        untold = self._untold
+        if untold is not None:
+            await self._tell(runtime, untold)
         elif self._failed and self._pooled and self._due(now, self.every * _AT_ONCE):
             self._looked = now
             await self._ask(runtime, "look")
@@ -158,10 +155,7 @@ class Remote:
 
     # With the server
 
-    async def _tell(self, runtime: Runtime) -> None:
-        change = self._untold
-        if change is None:
-            return
+    async def _tell(self, runtime: Runtime, change: Change) -> None:
         op = "open" if self.advisory and change.new == OPEN else _OPS[change.event]
         if await self._ask(runtime, op, telling=change) is None:
             self._as_of = _ANY  # told later, it counts whatever has happened to the others
@@ -223,7 +217,7 @@ class Remote:
             known, self._generation, self._heard = self._generation, reply.generation, number
             news = known is not None and known != reply.generation
             if news:
-                self._again, self._failed = None, 0
+                self._failed = 0
         if reply.state == ISOLATED or self.circuit.state == ISOLATED:
             self._follow_hand(reply, now)
         elif self.advisory:
@@ -237,7 +231,6 @@ class Remote:
     def _follow_trials(self, op: str, reply: Reply, now: float, *, news: bool) -> None:
         """Half open: a trial of ours goes on as it is; without one, we are open until we ask."""
         if op == "enter" and not reply.granted:
-            self._again = now + self.every
             self.circuit.follow(OPEN, self.every, now)
         elif op != "enter" and (news or self.circuit.state != HALF_OPEN):
             self.circuit.follow(OPEN, 0.0 if reply.granted else self.every, now)
