@@ -47,9 +47,11 @@ test: $(VENV)/.test  ## the whole suite
 test-dev: $(VENV)/.test  ## the same in Python's development mode, which takes twice as long
 	$(BIN)/python -X dev -m pytest
 
+# LiteLLM's errors are read in an environment of LiteLLM's own, and measured there.
 coverage: $(VENV)/.test  ## lines and branches that the suite runs; less than all of them is an error
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest
+	@$(MAKE) --no-print-directory test-sdk SDK=litellm VENV=.venvs/litellm MEASURE="-m coverage run"
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 
@@ -91,7 +93,7 @@ test-sdks: $(VENV)/.test  ## every SDK's errors, those included that need an env
 	done
 
 test-sdk: $(VENV)/.sdk
-	$(BIN)/python -m pytest -o python_files="\
+	$(BIN)/python $(MEASURE) -m pytest -o python_files="\
 	  test_providers.py test_sdk_parsing.py test_sdk_$(firstword $(subst -, ,$(SDK))).py"
 
 $(VENV)/.sdk: $(BIN)/python $(SOURCES)

@@ -151,3 +151,31 @@ def test_an_answer_that_holds_an_error() -> None:
         "rate_limit_exceeded",
     )
     assert failure.sent is True
+
+
+def test_an_error_that_the_caller_was_handling_came_from_deep_in_his_program() -> None:
+    """However many frames it has come through, it is not taken for LiteLLM's."""
+
+    def descend(frames: int) -> None:
+        if frames:
+            descend(frames - 1)
+        raise httpx.ConnectError("mine")
+
+    try:
+        descend(20)
+    except httpx.ConnectError:
+        with pytest.raises(exceptions.InternalServerError) as caught:
+            raise exceptions.InternalServerError("m", **WHO) from None
+    failure = describe(caught.value)
+
+    assert isinstance(caught.value.__context__, httpx.ConnectError)
+    assert (failure.kind, failure.status, failure.sent) == (Kind.SERVER, 500, None)
+
+
+def test_a_ring_of_its_errors_ends() -> None:
+    """Errors that were raised while one another were handled are followed a little way."""
+    one, other = exceptions.Timeout("m", **WHO), exceptions.APIConnectionError("m", **WHO)
+    one.__context__, other.__context__ = other, one
+
+    assert describe(one).kind is Kind.TIMEOUT
+    assert describe(other).kind is Kind.CONNECTION
