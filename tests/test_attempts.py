@@ -262,8 +262,12 @@ def test_a_policy_that_does_not_go_straight_to_the_block_is_refused(
     breaker = CircuitBreaker()
     breaker.open()
     blocks.world.clock.advance(60)
-    with pytest.raises(RuntimeError, match="no place for that"):
+    with pytest.raises(RuntimeError) as caught:
         blocks.run(Pipeline(breaker, policy), lambda number: None)
+    assert str(caught.value) == (
+        "a policy waited before the block, or ended the call without it, and a block has no place "
+        "for that; guard a function"
+    )
     assert blocks.numbers == []
     assert breaker._only.snapshot().trials == 0
 

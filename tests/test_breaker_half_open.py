@@ -143,6 +143,21 @@ def test_fault_011_a_waiting_caller_can_be_cancelled(world: World) -> None:
     assert (breaker._only._bells, breaker._only.snapshot().trials) == ([], 0)
 
 
+def test_a_sync_block_waits_for_the_verdict() -> None:
+    """At `with`, as a call does; what is due on the clock gives the verdict."""
+    entered: list[float] = []
+    with virtual_time(start=0) as clock:
+        breaker = CircuitBreaker(failures=1, reset_after=10, wait_for_trial=20)
+        breaker.open()
+        clock.advance(10)
+        permit = breaker._only.admit(clock.now())
+        clock.at(13, permit.succeeded)
+        for attempt in Pipeline(breaker).attempts():
+            with attempt:
+                entered.append(clock.now())
+    assert entered == [13]
+
+
 def test_a_sync_caller_waits_by_the_clock() -> None:
     """In one thread, what is due on the clock gives the verdict, and the deadline ends it."""
     with virtual_time() as clock:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import types
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,8 @@ from resilience import (
     Attempt,
     CircuitBreaker,
     CircuitOpenError,
+    DeadlineExceededError,
+    FailureRate,
     Fallback,
     ModelFallback,
     Pipeline,
@@ -26,11 +30,13 @@ from resilience import (
     current_attempt,
     served_by,
 )
+from resilience._core import results
 from resilience._core import world as clocks
 from resilience._core.driver import drive
 from resilience._core.rest import Epochs, Rest, epochs
-from resilience._core.results import Unguardable, check, is_awaitable
-from resilience.testing import virtual_time
+from resilience._core.results import PLAIN, Unguardable, check, is_awaitable
+from resilience._core.scope import Scope, live
+from resilience.testing import disabled, virtual_time
 
 # Blocks
 
@@ -164,6 +170,26 @@ def test_rest_comes_back_when_all_have_settled() -> None:
     assert rest.token is not token
 
 
+CHAIN, WINDOW = ModelFallback("a", "b"), CircuitBreaker(trip=FailureRate(0.5))
+
+
+@pytest.mark.parametrize(
+    ("policies", "rests"),
+    [
+        ([], True),
+        ([Retry(), CHAIN, WINDOW], True),
+        ([CHAIN, Retry(), CHAIN], False),
+        ([CHAIN, CHAIN, WINDOW], False),
+        ([WINDOW, WINDOW], False),
+        ([WINDOW, Timeout(9)], False),
+        ([SimpleNamespace()], False),
+    ],
+)
+def test_who_can_be_at_rest(policies: list[Any], rests: bool) -> None:
+    """One chain and one window are served there, no more; who says nothing of it is not."""
+    assert (Rest(policies).token is not None) is rests
+
+
 # Results
 
 
@@ -212,6 +238,21 @@ def test_awaitables_are_told_by_their_type() -> None:
         assert is_awaitable(old())
         assert not is_awaitable(plain())
         assert not is_awaitable(SimpleNamespace())
+    assert SimpleNamespace in PLAIN
+
+
+def test_so_many_types_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer for another one is worked out each time."""
+
+    class First: ...
+
+    class Second: ...
+
+    monkeypatch.setattr(results, "_BOUND", len(PLAIN) + 1)
+    assert not is_awaitable(First())
+    assert not is_awaitable(Second())
+    assert First in PLAIN
+    assert Second not in PLAIN
 
 
 # Clocks
@@ -352,3 +393,129 @@ def test_a_task_that_outlives_a_limit_is_free_of_it() -> None:
     with virtual_time() as clock:
         assert asyncio.run(main(clock)) == "late"
     assert len(waited) == 2
+
+
+# What holds inside of what
+
+
+def test_policies_that_are_off_stay_off_in_a_virtual_world() -> None:
+    """What was said outside of `virtual_time()` holds inside it."""
+    with disabled(), virtual_time() as clock, pytest.raises(ConnectionError):
+        Pipeline(Retry(wait=1)).call(fails)
+    assert clock.sleeps == []
+
+
+def test_inside_a_call_a_world_of_ones_own_hides_no_attempt(world: World) -> None:
+    """Policies switched off for a part of an attempt: it is still the same attempt."""
+
+    def look(*args: Any) -> Any:
+        with disabled():
+            return current_attempt().number
+
+    assert world.run(Pipeline(Retry()).call, world.function(ConnectionError(), look)) == 2
+
+
+def test_the_innermost_scope_that_is_not_over_has_a_say() -> None:
+    """However many inside of it are over."""
+    total = Scope(9.0, 9.0, None)
+    attempt = Scope(3.0, 3.0, total)
+    inner = Scope(1.0, 1.0, attempt)
+
+    assert live(inner) is inner
+    attempt.ended = inner.ended = True
+    assert live(inner) is total
+    total.ended = True
+    assert live(inner) is None
+
+
+def test_of_two_limits_that_end_together_the_outer_one_is_told() -> None:
+    """It was there first; the inner one would have to be tried again."""
+
+    def hangs() -> None:
+        if clock.now() == 5:
+            clock.sleep(99)
+        raise ConnectionError
+
+    with virtual_time(start=0) as clock, pytest.raises(DeadlineExceededError) as caught:
+        Pipeline(Timeout(10), Retry(wait=5), Timeout(5)).call(hangs)
+    assert caught.value.seconds == 10
+
+
+def test_a_pipeline_keeps_nothing_of_a_virtual_world() -> None:
+    """What it has bound for the clock there is gone with the clock."""
+    pipeline = Pipeline(Retry())
+    with virtual_time() as clock:
+        pipeline.call(lambda: None)
+        gone = weakref.ref(clock)
+    del clock
+    gc.collect()
+    assert gone() is None
+
+
+# What a call is told
+
+
+def fails() -> None:
+    raise ConnectionError
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"asynchronous": 1}, "asynchronous must be True or False, got 1"),
+        ({"name": 7}, "name must be a string, got 7"),
+        ({"listeners": [7]}, "listeners must be a function, got 7"),
+    ],
+)
+def test_a_bad_option_of_a_pipeline_is_named(options: Any, told: str) -> None:
+    """With the rule, and what was given."""
+    with pytest.raises(TypeError) as caught:
+        Pipeline(Retry(), **options)
+    assert str(caught.value) == told
+
+
+def test_what_is_said_of_a_part_holds_for_the_whole() -> None:
+    """Listeners of both hear; the colour is the part's unless the whole has one of its own."""
+    heard: list[str] = []
+    part = Pipeline(Retry(), asynchronous=False, listeners=[lambda event: heard.append("part")])
+    whole = Pipeline(part, listeners=[lambda event: heard.append("whole")])
+
+    assert whole.asynchronous is False
+    assert Pipeline(part, asynchronous=True).asynchronous is True
+    whole.call(lambda: None)
+    assert heard == ["whole", "part"] * 2
+
+
+def test_listeners_hear_of_healthy_calls_in_real_time() -> None:
+    """Where somebody listens, nothing is done at rest."""
+    heard: list[Any] = []
+    Pipeline(Retry(), listeners=[heard.append]).call(lambda: None)
+
+    assert [type(event).__name__ for event in heard] == ["AttemptEnded", "CallEnded"]
+
+
+def test_the_end_of_a_call_tells_who_served(world: World) -> None:
+    """The model that answered, and that it was not the first choice."""
+    heard: list[Any] = []
+    pipeline = Pipeline(ModelFallback("a", "b"), listeners=[heard.append])
+    world.run(pipeline.call, world.function(ConnectionError(), "ok"))
+
+    assert (heard[-1].served_by, heard[-1].degraded) == ("b", True)
+
+
+def test_nobody_served_a_call_that_failed(world: World) -> None:
+    """Not even where an attempt was answered, but badly."""
+    retry = Retry(attempts=2, wait=0, on_result=lambda result: result == "bad")
+    guarded = Pipeline(ModelFallback("a"), retry).wrap(world.function("bad", ValueError()))
+
+    async def main() -> Any:
+        with pytest.raises(ValueError):
+            await guarded()
+        return served_by()
+
+    if world.asynchronous:
+        assert world.run(main) is None
+    else:
+        with pytest.raises(ValueError):
+            guarded()
+        assert served_by() is None

@@ -17,8 +17,16 @@ ALL_SLOW = SlowCalls(1e-9, 0.5, calls=8, minimum=4)
 """Any call takes longer than a nanosecond."""
 
 
-class Odd:
+def odd() -> Any:
     """A result of a type that nobody has seen before."""
+
+    class Odd: ...
+
+    return Odd()
+
+
+def plain() -> Any:
+    return "plain"
 
 
 def readings(circuit: Any) -> tuple[int, int]:
@@ -50,9 +58,10 @@ def called(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 @pytest.mark.parametrize("fn", [echo, aecho])
-@pytest.mark.parametrize("result", ["plain", None, Odd()])
-def test_healthy_calls_are_counted(fn: Any, result: Any) -> None:
+@pytest.mark.parametrize("make", [plain, odd, lambda: None])
+def test_healthy_calls_are_counted(fn: Any, make: Any) -> None:
     """Of both colours and of any type of result: what comes back is what was given."""
+    result = make()
     breaker = CircuitBreaker(trip=RATE)
     guarded = Pipeline(breaker).wrap(fn)
 
@@ -112,10 +121,11 @@ def test_each_key_has_its_own_count(fn: Any, key: Any) -> None:
     assert readings(breaker.circuit("b")) == (1, 0)
 
 
-@pytest.mark.parametrize("result", ["plain", Odd()])
+@pytest.mark.parametrize("make", [plain, odd])
 @pytest.mark.parametrize("fn", [echo, aecho])
-def test_a_chains_first_model_is_counted(fn: Any, result: Any) -> None:
+def test_a_chains_first_model_is_counted(fn: Any, make: Any) -> None:
     """The circuit is that of the model that the chain has put in."""
+    result = make()
     breaker = CircuitBreaker(key="model", trip=RATE)
     guarded = Pipeline(ModelFallback("first", "second"), breaker).wrap(fn)
 
@@ -126,9 +136,10 @@ def test_a_chains_first_model_is_counted(fn: Any, result: Any) -> None:
 
 @pytest.mark.parametrize("fn", [echo, aecho])
 @pytest.mark.parametrize("policies", [(), (ModelFallback("m"),)])
-@pytest.mark.parametrize("result", ["plain", Odd()])
-def test_slow_calls_at_rest_open_the_circuit(fn: Any, policies: Any, result: Any) -> None:
+@pytest.mark.parametrize("make", [plain, odd])
+def test_slow_calls_at_rest_open_the_circuit(fn: Any, policies: Any, make: Any) -> None:
     """Each gives its result; the fourth slow one opens it, and the next is refused."""
+    result = make()
     breaker = CircuitBreaker(trip=ALL_SLOW)
     guarded = Pipeline(*policies, breaker).wrap(fn)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from resilience.failures import Advice, Failure, Kind
+from resilience import failures
+from resilience.failures import Advice, Describe, Failure, Kind
 
 TIMES = ["retry_after", "reset_after"]
 
@@ -26,3 +27,49 @@ def test_seconds_that_are_none(name: str, bad: Any) -> None:
     """Neither less than nothing nor endless; the message names the field."""
     with pytest.raises(ValueError, match=rf"^{name} must be "):
         Failure(Kind.RATE_LIMIT, Advice.WAIT, **{name: bad})
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (("timeout", Advice.STOP), "kind must be a Kind, got 'timeout'"),
+        ((Kind.TIMEOUT, "stop"), "advice must be an Advice, got 'stop'"),
+    ],
+)
+def test_words_of_ones_own_are_none(facts: Any, told: str) -> None:
+    """The message names the field, and what was given."""
+    with pytest.raises(TypeError) as caught:
+        Failure(*facts)
+    assert str(caught.value) == told
+
+
+def test_a_readers_own_failure_is_handed_on() -> None:
+    """If it names the very error it is not copied."""
+    describe = Describe()
+    made: list[Failure] = []
+
+    @describe.register(LookupError)
+    def read(error: LookupError) -> Failure:
+        made.append(Failure(Kind.NOT_FOUND, Advice.STOP, error=error))
+        return made[-1]
+
+    assert describe(KeyError()) is made[-1]
+
+
+def test_a_class_of_errors_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads it is remembered, of so many classes at a time."""
+    asked: list[type] = []
+
+    def reader_for(cls: type) -> Any:
+        asked.append(cls)
+        return lambda error: None
+
+    monkeypatch.setattr(failures, "reader_for", reader_for)
+    monkeypatch.setattr(failures, "_REMEMBERED", 2)
+    describe = Describe()
+    for error in (KeyError(), KeyError(), IndexError(), KeyError()):
+        describe(error)
+    assert asked == [KeyError, IndexError]
+    for error in (OSError(), KeyError()):
+        describe(error)
+    assert asked == [KeyError, IndexError, OSError, KeyError]

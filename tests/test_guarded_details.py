@@ -14,6 +14,7 @@ import pytest
 from conftest import World
 from resilience import (
     CircuitBreaker,
+    FailureRate,
     Fallback,
     Guarded,
     Model,
@@ -32,6 +33,12 @@ def says(kind: type[Exception], make: Any, *args: Any, **kwargs: Any) -> str:
     return str(caught.value)
 
 
+LOOKS = Retry(on_result=lambda result: False)
+"""Never at rest: it looks at each result."""
+
+REST_AND_FULL = [[Retry()], [LOOKS]]
+
+
 def echo(**kwargs: Any) -> dict[str, Any]:
     return kwargs
 
@@ -43,6 +50,20 @@ def test_a_guarded_function_is_made_by_a_pipeline() -> None:
 
 
 # One call
+
+
+def test_what_is_no_function_is_not_called() -> None:
+    """Nor guarded, by `call` as little as by `wrap`."""
+    for guard in (Pipeline(Retry()).call, Pipeline(Retry()).wrap):
+        assert says(TypeError, guard, 7) == "fn must be callable, got int"
+
+
+@pytest.mark.parametrize("policies", [[], [Retry()], [CircuitBreaker(trip=FailureRate(0.5))]])
+def test_arguments_arrive(policies: Any) -> None:
+    """By name, at rest."""
+    guarded = Pipeline(*policies).wrap(echo)
+
+    assert guarded(size=1, fn=2) == {"size": 1, "fn": 2}
 
 
 def test_a_pipeline_calls_its_own_guarded_function_once_guarded(world: World) -> None:
@@ -121,6 +142,151 @@ def test_told_to_be_sync_it_hands_awaitables_out(policies: Any) -> None:
 
     assert guarded() is later
     assert guarded() is later
+
+
+@pytest.mark.parametrize("policies", REST_AND_FULL, ids=["rest", "full"])
+def test_told_to_be_sync_it_hands_coroutines_out(policies: Any) -> None:
+    """The very coroutine, at rest and in full."""
+
+    async def fetch() -> int:
+        return 1
+
+    begun = fetch()
+    guarded = Pipeline(*policies, asynchronous=False).wrap(lambda: begun)
+    assert guarded() is begun
+    assert asyncio.run(begun) == 1
+
+
+@pytest.mark.parametrize("fn", [lambda: 1, lambda: Later(1)], ids=["plain", "awaitable"])
+def test_told_to_be_async_it_gives_an_awaitable(fn: Any) -> None:
+    """Whatever the function gives: await it, and the result is there."""
+
+    async def main() -> Any:
+        return await Pipeline(Retry(), asynchronous=True).wrap(fn)()
+
+    assert asyncio.run(main()) == 1
+
+
+@pytest.mark.parametrize("first", REST_AND_FULL, ids=["rest", "full"])
+def test_an_adapter_is_known_by_what_it_gives(first: Any) -> None:
+    """What wraps a coroutine function is awaited at first; not after it has given a plain result."""
+
+    async def fetch() -> Any: ...
+
+    class Answer: ...
+
+    @functools.wraps(fetch)
+    def adapted() -> Any:
+        return Answer()
+
+    async def main() -> None:
+        begun = Pipeline(*first).wrap(adapted)()
+        if inspect.isawaitable(begun):
+            await begun
+        found = Pipeline(LOOKS).wrap(adapted)()
+        assert type(found) is Answer
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("first", REST_AND_FULL, ids=["rest", "full"])
+def test_what_has_given_an_awaitable_is_called_when_it_is_awaited(first: Any) -> None:
+    """As a coroutine function is."""
+    calls: list[None] = []
+
+    def fetch() -> Any:
+        calls.append(None)
+        return Later(None)
+
+    async def main() -> None:
+        await Pipeline(*first).wrap(fetch)()
+        assert len(calls) == 1
+        begun = Pipeline(LOOKS).wrap(fetch)()
+        assert len(calls) == 1
+        await begun
+        assert len(calls) == 2
+
+    asyncio.run(main())
+
+
+def test_another_models_awaitable_in_a_sync_call_is_refused() -> None:
+    """It could not be awaited there; the message says what to do."""
+
+    async def ask(**kwargs: Any) -> None: ...
+
+    def fails(**kwargs: Any) -> None:
+        raise ConnectionError
+
+    guarded = Pipeline(ModelFallback("a", Model("b", call=ask))).wrap(fails)
+    assert says(TypeError, guarded) == (
+        "Model(call=...) returned an awaitable in a sync call; give it a sync function, or say "
+        "asynchronous=True if the guarded one is async"
+    )
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("chain", [[], [ModelFallback("a", "b")]], ids=["alone", "chain"])
+def test_a_call_that_fails_at_rest_is_made_again_with_all_its_arguments(
+    later: bool, chain: Any
+) -> None:
+    """Those by place and those by name."""
+    calls: list[Any] = []
+
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, kwargs))
+        if len(calls) == 1:
+            raise ConnectionError
+        return "ok"
+
+    async def aask(*args: Any, **kwargs: Any) -> Any:
+        return ask(*args, **kwargs)
+
+    guarded = Pipeline(*chain, Retry(wait=0)).wrap(aask if later else ask)
+
+    async def main() -> Any:
+        return await guarded(1, size=2)
+
+    assert (asyncio.run(main()) if later else guarded(1, size=2)) == "ok"
+    assert calls == [((1,), {"size": 2, **({"model": "a"} if chain else {})})] * 2
+
+
+@pytest.mark.parametrize("policy", [LOOKS, CircuitBreaker(on_result=lambda result: False)])
+def test_an_awaitable_of_a_full_call_is_used_with_its_arguments(policy: Any) -> None:
+    """What turns out to be async is not called a second time for it."""
+    calls: list[Any] = []
+
+    def fetch(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, kwargs))
+        return Later("answer")
+
+    async def main() -> Any:
+        return await Pipeline(policy).wrap(fetch)(1, size=2)
+
+    assert asyncio.run(main()) == "answer"
+    assert calls == [((1,), {"size": 2})]
+
+
+@pytest.mark.parametrize("coroutine", [False, True])
+def test_a_begun_call_keeps_its_arguments_when_a_circuit_stirs(coroutine: bool) -> None:
+    """The awaitable that the function has given is still used, though not at rest any more."""
+    breaker = CircuitBreaker(failures=5)
+    calls: list[Any] = []
+
+    async def answer() -> str:
+        return "answer"
+
+    def fetch(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, kwargs))
+        return answer() if coroutine else Later("answer")
+
+    async def main() -> Any:
+        begun = Pipeline(breaker).wrap(fetch)(1, size=2)
+        with pytest.raises(ConnectionError):
+            await Pipeline(breaker).call(Later, ConnectionError())
+        return await begun
+
+    assert asyncio.run(main()) == "answer"
+    assert calls == [((1,), {"size": 2})]
 
 
 @pytest.mark.parametrize("chained", [False, True])
@@ -209,6 +375,34 @@ def test_replacing_says_what_it_found() -> None:
 
 
 # Being like a function
+
+
+class AsksLater:
+    """A callable object, async."""
+
+    async def __call__(self, question: str, *, size: int = 7) -> float:
+        return 1.0
+
+
+@pytest.mark.parametrize("asynchronous", [None, True])
+@pytest.mark.parametrize("fn", [AsksLater(), AsksLater().__call__, functools.partial(AsksLater())])
+def test_a_guarded_function_has_its_functions_colour(fn: Any, asynchronous: Any) -> None:
+    """Objects that are called, methods and partials of either have it, too."""
+    guarded = Pipeline(Retry(), asynchronous=asynchronous).wrap(fn)
+
+    assert inspect.iscoroutinefunction(guarded)
+    assert guarded.__name__ == "__call__"
+    assert guarded.__annotations__ == AsksLater.__call__.__annotations__
+
+
+def test_told_to_be_sync_a_guarded_function_is_no_coroutine_function() -> None:
+    """What comes back is whatever the function gives."""
+    assert not inspect.iscoroutinefunction(Pipeline(Retry(), asynchronous=False).wrap(AsksLater()))
+
+
+def test_a_guarded_sync_function_shows_no_code() -> None:
+    """Nothing takes it for the function itself."""
+    assert not hasattr(Pipeline(Retry()).wrap(echo), "__code__")
 
 
 class Holder:

@@ -53,6 +53,12 @@ class Asks:
         return "asks"
 
 
+def test_a_list_of_one_is_that_one() -> None:
+    """Written either way, it is the same match."""
+    assert as_match([ConnectionError]) == as_match(ConnectionError)
+    assert as_match({429}) == as_match(429)
+
+
 def test_how_matches_are_printed() -> None:
     """Classes by their names; a function by its own, or as it prints itself."""
     assert repr(raised(ConnectionError, TimeoutError)) == "raised(ConnectionError, TimeoutError)"

@@ -54,6 +54,7 @@ class Plain:
 
 
 MODELS = ModelFallback("a", "b")
+EACH = [BREAKER_OUTSIDE, NEVER_HEARS]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,7 @@ MODELS = ModelFallback("a", "b")
         (lambda: [Timeout(30), Retry(attempts=2), Timeout(15)], []),
         (lambda: [Timeout(30), Retry(attempts=2), MODELS, Timeout(15)], [RETRY_OUTSIDE]),
         (lambda: [Retry(), Retry(), CircuitBreaker()], [TWO_RETRIES]),
+        (lambda: [Timeout(60), CircuitBreaker(), Retry(), MODELS], [*EACH, RETRY_OUTSIDE]),
         (lambda: [Plain(), Plain()], []),
     ],
 )

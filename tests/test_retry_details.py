@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+import traceback
 from typing import Any
 
 import pytest
@@ -16,8 +18,11 @@ from resilience import (
     Retry,
     Timeout,
 )
+from resilience._core import guarded
+from resilience.errors import RejectedError
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.matching import status
+from resilience.testing import virtual_time
 
 
 class AskedError(Exception):
@@ -305,6 +310,67 @@ def test_a_refusal_is_never_retried(world: World) -> None:
 
     assert len(world.calls) == 1
     assert world.clock.sleeps == []
+
+
+class BusyError(RejectedError):
+    """A refusal of a policy of one's own."""
+
+
+@describe.register(BusyError)
+def _read_busy(error: BusyError) -> Failure:
+    return Failure(Kind.OVERLOADED, Advice.RETRY)
+
+
+def test_a_refusal_is_one_whatever_is_said_of_it(world: World) -> None:
+    """Even if its reader advises to call again, nothing is waited for it."""
+
+    class Refuses:
+        def bind(self, call: Any, runtime: Any) -> Any:
+            async def refused(*args: Any, **kwargs: Any) -> Any:
+                if world.calls:
+                    raise BusyError
+                return await call(*args, **kwargs)
+
+            return refused
+
+    with pytest.raises(ConnectionError):
+        world.run(Pipeline(Retry(wait=1), Refuses()).call, world.function(ConnectionError()))
+    assert world.clock.sleeps == [1]
+
+
+def test_the_traceback_of_one_error_does_not_grow() -> None:
+    """An exception object that is raised by each attempt has its last two journeys in it at most."""
+    error = ConnectionError("mine")
+
+    def depth(attempts: int) -> int:
+        error.__traceback__ = None
+
+        def fails() -> None:
+            raise error
+
+        with virtual_time(), pytest.raises(ConnectionError):
+            Pipeline(Retry(attempts=attempts, wait=0)).call(fails)
+        return len(traceback.extract_tb(error.__traceback__))
+
+    assert depth(3) <= depth(2)
+    assert depth(9) <= depth(2)
+
+
+def test_time_spent_at_rest_is_time_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`within` begins with the first attempt, though the chain has only heard of its failure."""
+    monkeypatch.setattr(guarded, "monotonic", lambda: time.monotonic() - 100)
+    calls: list[None] = []
+
+    def fails() -> None:
+        calls.append(None)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        Pipeline(Retry(wait=0, within=50)).call(fails)
+    assert len(calls) == 1
+    with pytest.raises(ConnectionError):
+        Pipeline(Retry(wait=0, within=500)).call(fails)
+    assert len(calls) == 4
 
 
 def test_a_status_is_matched_as_one(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import Takes, World
-from resilience import DeadlineExceededError, Pipeline, Retry, Timeout
+from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Retry, Timeout
 
 
 def given(world: World, *policies: Any, steps: Any = ("ok",), **kwargs: Any) -> list[Any]:
@@ -127,3 +127,14 @@ def test_no_time_at_all(world: World, left: Any) -> None:
 def test_half_a_second_is_a_time(world: World) -> None:
     """Less than a second is time enough to begin."""
     assert world.run(Pipeline(Timeout(lambda: 0.5)).wrap(world.function("ok"))) == "ok"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, timedelta(0)])
+@pytest.mark.parametrize("pass_as", [None, "timeout"])
+def test_a_limit_of_no_time_asks_nobody_inside(world: World, seconds: Any, pass_as: Any) -> None:
+    """Not even an open circuit is heard of."""
+    breaker = CircuitBreaker()
+    breaker.open()
+    limit = Timeout(lambda **kwargs: seconds, pass_as=pass_as)
+    with pytest.raises(DeadlineExceededError):
+        world.run(Pipeline(limit, breaker, Timeout(5)).wrap(world.function("ok")))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from resilience.failures import Advice, Failure, Kind
+from resilience import Retry
 from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, RetryAfter
 
 ASKED = Failure(Kind.RATE_LIMIT, Advice.WAIT, retry_after=8.0)
@@ -59,3 +60,13 @@ def test_resets_that_nobody_told() -> None:
     told = state(failure=Failure(Kind.RATE_LIMIT, Advice.WAIT))
 
     assert RetryAfter(resets=True, otherwise=Fixed(3))(told) == 3
+
+
+@pytest.mark.parametrize("value", [None, True, False, Exponential])
+def test_what_is_no_wait(value: Any) -> None:
+    """The message tells of both that may be given."""
+    with pytest.raises(TypeError) as caught:
+        Retry(wait=value)
+    assert str(caught.value) == (
+        f"wait must be a wait such as Exponential() or seconds, got {value!r}"
+    )

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from resilience._runtimes.loops import loop_runs_here
 
+from .fields import title
+
 __all__ = ["Facts", "facts_of", "refuse_unguardable", "underlying"]
 
 
@@ -25,7 +27,7 @@ class Facts:
     __slots__ = ("awaitable", "certain", "likely", "plain", "vetted")
 
     def __init__(self, fn: Any) -> None:
-        call = inspect.getattr_static(type(fn), "__call__", None)
+        call = inspect.getattr_static(type(fn), "__call__")  # every class has one: that of `type`
         self.certain = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
         self.likely = inspect.iscoroutinefunction(_unwrapped(fn))
         self.plain = False
@@ -63,10 +65,8 @@ def underlying(fn: Any) -> Any:
             fn = fn.__func__
         elif isinstance(fn, functools.partial):
             fn = fn.func
-        elif inspect.isroutine(fn) or isinstance(fn, type):
-            return fn
         else:
-            method = inspect.getattr_static(type(fn), "__call__", None)
+            method = inspect.getattr_static(kind, "__call__")
             return method if inspect.isfunction(method) else fn
 
 
@@ -75,22 +75,16 @@ def facts_of(fn: Any) -> Facts:
     sync and async clients by the same function; of a callable object, its own."""
     while isinstance(fn, functools.partial):
         fn = fn.func
+    bound = type(fn) is MethodType
     try:
-        if type(fn) is MethodType:
-            of = _methods.get(fn.__func__)
-            if of is None:
-                of = _methods.setdefault(fn.__func__, {})
-            kind = type(fn.__self__)
-            facts = of.get(kind)
-            if facts is None:
-                facts = of.setdefault(kind, Facts(fn))
-            return facts
-        facts = _known.get(fn)
-        if facts is None:
-            facts = _known.setdefault(fn, Facts(fn))
-        return facts
+        return _methods[fn.__func__][type(fn.__self__)] if bound else _known[fn]
     except TypeError:  # not hashable, or without weak references
         return Facts(fn)
+    except KeyError:
+        facts = Facts(fn)
+    if bound:
+        return _methods.setdefault(fn.__func__, {}).setdefault(type(fn.__self__), facts)
+    return _known.setdefault(fn, facts)
 
 
 def _unwrapped(fn: Any) -> Any:
@@ -102,7 +96,7 @@ def _unwrapped(fn: Any) -> Any:
 
 def refuse_unguardable(fn: Any, *, decorating: bool) -> None:
     """Raise TypeError for what is not a function, or one whose work begins after it returns."""
-    if inspect.iscoroutine(fn) or inspect.isawaitable(fn):
+    if inspect.isawaitable(fn):
         raise TypeError(
             f"fn must be a function, not the {type(fn).__name__} it returned (it can be awaited "
             f"only once): pass the function and its arguments apart"
@@ -119,7 +113,6 @@ def refuse_unguardable(fn: Any, *, decorating: bool) -> None:
     function = underlying(fn)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
-            f"{getattr(function, '__qualname__', function)!s} is a generator function: its body "
-            f"runs while it is iterated, which is not guarded yet; guard a function that makes "
-            f"the call and returns"
+            f"{title(function)} is a generator function: its body runs while it is iterated, "
+            f"which is not guarded yet; guard a function that makes the call and returns"
         )

@@ -107,7 +107,7 @@ def to_callable(name: str, value: Any) -> Any:
 
 def to_plain_function(name: str, value: Any) -> Any:
     """A function that is not async: what an async one returns would always be true."""
-    call = inspect.getattr_static(type(to_callable(name, value)), "__call__", None)
+    call = inspect.getattr_static(type(to_callable(name, value)), "__call__")
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
         raise TypeError(f"{name} must be a plain function, not an async one, got {value!r}")
     return value

@@ -34,6 +34,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 _surroundings = around.get
 
+# What inspect.iscoroutinefunction looks for in things that are not functions.
+_OF_FUNCTIONS = "__name__", "__code__", "__defaults__", "__kwdefaults__", "__annotations__"
+
 
 class _Signature:
     """`inspect.signature` of a guarded function is that of the function."""
@@ -95,10 +98,8 @@ class Guarded(Generic[P, T_co]):
         functools.update_wrapper(guarded, fn)
         function = underlying(fn)
         if inspect.iscoroutinefunction(function) and pipeline.asynchronous is not False:
-            # What inspect.iscoroutinefunction looks for in things that are not functions.
-            for name in ("__name__", "__code__", "__defaults__", "__kwdefaults__"):
-                guarded.__dict__.setdefault(name, getattr(function, name, None))
-            guarded.__dict__.setdefault("__annotations__", {})
+            for name in _OF_FUNCTIONS:
+                guarded.__dict__.setdefault(name, getattr(function, name))
         return guarded
 
     @staticmethod

@@ -132,7 +132,7 @@ def _note(error: Exception, mark: _Mark, note: str | None) -> None:
     try:
         facts = BaseException.__dict__["__dict__"].__get__(error)
         notes = facts.get("__notes__")
-        kept = [n for n in notes if n is not mark.note and n != mark.note] if notes else []
+        kept = [n for n in notes if n != mark.note] if notes else []
         if note is not None:
             kept.append(note)
         if kept or notes:

@@ -6,6 +6,7 @@ Policies are known here by their `role` and a few of their options, not by their
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,10 +25,10 @@ def warn_of_order(policies: Sequence[object]) -> None:
 
 def hazards(policies: Sequence[Any]) -> Iterator[str]:
     """What is wrong with an order, outermost policy first."""
-    roles = [getattr(policy, "role", None) for policy in policies]
-    at = {role: [i for i, r in enumerate(roles) if r == role] for role in set(roles)}
-    retries, breakers = at.get("retry", []), at.get("breaker", [])
-    models, limits = at.get("models", []), at.get("timeout", [])
+    at: defaultdict[str | None, list[int]] = defaultdict(list)
+    for place, policy in enumerate(policies):
+        at[getattr(policy, "role", None)].append(place)
+    retries, breakers, models, limits = at["retry"], at["breaker"], at["models"], at["timeout"]
 
     if len(retries) > 1:
         yield (

@@ -264,12 +264,12 @@ class Pipeline:
         self, record: Record, runtime: Runtime, *, value: Any = None, error: Exception | None = None
     ) -> Outcome[Any]:
         if error is not None:
-            error = record.own(error)
+            error = _plain(record.own(error))
         self._ended(record, runtime, error)
         well = error is None
         return Outcome(
             value,
-            None if error is None else _plain(error),
+            error,
             record.attempts,
             record.served if well else None,
             record.degraded and well,

@@ -257,7 +257,7 @@ class Record(Surroundings):
     def deadline(self, *, threaded: bool = False) -> Scope | None:
         """The live scope that ends first; with `threaded`, of those that this thread enforces."""
         nearest = None
-        scope = live(self.scope) if self.scope is not None else None
+        scope = live(self.scope)
         while scope is not None:
             ours = not threaded or (scope.threaded and scope.thread == threading.get_ident())
             if ours and (nearest is None or scope.end <= nearest.end):  # of two, the outer one
@@ -280,7 +280,7 @@ class Record(Surroundings):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], now: float
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, with what is left of the time where a `Timeout` passes it on."""
-        scope = live(self.scope) if self.scope is not None else None
+        scope = live(self.scope)
         while scope is not None and scope is not self._born_in:
             if scope.pass_as is not None:
                 if scope.end <= now:
@@ -304,9 +304,8 @@ class Record(Surroundings):
         """Where `owner` stands in this call, for a `with` block: at the start, or where it was
         when the call was handed over to async mode."""
         left = self._left
-        if left and left[-1][0] is owner:
-            return _Progress(self, owner, left.pop()[1])
-        return _Progress(self, owner, fresh())
+        state = left.pop()[1] if left and left[-1][0] is owner else fresh()
+        return _Progress(self, owner, state)
 
     def turn(self) -> None:
         """The call goes another way: drop what a hand-over has left for the old one."""
@@ -321,8 +320,7 @@ class Record(Surroundings):
 
     def close(self) -> None:
         """Let go of errors, so that no traceback ends up in a cycle with its own record."""
-        if self.ready is not None or self._left is not None:
-            self.turn()
+        self.turn()
         for this in self.tries:
             this.failure = None
         self.tries = []

@@ -37,7 +37,7 @@ def is_awaitable(result: object) -> bool:
     if kind in _AWAITABLE:
         return True
     if kind is GeneratorType:  # a coroutine of the old kind, made by types.coroutine
-        code: CodeType = getattr(result, "gi_code", None)  # type: ignore[assignment]
+        code: CodeType = result.gi_code  # type: ignore[attr-defined]
         return bool(code.co_flags & CO_ITERABLE_COROUTINE)
     known = _AWAITABLE if hasattr(kind, "__await__") else PLAIN
     if known is PLAIN and _refused(kind):

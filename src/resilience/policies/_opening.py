@@ -50,7 +50,7 @@ def open_time(wait: Any, opening: Opening) -> float:
     try:
         seconds = float(wait(_state(opening)))
         if math.isnan(seconds):
-            raise ValueError("reset_after must be seconds, got nan")
+            raise ValueError  # of what is raised here, only the class is told
     except Exception as problem:
         logging.getLogger("resilience").error("reset_after raised %s", type(problem).__name__)
         return OTHERWISE

@@ -204,7 +204,7 @@ class ModelFallback:
                         return result
                     finally:
                         record.alternatives = None
-                        record.fn, record.substituted = turns.fn, False
+                        record.fn = turns.fn
                     record.turn()
                     turns.at = following
 

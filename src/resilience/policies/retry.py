@@ -216,7 +216,7 @@ class Retry:
             return None
         pause = float(self.wait(state))
         if math.isnan(pause):
-            raise ValueError("wait must be seconds, got nan")
+            raise ValueError  # of what an option raises, only the class is told
         pause = max(0.0, pause)
         if math.isinf(pause):
             record.remark("no retry: " + _too_long(record))
