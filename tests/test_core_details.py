@@ -506,16 +506,16 @@ def test_the_end_of_a_call_tells_who_served(world: World) -> None:
 def test_nobody_served_a_call_that_failed(world: World) -> None:
     """Not even where an attempt was answered, but badly."""
     retry = Retry(attempts=2, wait=0, on_result=lambda result: result == "bad")
-    guarded = Pipeline(ModelFallback("a"), retry).wrap(world.function("bad", ValueError()))
+    guarded = Pipeline(ModelFallback("a"), retry).wrap(world.function("bad", KeyError()))
 
     async def main() -> Any:
-        with pytest.raises(ValueError):
+        with pytest.raises(KeyError):
             await guarded()
         return served_by()
 
     if world.asynchronous:
         assert world.run(main) is None
     else:
-        with pytest.raises(ValueError):
+        with pytest.raises(KeyError):
             guarded()
         assert served_by() is None

@@ -169,7 +169,7 @@ def test_told_to_be_async_it_gives_an_awaitable(fn: Any) -> None:
 
 @pytest.mark.parametrize("first", REST_AND_FULL, ids=["rest", "full"])
 def test_an_adapter_is_known_by_what_it_gives(first: Any) -> None:
-    """What wraps a coroutine function is awaited at first; not after it has given a plain result."""
+    """What wraps a coroutine function is awaited at first, and no more after a plain result."""
 
     async def fetch() -> Any: ...
 

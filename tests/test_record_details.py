@@ -206,9 +206,8 @@ def test_an_error_does_not_hold_itself() -> None:
         try:
             Pipeline(Retry(wait=0)).call(fails)
         except MineError as error:
-            assert len(history(error)) == 3
             return weakref.ref(error)
-        raise AssertionError("no error")
+        raise AssertionError
 
     gc.disable()
     try:

@@ -339,7 +339,7 @@ def test_a_refusal_is_one_whatever_is_said_of_it(world: World) -> None:
 
 
 def test_the_traceback_of_one_error_does_not_grow() -> None:
-    """An exception object that is raised by each attempt has its last two journeys in it at most."""
+    """An exception object that each attempt raises has its last two journeys in it at most."""
     error = ConnectionError("mine")
 
     def depth(attempts: int) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from resilience.failures import Advice, Failure, Kind
 from resilience import Retry
+from resilience.failures import Advice, Failure, Kind
 from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, RetryAfter
 
 ASKED = Failure(Kind.RATE_LIMIT, Advice.WAIT, retry_after=8.0)
