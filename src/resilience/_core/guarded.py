@@ -99,7 +99,7 @@ class Guarded(Generic[P, T_co]):
         function = underlying(fn)
         if inspect.iscoroutinefunction(function) and pipeline.asynchronous is not False:
             for name in _OF_FUNCTIONS:
-                guarded.__dict__.setdefault(name, getattr(function, name))
+                guarded.__dict__.setdefault(name, getattr(function, name, None))
         return guarded
 
     @staticmethod
