@@ -119,7 +119,7 @@ def test_fault_095_the_place_of_a_killed_process_is_free_after_its_lease(server:
         except CircuitOpenError:
             time.sleep(0.01)
     """
-    one = Process(server.url, failures=1, reset_after=0.05, trial_timeout=1.0)
+    one = Process(server.url, failures=1, trial_timeout=1.0)
     one.breaker.open()
     one.refused()
     doomed = program(server, code)
