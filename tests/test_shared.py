@@ -21,6 +21,7 @@ from redis_server import Server
 from resilience import CircuitBreaker, CircuitOpenError, WorkersBusyError, resilient
 from resilience._runtimes import workers
 from resilience._shared.keys import key_name
+from resilience._shared.script import script
 from resilience.policies import FailureRate
 from resilience.shared import RedisCircuit
 
@@ -37,8 +38,9 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    """The server, empty."""
+    """The server, empty but for our script, which it would be sent with the first question."""
     running.client().flushall()
+    running.client().script_load(script.text)
     running.client().config_resetstat()
     return running
 
