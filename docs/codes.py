@@ -19,8 +19,15 @@ HEAD = """# What an error is taken for
 
 Written by `python docs/codes.py` from the tables in `resilience.sdks`; do not edit.
 
-The server's own word (`x-should-retry`) comes first, then the code, then the type, then the status.
+Evidence is believed in this order: the server's own word (`x-should-retry`), Auriko's
+`X-Budget-Exceeded` (quota, stop), the code, Auriko's `X-Error-Retryable`, the type, the status.
 Message texts are never read.
+
+A status that is not listed: of the 4xx, invalid, stop; of the 5xx, server, stop (Cloudflare's 520
+to 524 among them; `on=TRANSIENT | status(520, 522, 524)` retries those). A 429 was not executed,
+whatever its code. The types `api_error` and `server_error` are what their status is if that is one
+to be retried, else server, retry; `invalid_request_error` what its status is if that is a
+complaint, else invalid, stop.
 """
 
 
@@ -45,8 +52,23 @@ def codes() -> Iterator[tuple[str, Mapping[str, Meaning]]]:
             yield family, found
 
 
+def dialects() -> Iterator[tuple[str, str, Mapping[Any, Meaning]]]:
+    """Where a family's statuses and types differ from everybody's."""
+    for family in sorted(set(FAMILIES.values())):
+        found = getattr(import_module(f"resilience.sdks.{family}"), "_DIALECT", None)
+        if found is not None:
+            pairs = ("status", found.statuses, STATUSES), ("type", found.types, TYPES)
+            for column, rows, usual in pairs:
+                own = {name: each for name, each in rows.items() if usual.get(name) != each}
+                if own:
+                    yield family, column, own
+
+
 def page() -> str:
     parts = [HEAD, table("By status", "status", STATUSES), table("By type", "type", TYPES)]
+    parts += [
+        table(f"Otherwise by {column}: {family}", column, own) for family, column, own in dialects()
+    ]
     parts += [table(f"Codes: {family}", "code", found) for family, found in codes()]
     return "\n".join(parts)
 

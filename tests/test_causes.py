@@ -285,3 +285,42 @@ def test_whatever_stands_behind_an_error_it_is_described_and_let_go(shape: Any) 
     if alive() is not None:
         gc.collect()
     assert alive() is None
+
+
+def ring_of_groups() -> Exception:
+    """As `for each in group.exceptions: try: raise each from group` makes it."""
+    members = [RuntimeError(str(number)) for number in range(2)]
+    group = ExceptionGroup("g", members)
+    for member in members:
+        member.__cause__ = group
+    return group
+
+
+def tower_of_groups(levels: int) -> Exception:
+    """Groups of four errors that nobody knows, each caused by the next such group."""
+    error: Exception = ConnectionResetError()
+    for _ in range(levels):
+        error = ExceptionGroup("g", [raised_from(Wrapped(), error) for _ in range(4)])
+    return error
+
+
+@pytest.mark.parametrize("make", [ring_of_groups, lambda: tower_of_groups(12)])
+def test_fault_060_groups_that_groups_were_caused_by(make: Callable[[], Exception]) -> None:
+    """Bounded, whatever the shape: what is too much to look at is not judged."""
+    began = time.process_time()
+
+    assert describe(make()) == Failure(Kind.UNKNOWN, Advice.STOP)
+    assert time.process_time() - began < 1
+
+
+def test_a_group_within_bounds_is_read_through_its_causes() -> None:
+    """Three levels of groups, each the cause of the members above."""
+    assert describe(tower_of_groups(3)).advice is Advice.RETRY
+    assert describe(tower_of_groups(1)).kind is Kind.CONNECTION
+
+
+def test_a_group_of_too_many_is_not_read_by_its_cause() -> None:
+    """What it was raised from says nothing about its members."""
+    many = raised_from(ExceptionGroup("many", [KeyError()] * 300), ConnectionResetError())
+
+    assert describe(many).advice is Advice.STOP

@@ -274,7 +274,6 @@ def test_register_wins_over_what_is_built_in_and_is_heard_at_once(own_describe: 
     "reader",
     [
         refuse,
-        lambda error: None,
         lambda error: "retry",
         lambda error: Failure(Kind.SERVER, "retry"),  # type: ignore[arg-type]
         lambda error: Failure("server", Advice.RETRY),  # type: ignore[arg-type]
@@ -283,12 +282,26 @@ def test_register_wins_over_what_is_built_in_and_is_heard_at_once(own_describe: 
     ],
 )
 def test_a_reader_that_fails_makes_unknown(
-    own_describe: Describe, reader: Callable[[Exception], Failure]
+    own_describe: Describe, reader: Callable[[Exception], Failure], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A registered reader that raises or returns nonsense makes UNKNOWN and STOP."""
+    """A registered reader that raises or returns nonsense makes UNKNOWN and STOP, and is logged."""
     own_describe.register(KeyError)(reader)
 
-    assert own_describe(KeyError()) == Failure(Kind.UNKNOWN, Advice.STOP)
+    assert own_describe(KeyError("secret")) == Failure(Kind.UNKNOWN, Advice.STOP)
+    (told,) = caplog.messages
+    assert told.endswith("Error from the reader of KeyError: taken for unknown")
+
+
+def test_a_reader_that_says_nothing_leaves_it_to_the_next(own_describe: Describe) -> None:
+    """To one that is registered for a base, then to what is known without any."""
+    own_describe.register(ConnectionError)(
+        lambda error: Failure(Kind.OVERLOADED, Advice.WAIT) if error.args else None
+    )
+    own_describe.register(ConnectionRefusedError)(lambda error: None)
+
+    assert own_describe(ConnectionRefusedError("full")).kind is Kind.OVERLOADED
+    assert own_describe(ConnectionRefusedError()) == describe(ConnectionRefusedError())
+    assert own_describe(ConnectionRefusedError()).kind is Kind.CONNECTION
 
 
 def test_a_reader_may_describe_the_cause(own_describe: Describe) -> None:

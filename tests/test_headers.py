@@ -16,6 +16,7 @@ from auriko.response_headers import ResponseHeaders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resilience.failures import asked_wait
 from resilience.sdks import headers as module
 from resilience.sdks.headers import pick
 from resilience.sdks.values import duration, number, timestamp
@@ -363,3 +364,11 @@ def test_parsers_give_finite_numbers_or_nothing(written: str) -> None:
         found = parse(written)
         assert found is None or math.isfinite(found)
         assert found is None or parse is timestamp or found >= 0
+
+
+def test_a_reader_of_ones_own_may_ask_for_the_wait() -> None:
+    """The same for whatever a client calls its headers; odd ones ask for nothing."""
+    assert asked_wait({"RETRY-AFTER": "8"}) == 8.0
+    assert asked_wait([("retry-after-ms", b"250")]) == 0.25
+    assert asked_wait(None) is None
+    assert asked_wait({"retry-after": "soon"}) is None

@@ -7,6 +7,7 @@ import http.client
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import aiohttp
 import auriko
@@ -116,12 +117,18 @@ def raised(call: Callable[[str], object], url: str) -> Exception:
     raise AssertionError("nothing was raised")
 
 
+def certified(authority: trustme.CA) -> ssl.SSLContext:
+    """A server's side, with a certificate of this authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A server with a certificate of an authority that nobody knows."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", context) as found:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    with answering(answer, certified(trustme.CA())) as found:
         yield found
 
 
@@ -132,3 +139,52 @@ def test_a_refused_certificate_stops(call: Callable[[str], object], url: str) ->
 
     assert (failure.kind, failure.advice) == (Kind.CONNECTION, Advice.STOP)
     assert failure.sent is False
+
+
+_GARBLED = b"\x17\x03\x03\x00\x20" + b"\x00" * 32
+"""A record that cannot be decrypted."""
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nabc"])
+@pytest.mark.parametrize("client", ["http.client", "urllib", "requests", "urllib3", "httpx"])
+def test_tls_that_fails_after_the_handshake(client: str, begun: bytes, tmp_path: Path) -> None:
+    """The request may have been executed by then; a handshake that failed has sent nothing."""
+    authority = trustme.CA()
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    authority.cert_pem.write_to_path(tmp_path / "pem")
+
+    def with_http_client(url: str) -> None:
+        connection = http.client.HTTPSConnection(
+            url.partition("//")[2], context=trusting, timeout=5
+        )
+        try:
+            connection.request("POST", "/", b"{}")
+            connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def with_urllib3(url: str) -> None:
+        with urllib3.PoolManager(ssl_context=trusting) as pool:
+            pool.request("POST", url, body=b"{}", retries=False)
+
+    def with_urllib(url: str) -> None:
+        with urllib.request.urlopen(url, b"{}", context=trusting) as answer:
+            answer.read()
+
+    def with_requests(url: str) -> None:
+        with requests.Session() as session:
+            session.post(url, b"{}", verify=str(tmp_path / "pem"))
+
+    calls: dict[str, Callable[[str], object]] = {
+        "http.client": with_http_client,
+        "urllib": with_urllib,
+        "requests": with_requests,
+        "urllib3": with_urllib3,
+        "httpx": lambda url: httpx.post(url, content=b"{}", verify=trusting),
+    }
+    with answering(begun, certified(authority), garbled=_GARBLED) as url:
+        failure = describe(raised(calls[client], url))
+
+    assert (failure.kind, failure.advice) == (Kind.CONNECTION, Advice.RETRY)
+    assert failure.sent is None

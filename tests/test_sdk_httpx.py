@@ -92,3 +92,13 @@ def test_the_request_id_of_anthropic(library: Any) -> None:
     error = library.HTTPStatusError("m", request=request, response=response)
 
     assert describe(error).request_id == "req_7"
+
+
+def test_a_class_of_the_users_own_is_read_like_its_base_whatever_its_name() -> None:
+    """Only the names of the libraries' own classes mean anything."""
+    response = httpx.Response(401, request=httpx.Request("POST", "http://service.test"))
+    named = type("NetworkError", (httpx.HTTPStatusError,), {"__module__": "app"})
+
+    failure = describe(named("m", request=response.request, response=response))
+
+    assert (failure.kind, failure.advice, failure.status) == (Kind.AUTH, Advice.STOP, 401)

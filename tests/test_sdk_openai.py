@@ -182,3 +182,38 @@ def test_answers_that_end_too_soon(
     assert describe(caught.value) == Failure(
         kind, advice, sdk="openai", retry_limit=limit, sent=True
     )
+
+
+@pytest.mark.parametrize(("retries", "sent"), [(0, False), (1, None)])
+def test_an_earlier_try_of_the_sdks_own_may_have_been_executed(
+    retries: int, sent: bool | None
+) -> None:
+    """Its last try was refused, but what became of the one before nobody knows."""
+    with (
+        sdk.OpenAI(api_key="none", base_url="http://127.0.0.1:1", max_retries=retries) as client,
+        pytest.raises(sdk.APIConnectionError) as caught,
+    ):
+        client.models.list()
+
+    failure = describe(caught.value)
+    assert (failure.kind, failure.advice, failure.sent) == (Kind.CONNECTION, Advice.RETRY, sent)
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "kind", "advice"),
+    [
+        (400, {"code": 400, "type": "exceed_context_size_error"}, "CONTEXT_LENGTH", "FALLBACK"),
+        (500, {"code": 500, "type": "exceed_context_size_error"}, "CONTEXT_LENGTH", "FALLBACK"),
+        (429, {"type": "exceeded_current_quota_error"}, "QUOTA", "STOP"),
+        (404, {"code": 404, "type": "NotFoundError", "param": None}, "NOT_FOUND", "FALLBACK"),
+        (404, {"code": None, "type": "not_found_error"}, "NOT_FOUND", "FALLBACK"),
+    ],
+    ids=["llama.cpp", "llama.cpp before", "Moonshot", "vLLM", "Ollama"],
+)
+def test_types_of_servers_that_speak_as_openai_does(
+    openai: Provider, status: int, told: dict[str, Any], kind: str, advice: str
+) -> None:
+    """Where they have no code, or the status for one, their types say what it is."""
+    failure = describe(openai.raised(answer(status, error(**told))))
+
+    assert (failure.kind.name, failure.advice.name) == (kind, advice)

@@ -172,3 +172,23 @@ def test_an_http_error_without_anything() -> None:
         error.close()
 
     assert (failure.kind, failure.advice, failure.status) == (Kind.UNAVAILABLE, Advice.WAIT, 503)
+
+
+def test_a_tls_error_from_very_deep() -> None:
+    """Only so many of its frames are looked at for the handshake's; in doubt it was sent."""
+
+    def descend(frames: int) -> None:
+        if frames:
+            descend(frames - 1)
+        do_handshake()
+
+    def do_handshake() -> None:
+        raise ssl.SSLError("m")
+
+    seen = []
+    for frames in (10, 300):
+        with pytest.raises(ssl.SSLError) as caught:
+            descend(frames)
+        seen.append(describe(caught.value).sent)
+    assert seen == [False, None]
+    assert describe(ssl.SSLError("never raised")).sent is False

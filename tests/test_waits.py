@@ -133,6 +133,13 @@ def test_retry_after_is_never_less(world: World, asked: float) -> None:
     assert asked <= found <= asked * 1.25
 
 
+def test_a_server_that_says_now_is_believed_once(world: World) -> None:
+    """From the second time on, the backoff is waited: nobody is asked 1,000 times a second."""
+    found = waits(world, RetryAfter(Fixed(2)), calls=4, error=AskedError(0.0))
+
+    assert list(found) == [0, 2, 2]
+
+
 def test_retry_after_too_long_stops_or_clamps(world: World) -> None:
     """Above `longest`, "stop" begins no wait and "clamp" waits `longest` at least."""
     assert waits(world, RetryAfter(longest=10), error=AskedError(10.1)) == []

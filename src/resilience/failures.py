@@ -14,7 +14,9 @@ Message texts are never read: a status, a code and a type are facts, a sentence 
 
 from __future__ import annotations
 
+import functools
 import inspect
+import logging
 import math
 from collections.abc import Callable
 from enum import Enum
@@ -25,8 +27,9 @@ from attrs import evolve, field, fields, frozen
 from resilience._core.fields import to_seconds
 from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.sdks import reader_for
+from resilience.sdks.headers import pick
 
-__all__ = ["Advice", "Failure", "Kind", "describe"]
+__all__ = ["Advice", "Failure", "Kind", "asked_wait", "describe"]
 
 E = TypeVar("E", bound=Exception)
 F = TypeVar("F", bound="Failure | None")
@@ -215,9 +218,9 @@ class Describe:
     def register(self, cls: type[E], /) -> Callable[[Callable[[E], F]], Callable[[E], F]]:
         """Read errors of `cls` and its subclasses with the decorated function.
 
-        The most specific registration wins, and any registration wins over what the library
-        knows by itself. A reader that returns None leaves it to the error's cause; one that
-        raises or returns anything else makes UNKNOWN and STOP.
+        The most specific registration is asked first. A reader that returns None leaves it to the
+        next one, to what the library knows by itself, and then to the error's cause. One that
+        raises or returns anything else makes UNKNOWN and STOP, and a warning is logged.
         `TypeError` or `ValueError` if `cls` is no exception class or the reader no function.
         """
         exception_class(cls, "cls")
@@ -243,13 +246,45 @@ class Describe:
         return reader
 
     def _choose(self, cls: type[Exception]) -> Callable[[Any], Failure | None]:
-        for base in cls.__mro__:
-            if base in self._registered:
-                return self._registered[base]
-        return reader_for(cls)
+        known = reader_for(cls)
+        own = [self._registered[base] for base in cls.__mro__ if base in self._registered]
+        return functools.partial(_first, (*own, known)) if own else known
+
+
+def _first(readers: tuple[Callable[[Any], Failure | None], ...], error: Exception) -> Any:
+    """What the first reader says that says anything; the last one is the library's own."""
+    *own, known = readers
+    for reader in own:
+        failure = _asked(reader, error)
+        if failure is not None:
+            return failure
+    return known(error)
+
+
+def _asked(reader: Callable[[Any], Any], error: Exception) -> Failure | None:
+    """A user's reader, which may say nothing; what else it does is told once for each error."""
+    try:
+        failure = reader(error)
+        if failure is not None and type(failure) is not Failure:
+            raise TypeError
+    except Exception as problem:
+        what = f"{type(problem).__name__} from the reader of {type(error).__name__}"
+        logging.getLogger("resilience").warning("%s: taken for unknown", what)
+        raise
+    return failure
 
 
 describe = Describe()
+
+
+def asked_wait(headers: object, /) -> float | None:
+    """Seconds that a response's headers ask to be left alone for; None where they do not.
+
+    For readers of your own: `retry-after-ms`, `Retry-After` and their like, as described in the
+    README. `headers` is whatever your client calls so: a mapping in any case, a list of pairs, or
+    anything with a `get`. Never raises.
+    """
+    return pick(headers).wait
 
 
 @describe.register(RejectedError)

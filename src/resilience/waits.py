@@ -180,6 +180,8 @@ def _to_choice(name: str, value: Any) -> str:
 @define(frozen=True, repr=False)
 class RetryAfter(_Wait):
     """What the server asked for, never less; without a word from it, `otherwise` (Exponential()).
+    A server that says "now" (0, or a date in the past) is taken at its word once; when that did
+    not help, `otherwise` is waited too.
 
     Up to `spread` (0.25, a share) is added to what it asked, because a crowd told the same
     instant would come back at the same instant. When it asked for more than `longest` seconds
@@ -203,7 +205,7 @@ class RetryAfter(_Wait):
         if asked is None and self.resets and failure is not None:
             asked = failure.reset_after
             asked = None if asked is None else min(asked, plain(self.longest))
-        if asked is None:
+        if asked is None or (asked == 0 and retry_state.attempt_number > 1):
             return float(self.otherwise(retry_state))
         if asked > plain(self.longest):
             return math.inf if self.too_long == "stop" else plain(self.longest)

@@ -13,11 +13,16 @@ __all__ = ["answering"]
 
 @contextmanager
 def answering(
-    answer: bytes, tls: ssl.SSLContext | None = None, *, keep: bool = True
+    answer: bytes,
+    tls: ssl.SSLContext | None = None,
+    *,
+    keep: bool = True,
+    garbled: bytes = b"",
 ) -> Iterator[str]:
     """A server that sends `answer` to whoever calls, and keeps the connection open, or not.
 
-    With `tls`, after a handshake, if the caller goes through with it.
+    With `tls`, after a handshake, if the caller goes through with it; what is `garbled` goes
+    around the encryption.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kept: list[socket.socket] = []
@@ -32,6 +37,8 @@ def answering(
                             connection = kept[-1] = tls.wrap_socket(connection, server_side=True)
                         connection.recv(65536)
                         connection.sendall(answer)
+                        if garbled:
+                            socket.socket.sendall(connection, garbled)
                         if not keep:
                             connection.shutdown(socket.SHUT_RDWR)
 

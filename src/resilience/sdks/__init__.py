@@ -9,6 +9,7 @@ recognised by the package and the name of their classes.
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from resilience.sdks._shapes import is_stream_manager
 if TYPE_CHECKING:
     from resilience.failures import Failure
 
-__all__ = ["in_framework", "is_stream_manager", "package_of", "reader_for"]
+__all__ = ["in_framework", "is_known", "is_stream_manager", "package_of", "reader_for"]
 
 FAMILIES = {
     "aiohttp": "aiohttp",
@@ -55,6 +56,12 @@ def package_of(cls: type) -> str | None:
         if package in FAMILIES:
             return package
     return None
+
+
+def is_known(cls: type) -> bool:
+    """Is `cls` a client library's or Python's own, not one that a user has made of them?"""
+    package = cls.__module__.partition(".")[0]
+    return package in FAMILIES or package in sys.stdlib_module_names
 
 
 def in_framework(cls: type) -> bool:

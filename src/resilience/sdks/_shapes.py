@@ -5,13 +5,14 @@ from __future__ import annotations
 __all__ = ["is_stream_manager"]
 
 _PACKAGES = frozenset({"anthropic", "auriko", "groq", "openai"})
-_SUFFIXES = ("StreamManager", "ResponseContextManager")
+_SUFFIXES = ("StreamManager", "ResponseContextManager", "ConnectionManager")
 
 
 def is_stream_manager(cls: type) -> bool:
     """Is `cls` an SDK's lazy context manager, which sends its request only at `__enter__`?
 
-    Such as what `client.chat.completions.stream()` and `.with_streaming_response` return.
+    Such as what `client.chat.completions.stream()`, `.with_streaming_response` and
+    `client.realtime.connect()` return.
     """
     return any(
         base.__name__.endswith(_SUFFIXES) and base.__module__.partition(".")[0] in _PACKAGES

@@ -10,6 +10,8 @@ from typing import Any, TypeVar, cast
 
 from attrs import define
 
+from resilience.sdks import is_known
+
 __all__ = [
     "Evidence",
     "by_class_name",
@@ -41,10 +43,10 @@ def peek(thing: object, name: str) -> Any:
 
 
 def by_class_name(cls: type, table: Mapping[str, T]) -> T | None:
-    """What `table` says of the nearest class that `cls` is made of."""
+    """What `table` says of the nearest class that `cls` is made of, the user's own left out."""
     for base in cls.__mro__:
         found = table.get(base.__name__)
-        if found is not None:
+        if found is not None and is_known(base):
             return found
     return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from attrs import evolve
@@ -13,12 +15,31 @@ __all__ = ["read"]
 _MOST = 256
 """Members looked at, of any depth, groups included; one of more is not judged, and not retried."""
 
+_DEEPEST = 8
+"""Groups that caused members of groups."""
+
 _GRAVITY = [Advice.RETRY, Advice.WAIT, Advice.FALLBACK, Advice.STOP]
+
+
+class _Reading(threading.local):
+    """What this thread is reading: a member may have been caused by a group, this one even."""
+
+    depth = 0
+    left = 0
+
+
+_reading = _Reading()
 
 
 def read(error: Exception) -> Failure | None:
     """The worst member's failure, but retried no sooner and no oftener than any member allows."""
-    failures = [describe(leaf) for leaf in _leaves(error)]
+    if _reading.depth == 0:
+        _reading.left = 1 + _MOST
+    _reading.depth += 1
+    try:
+        failures = [describe(leaf) for leaf in _leaves(error)]
+    finally:
+        _reading.depth -= 1
     if not failures:
         return None
     worst = max(failures, key=lambda failure: _GRAVITY.index(failure.advice))
@@ -34,20 +55,19 @@ def read(error: Exception) -> Failure | None:
     )
 
 
-def _leaves(group: Exception) -> list[Any]:
-    """The members that are no groups, depth first; none where there are too many to look at."""
-    leaves: list[Any] = []
+def _leaves(group: Exception) -> Iterator[Any]:
+    """The members that are no groups, depth first; ValueError where there are too many."""
     pending: list[object] = [group]
-    for _ in range(1 + _MOST):
+    while pending:
+        if _reading.left == 0 or _reading.depth > _DEEPEST:
+            raise ValueError("too many to look at")
+        _reading.left -= 1
         one = pending.pop()
         members = _members(one)
         if members is None:
-            leaves.append(one)
+            yield one
         else:
             pending.extend(reversed(members))
-        if not pending:
-            return leaves
-    return []
 
 
 def _members(one: object) -> tuple[object, ...] | None:

@@ -38,7 +38,8 @@ CODES: Mapping[str, Code] = {
     "NOT_FOUND": Code(Kind.NOT_FOUND, Advice.FALLBACK),
     "OUT_OF_RANGE": _INVALID,
     "PERMISSION_DENIED": Code(Kind.PERMISSION, Advice.STOP),
-    "RESOURCE_EXHAUSTED": Code(Kind.RATE_LIMIT, Advice.WAIT),
+    # The client says so as well of an answer that is too long for it: by then it was executed.
+    "RESOURCE_EXHAUSTED": Code(Kind.RATE_LIMIT, Advice.WAIT, sent=None),
     "UNAUTHENTICATED": Code(Kind.AUTH, Advice.STOP),
     "UNAVAILABLE": Code(Kind.UNAVAILABLE, Advice.WAIT),
     "UNIMPLEMENTED": Code(Kind.UNSUPPORTED, Advice.STOP),

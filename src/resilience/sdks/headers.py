@@ -19,7 +19,7 @@ __all__ = ["NOTHING", "Hints", "pick"]
 _WANTED = (
     *("retry-after-ms", "x-ms-retry-after-ms", "retry-after", "x-amz-retry-after", "date"),
     *("x-should-retry", "x-error-retryable", "x-rate-limit-source", "x-budget-exceeded"),
-    *("x-request-id", "request-id"),
+    *("x-request-id", "request-id", "x-stainless-retry-count"),
     *RESETS,
 )
 # Two tables: with one for both, -bb warns of bytes that are compared with a string.

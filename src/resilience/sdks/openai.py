@@ -79,6 +79,11 @@ CODES: Mapping[str, Code] = {
 TYPES: Mapping[str, Meaning] = {
     **verdict.TYPES,
     "budget_exceeded": Meaning(Kind.QUOTA, Advice.STOP),  # of LiteLLM's proxy
+    "exceed_context_size_error": Meaning(Kind.CONTEXT_LENGTH, Advice.FALLBACK),  # llama.cpp
+    "exceeded_current_quota_error": Meaning(Kind.QUOTA, Advice.STOP),  # Moonshot
+    # Of a chat, it is the model that is not there: vLLM and Ollama have no code for it.
+    "NotFoundError": Meaning(Kind.NOT_FOUND, Advice.FALLBACK),
+    "not_found_error": Meaning(Kind.NOT_FOUND, Advice.FALLBACK),
 }
 
 _DIALECT = Dialect(CODES, STATUSES, TYPES)

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from attrs import evolve
+
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import verdict
 from resilience.sdks.evidence import Evidence, by_class_name, error_in, header_text, peek
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import pick
 from resilience.sdks.transport import transport
+from resilience.sdks.values import number
 from resilience.sdks.verdict import MISSHAPEN, Meaning
 
 __all__ = ["STATUSES", "details", "gathered", "in_stream", "unanswered"]
@@ -41,7 +44,9 @@ def unanswered(evidence: Evidence, local: Mapping[str, Meaning]) -> Failure | No
     cls = type(error)
     found = by_class_name(cls, _UNANSWERED)
     if found:
-        return (transport(peek(error, "__cause__")) or found).failure(error, sdk)
+        failure = (transport(peek(error, "__cause__")) or found).failure(error, sdk)
+        # An earlier try of the SDK's own may have been executed, and its answer lost.
+        return evolve(failure, sent=None) if failure.sent is False and _again(error) else failure
     if by_class_name(cls, {"APIResponseValidationError": True}):
         facts = {"status": to_status(status), "request_id": _request_id(peek(error, "response"))}
         return MISSHAPEN.failure(error, sdk, **facts)
@@ -76,6 +81,12 @@ def in_stream(evidence: Evidence) -> bool:
 def details(error: Exception) -> Mapping[str, Any]:
     """The error object of an error's body, which may still be in its envelope."""
     return error_in(peek(error, "body"))
+
+
+def _again(error: Exception) -> bool:
+    """Whether the SDK itself had tried before."""
+    sent = pick(peek(peek(error, "request"), "headers"))
+    return bool(number(sent.get("x-stainless-retry-count")))
 
 
 def _request_id(response: object) -> str | None:

@@ -44,7 +44,7 @@ _KNOWN: Mapping[str, Meaning] = {
     "socket.gaierror": _UNREACHED,
     "ssl.SSLCertVerificationError": UNTRUSTED,
     "ssl.SSLEOFError": _LOST,  # an established connection may end like this
-    "ssl.SSLError": _UNREACHED,
+    "ssl.SSLError": _LOST,
     "ssl.SSLZeroReturnError": _LOST,
     "urllib.error.ContentTooShortError": _CUT_SHORT,
 }
@@ -52,6 +52,9 @@ _KNOWN: Mapping[str, Meaning] = {
 
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
+
+_MOST_FRAMES = 256
+"""Frames of a TLS error looked at."""
 
 _HTTP_ERROR = "urllib.error.HTTPError"
 _URL_ERROR = "urllib.error.URLError"
@@ -71,7 +74,7 @@ def meaning(error: Exception) -> Meaning | None:
     for name in names:
         known = _KNOWN.get(name)
         if known is not None:
-            return known
+            return _UNREACHED if name == "ssl.SSLError" and shaking_hands(error) else known
     if _URL_ERROR in names:
         reason = peek(error, "reason")  # another error, or a text
         if issubclass(type(reason), Exception) and _URL_ERROR not in _names(reason):
@@ -79,6 +82,16 @@ def meaning(error: Exception) -> Meaning | None:
     if issubclass(type(error), OSError) and peek(error, "errno") in _UNREACHABLE:
         return _UNREACHED
     return None
+
+
+def shaking_hands(error: Exception) -> bool:
+    """Whether TLS failed before anything could be sent: by where it was raised, if it was."""
+    trace, frames = peek(error, "__traceback__"), 0
+    while trace is not None and frames < _MOST_FRAMES:
+        if trace.tb_frame.f_code.co_name == "do_handshake":
+            return True
+        trace, frames = trace.tb_next, frames + 1
+    return frames == 0
 
 
 def _names(error: Exception) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ _TIMESTAMP = re.compile(
 
 def text(value: object, longest: int = _LONGEST_TEXT) -> str | None:
     """A short printable ASCII string without the white space around it, or None."""
-    if type(value) is bytes and value.isalnum() and len(value) <= longest:  # as most are
+    if type(value) is bytes and len(value) <= longest and value.isalnum():  # as most are
         return value.decode()
     if not isinstance(value, (str, bytes)) or len(value) > longest or not value.isascii():
         return None

@@ -101,7 +101,7 @@ STATUSES: Mapping[int, Meaning] = {
     404: Meaning(Kind.NOT_FOUND, Advice.STOP),
     408: Meaning(Kind.TIMEOUT, Advice.RETRY),
     409: Meaning(Kind.CONFLICT, Advice.STOP),
-    429: Meaning(Kind.RATE_LIMIT, Advice.WAIT),
+    429: Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False),
     500: Meaning(Kind.SERVER, Advice.RETRY),
     502: Meaning(Kind.SERVER, Advice.RETRY),
     503: Meaning(Kind.UNAVAILABLE, Advice.WAIT),
