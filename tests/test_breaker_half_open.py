@@ -143,6 +143,54 @@ def test_fault_011_a_waiting_caller_can_be_cancelled(world: World) -> None:
     assert (breaker._only._bells, breaker._only.snapshot().trials) == ([], 0)
 
 
+@in_tasks
+@pytest.mark.parametrize(
+    ("act", "result"), [("close", "ok"), ("disable", "ok"), ("isolate", CircuitOpenError)]
+)
+def test_what_is_done_by_hand_wakes_who_waits(world: World, act: str, result: Any) -> None:
+    """They are let through or refused at that moment, not when their patience ends."""
+    breaker = opened(world, wait_for_trial=10)
+    breaker._only.admit(world.clock.now())
+    world.clock.at(world.clock.now() + 3, getattr(breaker, act))
+    guarded = Pipeline(breaker).wrap(world.function("ok"))
+    assert outcomes(world, guarded, [0]) == [(result, 3)]
+
+
+@in_tasks
+def test_who_waits_no_longer_leaves_nothing_behind(world: World) -> None:
+    """Though the trial is still under way."""
+    breaker = opened(world, wait_for_trial=2)
+    breaker._only.admit(world.clock.now())
+    guarded = Pipeline(breaker).wrap(world.function("ok"))
+    assert outcomes(world, guarded, [0]) == [(CircuitOpenError, 2)]
+    assert not breaker._only._bells
+
+
+@in_tasks
+def test_less_than_a_second_is_waited(world: World) -> None:
+    """Until the trial is given up on."""
+    breaker = opened(world, wait_for_trial=10, trial_timeout=0.5)
+    breaker._only.admit(world.clock.now())
+    guarded = Pipeline(breaker).wrap(world.function("ok"))
+    assert outcomes(world, guarded, [0]) == [("ok", 0.5)]
+
+
+@in_tasks
+def test_a_block_in_a_loop_does_not_wait_for_a_verdict(world: World) -> None:
+    """`with` cannot; it is refused at once, and the verdict wakes nobody."""
+    breaker = opened(world, wait_for_trial=10)
+    permit = breaker._only.admit(world.clock.now())
+
+    async def block() -> None:
+        async for attempt in Pipeline(breaker).attempts():
+            with attempt:
+                raise AssertionError
+
+    assert outcomes(world, block, [0]) == [(CircuitOpenError, 0)]
+    permit.succeeded()
+    assert breaker.state == "closed"
+
+
 def test_a_sync_block_waits_for_the_verdict() -> None:
     """At `with`, as a call does; what is due on the clock gives the verdict."""
     entered: list[float] = []

@@ -208,6 +208,88 @@ def test_fault_021_late_answers_do_not_reach_a_successor(clock: VirtualTime) -> 
     assert successor.closed
 
 
+def test_idle_for_just_so_long_is_idle(clock: VirtualTime) -> None:
+    """At `forget_after` to the second; bad calls of a window that is over are no reason to stay."""
+    breaker = CircuitBreaker(
+        key="model", forget_after=30, trip=FailureRate(1, window=30, minimum=2)
+    )
+    breaker.circuit("x").admit(clock.now()).failed()
+    breaker.circuit("x").admit(clock.now()).succeeded()
+    clock.advance(29.9)
+    breaker.circuit("a")
+    assert "x" in breaker._circuits
+    clock.advance(0.1)
+    breaker.circuit("b")
+    breaker.circuit("c")
+    assert "x" not in breaker._circuits
+
+
+def test_as_many_as_are_kept_are_kept(clock: VirtualTime) -> None:
+    """The first one is forgotten when there is one more."""
+    breaker = CircuitBreaker(key="model", keep=2)
+    for value in ("a", "b"):
+        breaker.circuit(value)
+    assert [value in breaker._circuits for value in "ab"] == [True, True]
+    breaker.circuit("c")
+    assert [value in breaker._circuits for value in "abc"] == [False, True, True]
+
+
+def test_a_circuit_just_made_is_not_forgotten_at_once(clock: VirtualTime) -> None:
+    """Not even where there are too many, and no other can go."""
+    breaker = CircuitBreaker(key="model", keep=1, failures=2)
+    breaker.circuit("a").open()
+    for _ in range(2):
+        one_failure(breaker.circuit("b"))
+        gc.collect()
+    assert breaker.circuit("b").state == "open"
+
+
+def test_a_good_call_of_a_forgotten_circuit_brings_it_back(clock: VirtualTime) -> None:
+    """Where a window counts such calls."""
+    breaker = CircuitBreaker(key="model", keep=2, trip=FailureRate(0.5))
+    permit = breaker.circuit("x").admit(clock.now())
+    for number in range(10):
+        breaker.circuit(str(number))
+    assert "x" not in breaker._circuits
+    permit.succeeded()
+    assert "x" in breaker._circuits
+
+
+def test_a_circuit_that_was_made_meanwhile_is_taken(clock: VirtualTime) -> None:
+    """By another thread, say: for one value, never two."""
+    breaker = CircuitBreaker(key="model")
+    made = breaker.circuit("x")
+    assert breaker._circuits._made("x") is made
+
+
+def test_rest_comes_back_with_the_last_circuit_that_closes(clock: VirtualTime) -> None:
+    """Not with the first of two; also for pipelines made while they were open."""
+    breaker = CircuitBreaker(key="model")
+    before = Pipeline(breaker)
+    breaker.circuit("a").open()
+    breaker.circuit("b").open()
+    after = Pipeline(breaker)
+    breaker.circuit("a").close()
+    assert [each.rest.token for each in (before, after)] == [None, None]
+    breaker.circuit("b").close()
+    assert None not in [each.rest.token for each in (before, after)]
+
+
+def test_what_is_no_key_is_refused_by_its_type() -> None:
+    """And a breaker without a key has no circuits by value."""
+    with pytest.raises(TypeError) as caught:
+        CircuitBreaker(key="model").circuit([])
+    assert str(caught.value) == "key must be hashable, got a list"
+    with pytest.raises(TypeError) as caught:
+        CircuitBreaker().circuit("a")
+    assert str(caught.value) == (
+        "this breaker has no key: use its own state, open(), close(), isolate()"
+    )
+    with pytest.raises(TypeError) as caught:
+        CircuitBreaker(failures=None)
+    assert str(caught.value) == "failures must be a whole number where there is no trip, got None"
+
+
 def test_forgetting_gives_rest_back(clock: VirtualTime) -> None:
     """Where the only circuit with failures is forgotten, pipelines rest again."""
     breaker = CircuitBreaker(key="model", keep=2)

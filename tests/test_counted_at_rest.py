@@ -71,6 +71,31 @@ def test_healthy_calls_are_counted(fn: Any, make: Any) -> None:
 
 
 @pytest.mark.parametrize("fn", [echo, aecho])
+@pytest.mark.parametrize("chain", [(), (ModelFallback("m", "n"),)])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Retry(),
+        CircuitBreaker(trip=RATE),
+        CircuitBreaker(trip=SlowCalls(1_000, calls=8)),
+        CircuitBreaker(trip=RATE, key="model"),
+        CircuitBreaker(trip=RATE, key="value"),
+        CircuitBreaker(trip=RATE, key=lambda value, model: model),
+    ],
+)
+@pytest.mark.parametrize("make", [plain, odd])
+def test_healthy_calls_at_rest_do_not_go_the_whole_way(
+    monkeypatch: pytest.MonkeyPatch, fn: Any, chain: Any, policy: Any, make: Any
+) -> None:
+    """Nor is the full chain told of them: they are counted, and that is all."""
+    result = make()
+    guarded = Pipeline(*chain, policy).wrap(fn)
+    monkeypatch.setattr(Pipeline, "run", lambda *args, **kwargs: pytest.fail("in full"))
+
+    assert called(guarded, result, model="m") is result
+
+
+@pytest.mark.parametrize("fn", [echo, aecho])
 def test_failures_at_rest_are_counted_once(fn: Any) -> None:
     """The first attempt's own outcome counts; the call is not made again for it."""
     breaker = CircuitBreaker(trip=RATE)

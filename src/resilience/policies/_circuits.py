@@ -112,7 +112,6 @@ class Circuits:
 
     def _keep(self, circuit: Circuit) -> None:
         circuit.used = circuit.seen = world_now()
-        self._parted.pop(circuit.key, None)
         self._all[circuit.key] = circuit
         self._queue.append(circuit.key)
 

@@ -261,7 +261,7 @@ class Stored:
         state = str(self.storage.state)
         return state, self.storage.opened_at if state != CLOSED else None, self.storage.counter
 
-    def _write(self, failed: bool | None) -> bool:
+    def _write(self, failed: bool | None) -> None:
         change = self._unwritten
         if failed:
             self._counting = True
@@ -275,7 +275,6 @@ class Stored:
             self.storage.state = _PYBREAKERS.get(change.new, change.new)
             if self._unwritten is change:
                 self._unwritten = None
-        return True
 
     def _stamp(self) -> datetime:
         """Now, in UTC: aware where this pybreaker writes aware times (1.4), else naive (1.2)."""
