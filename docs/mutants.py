@@ -72,7 +72,7 @@ class Collected(PytestRunner):
         """0 if all of them pass, 1 as soon as one fails."""
         function = mangled_name_from_mutant_name(mutant_name) if mutant_name else ""
         for name in self._likeliest_first(function, tests or self._items):
-            failed, _ = self._run(name, quietly=bool(function))
+            failed, _ = self._run(name, quietly=True)
             if failed and function:
                 with KILLERS.open("a") as file:
                     file.write(f"{function} {name}\n")
