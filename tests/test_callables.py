@@ -143,6 +143,10 @@ def test_a_functions_facts_are_remembered() -> None:
 def test_a_methods_facts_are_its_classs() -> None:
     """Bound methods are new objects each time; a subclass may be of another colour."""
 
+    class Calls:
+        def method(self) -> int:
+            return 2
+
     class Other(Calls):
         pass
 

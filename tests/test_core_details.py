@@ -127,11 +127,14 @@ def test_a_coroutine_that_waits_is_named() -> None:
     """Without a policy in sight, it is the coroutine itself that is named."""
 
     class Nameless:
+        def __init__(self, *steps: None) -> None:
+            self.steps = steps
+
         def __await__(self) -> Any:
-            yield
+            return iter(self.steps)
 
     async def waits() -> None:
-        await Nameless()
+        await Nameless(None)
 
     with pytest.raises(RuntimeError) as caught:
         drive(waits())

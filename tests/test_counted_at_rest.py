@@ -162,17 +162,49 @@ def test_a_chains_first_model_is_counted(fn: Any, make: Any) -> None:
 @pytest.mark.parametrize("fn", [echo, aecho])
 @pytest.mark.parametrize("policies", [(), (ModelFallback("m"),)])
 @pytest.mark.parametrize("make", [plain, odd])
-def test_slow_calls_at_rest_open_the_circuit(fn: Any, policies: Any, make: Any) -> None:
-    """Each gives its result; the fourth slow one opens it, and the next is refused."""
+@pytest.mark.parametrize("key", ["model", "value"])
+def test_slow_calls_at_rest_open_the_circuit(fn: Any, policies: Any, make: Any, key: str) -> None:
+    """Each is made once and gives its result; the fourth slow one opens it, and the next is
+    refused."""
     result = make()
-    breaker = CircuitBreaker(trip=ALL_SLOW)
-    guarded = Pipeline(*policies, breaker).wrap(fn)
+    calls: list[Any] = []
+
+    def counted(value: Any, *, model: str = "n") -> Any:
+        calls.append(value)
+        return value
+
+    async def later(value: Any, *, model: str = "n") -> Any:
+        return counted(value)
+
+    counted.__name__ = "echo"
+    breaker = CircuitBreaker(trip=ALL_SLOW, key=key)
+    guarded = Pipeline(*policies, breaker).wrap(counted if fn is echo else later)
 
     for _ in range(4):
-        assert called(guarded, result) is result
-    assert breaker.state == "open"
+        assert called(guarded, result, model="m") is result
+    assert breaker.circuit("m" if key == "model" else result).state == "open"
     with pytest.raises(CircuitOpenError):
-        called(guarded, result)
+        called(guarded, result, model="m")
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("fn", [echo, aecho])
+def test_a_chains_failure_at_rest_is_counted(fn: Any) -> None:
+    """The first model's circuit opens; the call goes on with the second."""
+    breaker = CircuitBreaker(failures=1, key="model")
+
+    def ask(value: Any, *, model: str = "m") -> Any:
+        if model == "first":
+            raise ConnectionError
+        return model
+
+    async def later(value: Any, *, model: str = "m") -> Any:
+        return ask(value, model=model)
+
+    ask.__name__ = "echo"
+    guarded = Pipeline(ModelFallback("first", "second"), breaker).wrap(ask if fn is echo else later)
+    assert called(guarded, 1) == "second"
+    assert [breaker.circuit(model).state for model in ("first", "second")] == ["open", "closed"]
 
 
 @pytest.mark.parametrize("fn", [echo, aecho])

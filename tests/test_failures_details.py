@@ -56,6 +56,22 @@ def test_a_readers_own_failure_is_handed_on() -> None:
     assert describe(KeyError()) is made[-1]
 
 
+def test_an_error_that_nobody_knows_is_read_by_its_nearest_known_cause() -> None:
+    """By the reader of the cause's own class."""
+    describe = Describe()
+
+    class UnknownError(Exception): ...
+
+    @describe.register(LookupError)
+    def read(error: LookupError) -> Failure:
+        return Failure(Kind.NOT_FOUND, Advice.STOP, code=error.args[0])
+
+    error, between = UnknownError(), UnknownError()
+    error.__cause__, between.__cause__ = between, KeyError("mine")
+    assert describe(error).code == "mine"
+    assert describe(error).error is error
+
+
 def test_a_class_of_errors_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who reads it is remembered, of so many classes at a time."""
     asked: list[type] = []

@@ -267,6 +267,27 @@ def test_an_awaitable_of_a_full_call_is_used_with_its_arguments(policy: Any) -> 
     assert calls == [((1,), {"size": 2})]
 
 
+def test_a_function_of_both_kinds_is_awaited_when_a_circuit_stirs() -> None:
+    """One that has given plain results and awaitables is taken for what it gives this time."""
+    breaker = CircuitBreaker(failures=5)
+
+    class Answer: ...
+
+    def fetch(later: bool) -> Any:
+        return Later("answer") if later else Answer()
+
+    guarded = Pipeline(breaker).wrap(fetch)
+    assert type(guarded(False)) is Answer
+
+    async def main() -> Any:
+        begun = guarded(True)
+        with pytest.raises(ConnectionError):
+            await Pipeline(breaker).call(Later, ConnectionError())
+        return await begun
+
+    assert asyncio.run(main()) == "answer"
+
+
 @pytest.mark.parametrize("coroutine", [False, True])
 def test_a_begun_call_keeps_its_arguments_when_a_circuit_stirs(coroutine: bool) -> None:
     """The awaitable that the function has given is still used, though not at rest any more."""
@@ -464,10 +485,19 @@ def test_two_are_equal_if_function_and_pipeline_are() -> None:
     assert pipeline.wrap(echo) != echo
 
 
+def test_a_function_of_a_class_pickles_by_its_qualified_name() -> None:
+    """As functions do; a method by its object."""
+    holder = Holder()
+
+    assert Holder.method.__reduce__() == "Holder.method"
+    assert holder.method.__reduce__() == (getattr, (holder, "method"))
+
+
 def test_what_is_no_modules_function_does_not_pickle() -> None:
     """A guarded thing without a name or a module says so."""
     nameless: Callable[..., Any] = functools.partial(echo)
 
-    for thing in (Pipeline().wrap(nameless), Pipeline().wrap(lambda: None)):
+    for fn in (nameless, lambda: None, "text".__str__):
+        thing = Pipeline().wrap(fn)
         assert "it pickles by name" in says(TypeError, thing.__reduce__)
     assert inspect.signature(Pipeline().wrap(nameless)) == inspect.signature(echo)

@@ -209,7 +209,7 @@ class Describe:
         for _ in range(_DEEPEST):
             cause = _cause(cause)
             if not issubclass(type(cause), Exception):
-                break
+                return None
             failure = self._reader(type(cause))(cause)
             if failure is not None:
                 return failure

@@ -63,9 +63,7 @@ def slot_of(fn: Callable[..., Any], name: str) -> Slot:
     bound = type(fn) is MethodType
     function: Any = fn.__func__ if bound else fn  # type: ignore[attr-defined]
     try:
-        found = _slots.get(function)
-        if found is None:
-            found = _slots.setdefault(function, {})
+        found = _slots.setdefault(function, {})
     except TypeError:  # not hashable, or without weak references
         return _find(fn, name)
     slot = found.get((name, bound))
