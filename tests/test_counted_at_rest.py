@@ -75,12 +75,12 @@ def test_healthy_calls_are_counted(fn: Any, make: Any) -> None:
 @pytest.mark.parametrize(
     "policy",
     [
-        Retry(),
-        CircuitBreaker(trip=RATE),
-        CircuitBreaker(trip=SlowCalls(1_000, calls=8)),
-        CircuitBreaker(trip=RATE, key="model"),
-        CircuitBreaker(trip=RATE, key="value"),
-        CircuitBreaker(trip=RATE, key=lambda value, model: model),
+        lambda: Retry(),
+        lambda: CircuitBreaker(trip=RATE),
+        lambda: CircuitBreaker(trip=SlowCalls(1_000, calls=8)),
+        lambda: CircuitBreaker(trip=RATE, key="model"),
+        lambda: CircuitBreaker(trip=RATE, key="value"),
+        lambda: CircuitBreaker(trip=RATE, key=lambda value, model: model),
     ],
 )
 @pytest.mark.parametrize("make", [plain, odd])
@@ -89,7 +89,7 @@ def test_healthy_calls_at_rest_do_not_go_the_whole_way(
 ) -> None:
     """Nor is the full chain told of them: they are counted, and that is all."""
     result = make()
-    guarded = Pipeline(*chain, policy).wrap(fn)
+    guarded = Pipeline(*chain, policy()).wrap(fn)
     monkeypatch.setattr(Pipeline, "run", lambda *args, **kwargs: pytest.fail("in full"))
 
     assert called(guarded, result, model="m") is result

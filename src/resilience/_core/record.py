@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -268,7 +269,7 @@ class Record(Surroundings):
     def room(self, now: float) -> float:
         """Seconds left until the nearest deadline."""
         nearest = self.deadline()
-        return float("inf") if nearest is None else nearest.end - now
+        return math.inf if nearest is None else nearest.end - now
 
     def waiting(self, seconds: float) -> None:
         """Note a wait that is about to begin."""
