@@ -210,6 +210,33 @@ def test_what_has_given_an_awaitable_is_called_when_it_is_awaited(first: Any) ->
     asyncio.run(main())
 
 
+def test_what_one_class_gives_says_nothing_of_another() -> None:
+    """One guarded method may serve sync clients and async ones."""
+    calls: list[Any] = []
+
+    class Client:
+        def __init__(self, answer: Any) -> None:
+            self.answer = answer
+
+        @resilient(LOOKS)
+        def ask(self) -> Any:
+            calls.append(self)
+            return self.answer
+
+    class AsyncClient(Client): ...
+
+    async def main() -> None:
+        assert Client(1).ask() == 1
+        assert await AsyncClient(Later(2)).ask() == 2
+        calls.clear()
+        begun = AsyncClient(Later(3)).ask()
+        assert calls == []
+        assert await begun == 3
+        assert Client(4).ask() == 4
+
+    asyncio.run(main())
+
+
 def test_another_models_awaitable_in_a_sync_call_is_refused() -> None:
     """It could not be awaited there; the message says what to do."""
 

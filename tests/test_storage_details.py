@@ -319,6 +319,22 @@ def test_a_trial_is_made_where_the_others_leave_it_to_us(world: World, patience:
     assert shared.told[-2:] == ["refresh", ("verdict", False)]
 
 
+def test_refused_by_others_who_have_closed_it_meanwhile(world: World) -> None:
+    """The refusal tells how long the ramp will last."""
+
+    class Closed(Shared):
+        async def claim(self, runtime: Any, permit: Permit) -> bool:
+            permit.circuit.follow("closed", 0.0, runtime.now())
+            return False
+
+    breaker = CircuitBreaker(reset_after=10, storage=Closed(), ramp=20)
+    breaker.open()
+    world.clock.advance(10)
+    with pytest.raises(CircuitOpenError) as caught:
+        world.run(Pipeline(breaker).wrap(world.function("ok")))
+    assert caught.value.retry_after == 20
+
+
 def test_a_place_is_not_lost_while_others_are_asked(world: World) -> None:
     """If the call is interrupted there, the next one finds it free."""
     shared = Shared(grants=KeyboardInterrupt())

@@ -268,33 +268,34 @@ def as_match(spec: On, *, field: str = "on") -> Match:
     `TypeError` for what is no item of the language, `ValueError` for one that can never match:
     an empty list, a status outside 100 to 599, an exception that policies never handle.
     """
-    return _as_match(spec, field)
+    return to_match(field, spec)
 
 
-def _as_match(spec: Any, field: str) -> Match:
-    if isinstance(spec, Match):
-        return spec
-    if isinstance(spec, Kind):
-        return _OfKind((spec,))
-    if isinstance(spec, Advice):
-        return _Advised((spec,), repr(spec))
-    if isinstance(spec, str):
-        return _OfCode((_code(spec, field),))
-    if isinstance(spec, (int, range)):
-        return _OfStatus((_status(spec, field),))
-    if isinstance(spec, (type, BaseException)):
-        return _Raised((exception_class(spec, field),))
-    if isinstance(spec, (list, tuple, set, frozenset)):
-        items = cast("Collection[Any]", spec)
-        parts = _items(tuple(items), field, lambda item, name: _as_match(item, name))
+def to_match(name: str, value: Any) -> Match:
+    """The `Match` that an option's value stands for."""
+    if isinstance(value, Match):
+        return value
+    if isinstance(value, Kind):
+        return _OfKind((value,))
+    if isinstance(value, Advice):
+        return _Advised((value,), repr(value))
+    if isinstance(value, str):
+        return _OfCode((_code(value, name),))
+    if isinstance(value, (int, range)):
+        return _OfStatus((_status(value, name),))
+    if isinstance(value, (type, BaseException)):
+        return _Raised((exception_class(value, name),))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = cast("Collection[Any]", value)
+        parts = _items(tuple(items), name, lambda item, name: to_match(name, item))
         return parts[0] if len(parts) == 1 else _AnyOf(parts)
-    if callable(spec):
-        if inspect.iscoroutinefunction(spec):
-            raise TypeError(f"{field} must be a plain function, got the async {spec!r}")
-        return _Asked(spec)
+    if callable(value):
+        if inspect.iscoroutinefunction(value):
+            raise TypeError(f"{name} must be a plain function, got the async {value!r}")
+        return _Asked(value)
     raise TypeError(
-        f"{field} must be an exception class, a status, a code, a Kind, an Advice, a function of "
-        f"Failure, a Match or a list of these, got {spec!r}"
+        f"{name} must be an exception class, a status, a code, a Kind, an Advice, a function of "
+        f"Failure, a Match or a list of these, got {value!r}"
     )
 
 

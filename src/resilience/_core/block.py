@@ -116,8 +116,7 @@ class Attempts:
             if check is not None:
                 check(asynchronous=asynchronous)
         outer = around.get()
-        self._record = Record(outer, _block, facts_of(_block), asynchronous)
-        self._record.settled = False
+        self._record = Record(outer, _block, facts_of(_block))
         self._real = runtime_for(self._record, asynchronous=asynchronous)
         self._pipeline.equip(self._record)
 

@@ -29,7 +29,7 @@ from resilience._core.history import charge, charged_inside
 from resilience._core.record import Record, current
 from resilience._core.rest import Heard, Rest
 from resilience._core.world import now as world_now
-from resilience.matching import SERVICE_FAULT, Match, as_match
+from resilience.matching import SERVICE_FAULT, Match, to_match
 from resilience.typing import Call, Runtime, Seconds
 
 from ._admission import admitted
@@ -44,10 +44,6 @@ from ._states import Change
 from ._trip import Consecutive, FailureRate, SlowCalls, to_trip
 
 __all__ = ["CircuitBreaker", "Consecutive", "FailureRate", "SlowCalls"]
-
-
-def _to_match(name: str, value: Any) -> Match:
-    return as_match(value, field=name)
 
 
 def _to_key(name: str, value: Any) -> Any:
@@ -115,7 +111,7 @@ class CircuitBreaker:
     reset_after: Any = checked(to_open_time, 60.0)
     trials: int = count(1)
     successes: int = count(1)
-    on: Match = checked(_to_match, SERVICE_FAULT)
+    on: Match = checked(to_match, SERVICE_FAULT)
     on_result: Callable[[Any], Any] | None = checked(to_plain_function, None, optional=True)
     key: str | Callable[..., Hashable] | None = checked(_to_key, None, optional=True)
     name: str | None = checked(to_text, None, optional=True)

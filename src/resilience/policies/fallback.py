@@ -15,17 +15,13 @@ from resilience._core.fields import checked, suggesting, title, to_callable
 from resilience._core.record import Record, current
 from resilience._core.results import is_awaitable
 from resilience.failures import Failure
-from resilience.matching import Match, as_match, raised
+from resilience.matching import Match, raised, to_match
 from resilience.typing import Call, Runtime
 
 __all__ = ["Fallback"]
 
 
 _NOTHING = object()
-
-
-def _to_match(name: str, value: Any) -> Match:
-    return as_match(value, field=name)
 
 
 @suggesting
@@ -43,7 +39,7 @@ class Fallback:
 
     value: Any = _NOTHING
     call: Callable[..., Any] | None = checked(to_callable, None, optional=True)
-    on: Match = checked(_to_match, raised(Exception))
+    on: Match = checked(to_match, raised(Exception))
 
     def __attrs_post_init__(self) -> None:
         if (self.value is _NOTHING) == (self.call is None):

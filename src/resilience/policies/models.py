@@ -16,7 +16,7 @@ from resilience._core.fields import checked, suggesting, title, to_callable, to_
 from resilience._core.record import Record, current
 from resilience.errors import is_refusal
 from resilience.failures import Failure
-from resilience.matching import RECOVERABLE, Match, as_match
+from resilience.matching import RECOVERABLE, Match, to_match
 from resilience.typing import Call, Runtime
 
 from .timeout import Timeout
@@ -51,10 +51,6 @@ class Model:
 
 
 _PRIVATE = ("header", "key", "token", "secret", "auth", "password", "cookie", "query", "message")
-
-
-def _to_match(name: str, value: Any) -> Match:
-    return as_match(value, field=name)
 
 
 def _to_around(name: str, value: Any) -> Any:
@@ -101,7 +97,7 @@ class ModelFallback:
     role: ClassVar = "models"
 
     models: tuple[Model, ...]
-    on: Match = checked(_to_match, RECOVERABLE)
+    on: Match = checked(to_match, RECOVERABLE)
     argument: str = checked(to_text, "model")
     per_model: Any = checked(_to_around, None, optional=True)
     _own: dict[str, Any] = field(factory=dict, init=False)

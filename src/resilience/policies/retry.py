@@ -30,7 +30,7 @@ from resilience._core.history import spend, spent_inside
 from resilience._core.record import Record, current
 from resilience.errors import is_refusal
 from resilience.failures import Advice, Failure, Kind
-from resilience.matching import TRANSIENT, Match, as_match
+from resilience.matching import TRANSIENT, Match, to_match
 from resilience.typing import Call, Runtime, Seconds
 from resilience.waits import RetryAfter, to_wait
 
@@ -42,7 +42,7 @@ def _to_on(name: str, value: Any) -> Match | retry_base:
         if "asyncio" in type(value).__module__:
             raise TypeError(f"{name} must not be an async predicate (it is always true): {value!r}")
         return value
-    return as_match(value, field=name)
+    return to_match(name, value)
 
 
 def _to_stop(name: str, value: Any) -> Any:
