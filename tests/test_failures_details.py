@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from datetime import timedelta
 from typing import Any
@@ -70,6 +71,31 @@ def test_an_error_that_nobody_knows_is_read_by_its_nearest_known_cause() -> None
     error.__cause__, between.__cause__ = between, KeyError("mine")
     assert describe(error).code == "mine"
     assert describe(error).error is error
+
+
+def test_what_a_reader_does_wrong_goes_to_the_librarys_own_logger(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With the class of what it raised, and that of the error."""
+    describe = Describe()
+
+    @describe.register(LookupError)
+    def read(error: LookupError) -> Failure:
+        raise OSError("secret")
+
+    assert describe(KeyError()).kind is Kind.UNKNOWN
+    assert caplog.record_tuples == [
+        (
+            "resilience",
+            logging.WARNING,
+            "OSError from the reader of KeyError: taken for unknown",
+        )
+    ]
+
+
+def test_a_servers_wait_is_read_from_headers_alone() -> None:
+    """Where there is no error to be described."""
+    assert failures.asked_wait({"Retry-After": "8"}) == 8
 
 
 def test_a_class_of_errors_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
