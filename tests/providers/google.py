@@ -1,9 +1,12 @@
-"""Gemini's envelopes, and Google's GenAI SDK over httpx2; `google_aiohttp.py` has the other way."""
+"""Gemini's envelopes, and Google's GenAI SDK over httpx2 (before version 3: httpx);
+`google_aiohttp.py` has the other way."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from .faults import patience
@@ -59,6 +62,11 @@ SHAPE = {"hello": "world"}
 ASK: dict[str, Any] = {"model": "gemini-2.5-flash", "contents": "Hi"}
 
 
+def library() -> Any:
+    """What its requests are made with."""
+    return import_module("httpx2" if int(version("google-genai").split(".")[0]) >= 3 else "httpx")
+
+
 def error(kind: str, status: int) -> object:
     told: dict[str, Any] = {"code": status, "message": f"It is {kind}."}
     if kind in _STATUSES:
@@ -88,10 +96,8 @@ def fail(url: str, *, streaming: bool) -> Any:
 
 def fail_async(url: str, *, streaming: bool) -> Any:
     """The same with the async client."""
-    import httpx2
-
-    # With a transport of one's own it uses httpx2 even where aiohttp is installed.
-    return asyncio.run(ask(url, streaming, {"transport": httpx2.AsyncHTTPTransport()}))
+    # With a transport of one's own it uses that even where aiohttp is installed.
+    return asyncio.run(ask(url, streaming, {"transport": library().AsyncHTTPTransport()}))
 
 
 async def ask(url: str, streaming: bool, client_args: dict[str, Any]) -> Any:
