@@ -65,7 +65,7 @@ def test_what_is_no_http_is_no_400() -> None:
 def test_a_total_timeout_is_pythons_own() -> None:
     """No class of aiohttp's: nothing says that it was aiohttp."""
     with answering(b"") as url:
-        error = raised(url, TimeoutError, timeout=aiohttp.ClientTimeout(total=0.1))
+        error = raised(url, asyncio.TimeoutError, timeout=aiohttp.ClientTimeout(total=0.1))
 
     failure = describe(error)
     assert not isinstance(error, aiohttp.ClientError)
