@@ -44,6 +44,26 @@ def test_codes_of_its_own(
     assert failure.request_id == "req_1"
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "advice"),
+    [
+        ("502", 502, Kind.SERVER, Advice.RETRY),
+        ('"429"', 429, Kind.RATE_LIMIT, Advice.WAIT),
+        ("400", 400, Kind.INVALID, Advice.STOP),
+        ("7", None, Kind.UNKNOWN, Advice.STOP),
+    ],
+)
+def test_a_status_in_a_stream(
+    groq: Provider, code: str, status: int | None, kind: Kind, advice: Advice
+) -> None:
+    """An event in a stream has no status but the one that is its code."""
+    chunk = f'data: {{"error": {{"message": "m", "code": {code}}}}}'
+    failure = describe(groq.raised(groq.broken_off(chunk)))
+
+    assert (failure.kind, failure.advice, failure.sent) == (kind, advice, True)
+    assert (failure.status, failure.code) == (status, None if status is None else str(status))
+
+
 @pytest.mark.parametrize("way", ["fail", "fail_async"])
 def test_a_stream_that_is_cut(groq: Provider, way: str) -> None:
     """The transport's error comes out as it is."""

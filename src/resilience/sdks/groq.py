@@ -39,5 +39,7 @@ def read(error: Exception) -> Failure:
     failure = stainless.unanswered(evidence, {})
     if failure:
         return failure
+    streaming = stainless.in_stream(evidence)
+    stainless.take_number(evidence)
     dialect = _TOO_LARGE if evidence.status == 413 else _DIALECT
-    return judge(evidence, dialect, stainless.in_stream(evidence))
+    return judge(evidence, dialect, streaming)

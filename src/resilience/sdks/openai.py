@@ -11,7 +11,6 @@ from typing import Any
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import auriko, stainless, verdict
 from resilience.sdks.evidence import Evidence, mapping, text
-from resilience.sdks.evidence import status as to_status
 from resilience.sdks.stainless import STATUSES
 from resilience.sdks.values import number
 from resilience.sdks.verdict import Code, Dialect, Meaning, judge
@@ -104,21 +103,10 @@ def read(error: Exception) -> Failure:
         return failure
     streaming = stainless.in_stream(evidence)
     if text(evidence.code) not in CODES:
-        _take_number(evidence)
+        stainless.take_number(evidence)
         _hear_azure(evidence, said)
         _hear_openrouter(evidence, said)
     return judge(evidence, _DIALECT, streaming)
-
-
-def _take_number(evidence: Evidence) -> None:
-    """OpenRouter's and some of Azure's codes are the status; an event in a stream has no other.
-
-    Version 3 makes a text of a number, 1 and 2 do not.
-    """
-    status = to_status(number(evidence.code))
-    if status is not None:
-        evidence.code = str(status)
-        evidence.status = evidence.status or status
 
 
 def _hear_azure(evidence: Evidence, said: Mapping[str, Any]) -> None:

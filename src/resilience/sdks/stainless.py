@@ -20,7 +20,7 @@ from resilience.sdks.transport import transport
 from resilience.sdks.values import number
 from resilience.sdks.verdict import MISSHAPEN, Meaning
 
-__all__ = ["STATUSES", "details", "gathered", "in_stream", "unanswered"]
+__all__ = ["STATUSES", "details", "gathered", "in_stream", "take_number", "unanswered"]
 
 STATUSES: Mapping[int, Meaning] = {
     **verdict.STATUSES,
@@ -76,6 +76,18 @@ def in_stream(evidence: Evidence) -> bool:
     if evidence.status is not None:
         return False
     return by_class_name(type(evidence.error), {"APIError": True}) is not None
+
+
+def take_number(evidence: Evidence) -> None:
+    """OpenRouter's, vLLM's and some of Azure's codes are the status; an event in a stream has no
+    other.
+
+    Version 3 of OpenAI's SDK makes a text of a number, the others do not.
+    """
+    status = to_status(number(evidence.code))
+    if status is not None:
+        evidence.code = str(status)
+        evidence.status = evidence.status or status
 
 
 def details(error: Exception) -> Mapping[str, Any]:
