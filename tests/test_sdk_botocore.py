@@ -16,7 +16,7 @@ from botocore.session import Session
 from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import ReadTimeoutError as Urllib3ReadTimeoutError
 
-from providers.botocore import ASK, stream
+from providers.botocore import ASK, event, stream
 from providers.raw import answering
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.sdks.botocore import CODES
@@ -70,6 +70,7 @@ def test_fault_049_aws_asks_for_a_wait_in_milliseconds() -> None:
         ("ModelTimeoutException", 408, Kind.TIMEOUT, Advice.RETRY),
         ("ServiceQuotaExceededException", 400, Kind.QUOTA, Advice.STOP),
         ("ConflictException", 400, Kind.CONFLICT, Advice.STOP),
+        ("RetryableConflictException", 409, Kind.CONFLICT, Advice.RETRY),
         ("ExpiredTokenException", 403, Kind.AUTH, Advice.STOP),
         ("SomethingNewException", 503, Kind.UNAVAILABLE, Advice.WAIT),
     ],
@@ -119,6 +120,30 @@ def test_a_stream_that_breaks_off_raises_urllib3s_own_errors() -> None:
         failure = describe(error)
         assert told(failure) == expected
         assert failure.sdk == "urllib3"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "kind", "advice"),
+    [
+        ("badGatewayException", Kind.SERVER, Advice.RETRY),
+        ("dependencyFailedException", Kind.INVALID, Advice.STOP),
+    ],
+)
+def test_what_an_agent_depends_on(name: str, kind: Kind, advice: Advice) -> None:
+    """In a stream there is no status: a bad gateway may pass, a bad configuration does not."""
+    told = event("exception", name, {"message": "m"})
+    typed = "content-type: application/vnd.amazon.eventstream\r\n"
+    ask = {"input": {"textPrompt": {"text": "Hi"}}, "targetModelId": "m"}
+    with (
+        answering(answer(200, typed, told)) as url,
+        bedrock(url, service="bedrock-agent-runtime") as client,
+    ):
+        events = client.optimize_prompt(**ask)["optimizedPrompt"]
+        failure = describe(raised(lambda: list(events), botocore.exceptions.EventStreamError))
+
+    assert (failure.kind, failure.advice, failure.sent) == (kind, advice, True)
+    assert failure.code == name[0].upper() + name[1:]
 
 
 @pytest.mark.real
@@ -193,3 +218,23 @@ def test_what_botocore_takes_for_throttling_is_a_rate_limit() -> None:
 
     for code in ThrottledRetryableChecker._THROTTLED_ERROR_CODES:
         assert (CODES[code].kind, CODES[code].advice) == (Kind.RATE_LIMIT, Advice.WAIT)
+
+
+def test_every_exception_in_a_stream_of_bedrocks_is_known() -> None:
+    """There it has no status to go by. By botocore's own model, whichever exceptions that has."""
+    session = Session()
+    services = [name for name in session.get_available_services() if name.startswith("bedrock")]
+    streams = [
+        shape
+        for model in map(session.get_service_model, services)
+        for name in model.shape_names
+        if (shape := model.shape_for(name)).serialization.get("eventstream")
+    ]
+    raised = {
+        each.name
+        for stream in streams
+        for each in stream.members.values()
+        if each.metadata.get("exception")
+    }
+    assert "ModelStreamErrorException" in raised
+    assert raised <= CODES.keys()

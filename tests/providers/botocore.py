@@ -9,7 +9,7 @@ from typing import Any
 
 from .faults import patience
 
-__all__ = ["PACKAGE", "SHAPE", "error", "fail", "headers", "stream"]
+__all__ = ["PACKAGE", "SHAPE", "error", "event", "fail", "headers", "stream"]
 
 PACKAGE = "botocore"
 _ERRORS = {
@@ -46,14 +46,14 @@ def headers(kind: str) -> dict[str, str]:
 
 def stream() -> tuple[dict[str, str], bytes]:
     told = [
-        _event("event", "messageStart", {"role": "assistant"}),
-        _event("event", "contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Hel"}}),
-        _event("exception", "modelStreamErrorException", {"message": "It is the model."}),
+        event("event", "messageStart", {"role": "assistant"}),
+        event("event", "contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Hel"}}),
+        event("exception", "modelStreamErrorException", {"message": "It is the model."}),
     ]
     return {"content-type": "application/vnd.amazon.eventstream"}, b"".join(told)
 
 
-def _event(message: str, name: str, payload: object) -> bytes:
+def event(message: str, name: str, payload: object) -> bytes:
     """One message in AWS's framing: lengths, headers and payload, each part with a checksum."""
     named = {
         ":message-type": message,

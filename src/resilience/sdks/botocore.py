@@ -20,6 +20,7 @@ _AUTH = Code(Kind.AUTH, Advice.STOP)
 _LIMITED = Code(Kind.RATE_LIMIT, Advice.WAIT)
 _DENIED = Code(Kind.PERMISSION, Advice.STOP)
 _INVALID = Code(Kind.INVALID, Advice.STOP)
+_DEPENDENCY = Code(Kind.INVALID, Advice.STOP, sent=None)
 _SERVER = Code(Kind.SERVER, Advice.RETRY)
 _UNAVAILABLE = Code(Kind.UNAVAILABLE, Advice.WAIT)
 _LATE = Code(Kind.TIMEOUT, Advice.RETRY)
@@ -46,6 +47,10 @@ CODES: Mapping[str, Code] = {
     **_each(_LIMITED, "BandwidthLimitExceeded LimitExceededException SlowDown"),
     **_each(_LIMITED, "PriorRequestNotComplete EC2ThrottledException"),
     **_each(_SERVER, "InternalError InternalFailure InternalServerError InternalServerException"),
+    "BadGatewayException": _SERVER,  # of what an agent of Bedrock's depends on
+    # The same, but it is the caller who has to put it right; what else he asked for may be done.
+    **_each(_DEPENDENCY, "DependencyFailedException RuntimeClientError"),
+    "RetryableConflictException": Code(Kind.CONFLICT, Advice.RETRY),
     # Of the model behind Bedrock, with a 424; the second only inside a stream.
     **_each(_SERVER, "ModelErrorException ModelStreamErrorException"),
     **_each(_UNAVAILABLE, "ServiceUnavailable ServiceUnavailableException"),
