@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import stainless, verdict
-from resilience.sdks.evidence import mapping, peek
+from resilience.sdks import google_rpc, stainless, verdict
+from resilience.sdks.evidence import Evidence, mapping, peek
 from resilience.sdks.verdict import Code, Dialect, Meaning, judge
 
-__all__ = ["CODES", "TYPES", "read"]
+__all__ = ["CODES", "TYPES", "heard", "read"]
 
 _SPENT = Code(Kind.QUOTA, Advice.STOP, type="rate_limit_error")
 _UNBILLED = Code(Kind.QUOTA, Advice.STOP, type="billing_error")
@@ -65,6 +66,12 @@ def read(error: Exception) -> Failure:
     failure = stainless.unanswered(evidence, _LOCAL)
     if failure:
         return failure
-    code = peek(error, "error_code")  # older versions leave it in the body
+    return judge(evidence, heard(evidence, said))
+
+
+def heard(evidence: Evidence, said: Mapping[str, Any]) -> Dialect:
+    """Take the code into `evidence`, from its own place; the dialect to judge it in, which is
+    Google's where Vertex answers in the place of the model."""
+    code = peek(evidence.error, "error_code")  # older versions leave it in the body
     evidence.code = mapping(said.get("details")).get("error_code") if code is None else code
-    return judge(evidence, _DIALECT)
+    return google_rpc.overheard(evidence, said) or _DIALECT

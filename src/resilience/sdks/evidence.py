@@ -80,26 +80,33 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def json_object(written: object) -> Mapping[str, Any]:
-    """The JSON object that a plain string or bytes are; an empty one for everything else."""
+    """The JSON object that a plain string or bytes are, alone in a list or not; an empty one for
+    everything else."""
     if type(written) is bytes:
-        begins = written.startswith(b"{")
+        begins = written.startswith((b"{", b"["))
     elif type(written) is str:
-        begins = written.startswith("{")
+        begins = written.startswith(("{", "["))
     else:
         return {}
     if not begins or len(written) > _LONGEST_JSON:
         return {}
     try:
-        return mapping(json.loads(written))
+        return mapping(_unlisted(json.loads(written)))
     except (ValueError, RecursionError):
         return {}
 
 
 def error_in(body: object) -> Mapping[str, Any]:
     """The error object of a JSON body: what is under `error`, else the body itself."""
-    outer = mapping(body)
+    outer = mapping(_unlisted(body))
     inner = outer.get("error")
     return outer if inner is None else mapping(inner) or outer
+
+
+def _unlisted(body: object) -> object:
+    """Google puts an error into a list of one, where a stream was asked for and where OpenAI's
+    format was."""
+    return body[0] if isinstance(body, list) and len(body) == 1 else body
 
 
 def header_text(value: object) -> str | None:

@@ -16,7 +16,7 @@ from resilience.sdks.evidence import Evidence, mapping, peek, text
 from resilience.sdks.values import duration, number
 from resilience.sdks.verdict import Code, Dialect, judge
 
-__all__ = ["CODES", "judge_rpc"]
+__all__ = ["CODES", "heard", "judge_rpc", "overheard"]
 
 _AUTH = Code(Kind.AUTH, Advice.STOP)
 _PERMISSION = Code(Kind.PERMISSION, Advice.STOP)
@@ -57,18 +57,26 @@ def judge_rpc(
     error: Exception, status: Any, name: Any, details: Any, response: Any, *, begun: bool = False
 ) -> Failure:
     """As `judge`, of an error with a status of Google's (`name`) and its details."""
+    evidence = Evidence(error, "google", status=status, headers=peek(response, "headers"))
+    return judge(evidence, heard(evidence, name, details), begun)
+
+
+def overheard(evidence: Evidence, said: Mapping[str, Any]) -> Dialect | None:
+    """As `heard`, of an error object that somebody else's client was given; None where it is
+    none of Google's."""
+    name = text(said.get("status"))
+    return heard(evidence, name, said.get("details")) if name in grpc.CODES else None
+
+
+def heard(evidence: Evidence, name: Any, details: Any) -> Dialect:
+    """Take into `evidence` what a status of Google's (`name`) and its details say; the dialect to
+    judge it in."""
     told = _Details(details)
-    evidence = Evidence(
-        error,
-        "google",
-        status=status,
-        code=told.reason if told.reason in CODES else name,
-        type=name,
-        headers=peek(response, "headers"),
-        request_id=told.request_id,
-        wait=told.wait,
-    )
-    return judge(evidence, _SPENT if told.spent else _DIALECT, begun)
+    evidence.code = told.reason if told.reason in CODES else name
+    evidence.type = name
+    evidence.request_id = told.request_id or evidence.request_id
+    evidence.wait = told.wait
+    return _SPENT if told.spent else _DIALECT
 
 
 class _Details:

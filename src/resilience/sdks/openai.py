@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import auriko, stainless, verdict
+from resilience.sdks import auriko, google_rpc, stainless, verdict
 from resilience.sdks.evidence import Evidence, mapping, text
 from resilience.sdks.stainless import STATUSES
 from resilience.sdks.values import number
 from resilience.sdks.verdict import Code, Dialect, Meaning, judge
 
-__all__ = ["CODES", "TYPES", "read"]
+__all__ = ["CODES", "TYPES", "heard", "read"]
 
 _SPENT = Code(Kind.QUOTA, Advice.STOP)
 _FILTERED = Code(Kind.CONTENT_FILTER, Advice.STOP)
@@ -102,11 +102,18 @@ def read(error: Exception) -> Failure:
     if failure:
         return failure
     streaming = stainless.in_stream(evidence)
-    if text(evidence.code) not in CODES:
-        stainless.take_number(evidence)
-        _hear_azure(evidence, said)
-        _hear_openrouter(evidence, said)
-    return judge(evidence, _DIALECT, streaming)
+    return judge(evidence, heard(evidence, said), streaming)
+
+
+def heard(evidence: Evidence, said: Mapping[str, Any]) -> Dialect:
+    """Take into `evidence` what an error object says in whatever place; the dialect to judge it
+    in, which is Google's where Gemini is asked in OpenAI's format."""
+    if text(evidence.code) in CODES:
+        return _DIALECT
+    stainless.take_number(evidence)
+    _hear_azure(evidence, said)
+    _hear_openrouter(evidence, said)
+    return google_rpc.overheard(evidence, said) or _DIALECT
 
 
 def _hear_azure(evidence: Evidence, said: Mapping[str, Any]) -> None:
