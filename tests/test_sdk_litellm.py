@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ from litellm import exceptions
 
 from providers import litellm as served
 from providers.faults import FAULTS, Fault
+from providers.raw import answering
 from providers.server import Server
 from resilience.failures import Advice, Kind, describe
 
@@ -179,3 +182,68 @@ def test_a_ring_of_its_errors_ends() -> None:
 
     assert describe(one).kind is Kind.TIMEOUT
     assert describe(other).kind is Kind.CONNECTION
+
+
+GROQ_LIMIT = {"error": {"message": "m", "type": "tokens", "code": "rate_limit_exceeded"}}
+GROQ_FULL = {"error": {"message": "m", "code": "capacity_exceeded"}}
+GROQ_GONE = {"error": {"message": "m", "code": "model_decommissioned"}}
+MISTRAL = {"object": "error", "message": "m", "type": "invalid_model", "code": "1500"}
+ANTHROPIC_SPENT = {"type": "rate_limit_error", "details": {"error_code": "ramp_limit_exceeded"}}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["fail", "fail_async"])
+@pytest.mark.parametrize(
+    ("model", "status", "body", "kind", "advice"),
+    [
+        ("groq/m", 498, GROQ_FULL, Kind.OVERLOADED, Advice.WAIT),
+        ("groq/m", 400, GROQ_GONE, Kind.NOT_FOUND, Advice.FALLBACK),
+        ("groq/m", 413, GROQ_LIMIT, Kind.CONTEXT_LENGTH, Advice.FALLBACK),
+        ("mistral/m", 400, MISTRAL, Kind.NOT_FOUND, Advice.FALLBACK),
+        ("anthropic/m", 400, {"error": ANTHROPIC_SPENT}, Kind.RATE_LIMIT, Advice.WAIT),
+        ("anthropic/m", 403, {"error": {"type": "billing_error"}}, Kind.QUOTA, Advice.STOP),
+        ("cohere_chat/m", 404, {"message": "m"}, Kind.NOT_FOUND, Advice.FALLBACK),
+        ("ollama/m", 404, {"error": "m"}, Kind.NOT_FOUND, Advice.FALLBACK),
+        ("groq/m", 404, {"error": {"type": "not_found_error"}}, Kind.NOT_FOUND, Advice.FALLBACK),
+        ("groq/m", 404, {"error": {"code": "resource_not_found"}}, Kind.NOT_FOUND, Advice.STOP),
+    ],
+)
+def test_a_provider_that_is_asked_by_plain_http(
+    model: str, status: int, body: Any, kind: Kind, advice: Advice, asynchronous: bool
+) -> None:
+    """What the provider says is read in its own words; a 404 without any is about the model."""
+    written = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} Told\r\ncontent-length: {len(written)}\r\nrequest-id: r1\r\n"
+    call = served.acomplete if asynchronous else served.complete
+    with (
+        answering(f"{head}connection: close\r\n\r\n".encode() + written) as url,
+        pytest.raises(exceptions.openai.OpenAIError) as caught,
+    ):
+        call(model, url, url, streaming=False)
+    failure = describe(caught.value)
+
+    assert (failure.kind, failure.advice, failure.status) == (kind, advice, status)
+    assert (failure.request_id, failure.sdk) == ("r1", "litellm")
+    assert failure.provider == model.partition("/")[0]
+    assert failure.error is caught.value
+
+
+@pytest.mark.real
+def test_a_provider_that_is_asked_by_aiohttp() -> None:
+    """Its error has a status and headers of its own, and no body."""
+
+    async def main(url: str) -> Any:
+        return await litellm.acompletion(
+            model="aiohttp_openai/m", messages=[{"role": "user", "content": "?"}], api_base=url
+        )
+
+    head = b"HTTP/1.1 404 Told\r\ncontent-length: 0\r\nx-request-id: r1\r\n\r\n"
+    with (
+        answering(head) as url,
+        pytest.raises(exceptions.openai.OpenAIError) as caught,
+    ):
+        asyncio.run(main(url))
+    failure = describe(caught.value)
+
+    assert (failure.kind, failure.advice, failure.status) == (Kind.NOT_FOUND, Advice.FALLBACK, 404)
+    assert failure.request_id == "r1"

@@ -51,7 +51,9 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False) -> None:
         """An answer whose `Date` is always the same; `cut` promises more than is sent."""
         self.send_response_only(status, "Told")
-        sent = {"date": DATE, **dict.fromkeys(_REQUEST_IDS, "req_1"), **headers}
+        # It hangs up, and says so to clients that would have kept the connection.
+        sent = {"date": DATE, "connection": "close", **dict.fromkeys(_REQUEST_IDS, "req_1")}
+        sent |= headers
         sent.setdefault("content-type", "application/json")
         sent["content-length"] = str(len(body) + (1000 if cut else 0))
         for name, value in sent.items():

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import openai, stainless
+from resilience.sdks.evidence import Evidence
 from resilience.sdks.verdict import Code, Dialect, Meaning, judge
 
-__all__ = ["CODES", "read"]
+__all__ = ["CODES", "heard", "read"]
 
 _ILL_MADE = Code(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True, note="by the model")
 
@@ -40,6 +41,10 @@ def read(error: Exception) -> Failure:
     if failure:
         return failure
     streaming = stainless.in_stream(evidence)
+    return judge(evidence, heard(evidence), streaming)
+
+
+def heard(evidence: Evidence, _: object = None) -> Dialect:
+    """Take into `evidence` a status that is its code; the dialect to judge it in."""
     stainless.take_number(evidence)
-    dialect = _TOO_LARGE if evidence.status == 413 else _DIALECT
-    return judge(evidence, dialect, streaming)
+    return _TOO_LARGE if evidence.status == 413 else _DIALECT

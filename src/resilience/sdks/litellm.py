@@ -1,17 +1,25 @@
 """LiteLLM. It makes errors of its own out of those of the SDKs beneath it, and loses half: codes,
-and that nothing was sent. What it caught is still there, as its error's context.
+and that nothing was sent. What it caught is still there, as its error's context: an SDK's error,
+or that of a plain HTTP client, by which it calls most providers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind, describe
-from resilience.sdks import openai, package_of
-from resilience.sdks.evidence import Evidence, by_class_name, error_in, peek, text
+from resilience.sdks import anthropic, groq, mistral, openai, package_of
+from resilience.sdks.evidence import (
+    Evidence,
+    by_class_name,
+    error_in,
+    json_object,
+    peek,
+    text,
+)
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import pick
 from resilience.sdks.stainless import STATUSES
@@ -41,11 +49,24 @@ _UNANSWERED: Mapping[str, Meaning] = {
     "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
     "Timeout": Meaning(Kind.TIMEOUT, Advice.RETRY),
 }
-_STATUSES: Mapping[int, Meaning] = {
-    **STATUSES,
-    404: Meaning(Kind.NOT_FOUND, Advice.FALLBACK),  # its code is lost; of a completion, the model
+_NO_MODEL = Meaning(Kind.NOT_FOUND, Advice.FALLBACK)
+"""What a 404 is about where no code says otherwise: of a completion, the model."""
+
+_HTTP = frozenset({"aiohttp", "httpx", "httpx2", "requests"})
+_HEARD: Mapping[str | None, Callable[[Evidence, Mapping[str, Any]], Dialect]] = {
+    "anthropic": anthropic.heard,
+    "groq": groq.heard,
+    "mistral": mistral.heard,
 }
-_DIALECT = Dialect(openai.CODES, _STATUSES, openai.TYPES)
+"""The providers with words of their own; the others use OpenAI's, or Google's."""
+
+
+def _of_completions(dialect: Dialect) -> Dialect:
+    statuses = {**dialect.statuses, 404: _NO_MODEL}
+    return evolve(dialect, statuses=statuses, types={**dialect.types, "not_found_error": _NO_MODEL})
+
+
+_DIALECT = _of_completions(Dialect(openai.CODES, STATUSES, openai.TYPES))
 _DEEPEST = 8
 
 
@@ -61,7 +82,7 @@ def read(error: Exception) -> Failure:
     beneath, last = _caught(error)
     code = by_class_name(cls, _CODES_OF_CLASSES)
     if beneath is not None and code is None:
-        failure = describe(beneath)
+        failure = _answered(error, beneath, provider) or describe(beneath)
         if failure.kind is not Kind.UNKNOWN:
             sent = True if begun else failure.sent
             said = provider or failure.provider
@@ -90,6 +111,32 @@ def read(error: Exception) -> Failure:
     )
     streaming = begun or misplaced is not None
     return judge(evidence, _DIALECT, streaming)
+
+
+def _answered(error: Exception, beneath: Exception, provider: str | None) -> Failure | None:
+    """What the provider said, if LiteLLM asked it by plain HTTP."""
+    if package_of(type(beneath)) not in _HTTP:
+        return None
+    response = peek(beneath, "response")
+    status = peek(response, "status_code") or peek(beneath, "status")  # aiohttp's has no response
+    if to_status(status) is None:
+        return None
+    headers = peek(beneath if response is None else response, "headers")
+    told = pick(headers)
+    # Not `content`, by which requests would read the rest of a stream.
+    said = error_in(json_object(peek(response, "_content")))
+    evidence = Evidence(
+        error,
+        "litellm",
+        status=status,
+        code=said.get("code"),
+        type=said.get("type"),
+        headers=headers,
+        request_id=told.get("x-request-id") or told.get("request-id"),
+        provider=provider or said.get("provider"),
+    )
+    heard = _HEARD.get(provider, openai.heard)
+    return judge(evidence, _of_completions(heard(evidence, said)))
 
 
 def _over_budget(error: Exception) -> bool:

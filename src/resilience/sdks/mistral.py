@@ -19,7 +19,7 @@ from resilience.sdks.headers import pick
 from resilience.sdks.transport import transport
 from resilience.sdks.verdict import MISSHAPEN, TYPES, Code, Dialect, Meaning, judge
 
-__all__ = ["CODES", "read"]
+__all__ = ["CODES", "heard", "read"]
 
 CODES: Mapping[str, Code] = {
     "1300": Code(Kind.RATE_LIMIT, Advice.WAIT, type="rate_limited"),
@@ -52,12 +52,17 @@ def read(error: Exception) -> Failure | None:
         error,
         "mistralai",
         status=told.get("raw_status_code", status) if begun else status,
-        code=_code(told),
-        type=told.get("type"),
         headers=headers,
         request_id=pick(headers).get("x-request-id"),
     )
-    return judge(evidence, _DIALECT, begun)
+    return judge(evidence, heard(evidence, told), begun)
+
+
+def heard(evidence: Evidence, said: Mapping[str, Any]) -> Dialect:
+    """Take code and type out of an error object into `evidence`; the dialect to judge it in."""
+    evidence.code = _code(said)
+    evidence.type = said.get("type")
+    return _DIALECT
 
 
 def _told(body: object) -> Mapping[str, Any]:
