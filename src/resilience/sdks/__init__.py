@@ -46,6 +46,9 @@ FAMILIES = {
 }
 """Top-level package of an exception class -> the module here that reads it."""
 
+_BUILTIN = frozenset({AttributeError, IndexError, KeyError, TypeError, ValueError})
+"""What Python raises over data of another shape than expected: the program's, or an answer's."""
+
 _GROUPS: tuple[type, ...] = tuple(filter(None, [getattr(builtins, "BaseExceptionGroup", None)]))
 
 
@@ -74,6 +77,8 @@ def reader_for(cls: type) -> Callable[[Exception], Failure | None]:
     package = package_of(cls)
     # The standard library comes last: an SDK's error is often an OSError or a ValueError too.
     family = "stdlib" if package is None else FAMILIES[package]
+    if cls in _BUILTIN:
+        family = "misread"
     if in_framework(cls):
         family = "langchain"
     if issubclass(cls, _GROUPS):
