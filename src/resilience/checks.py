@@ -3,13 +3,16 @@
     Retry(on_result=no_choices)
     CircuitBreaker(on_result=error_body)
 
-Each takes any result, true if it is a bad one, and never raises. They look at the fields that the
-SDKs' models and plain dicts share; a stream is not looked into.
+Each takes any result, true if it is a bad one, and never raises. They look at the fields of the
+SDKs' models and of plain dicts: OpenAI's and Auriko's chat, OpenAI's responses, Anthropic, Google,
+Cohere, Mistral, Groq, Bedrock. A stream is not looked into, nor is what `with_raw_response`
+returns: that would have to be parsed, which is up to the caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any
 
 from ._core.fields import to_text
@@ -17,8 +20,19 @@ from ._core.fields import to_text
 __all__ = ["empty_answer", "error_body", "finish_reason", "no_choices"]
 
 _ANSWERS = ("choices", "candidates", "content", "output", "message")
-"""Where OpenAI's and Auriko's chat, Google, Anthropic, OpenAI's responses and Cohere keep them."""
+"""Where OpenAI's and Auriko's chat, Google, Anthropic, OpenAI's responses and Bedrock, and Cohere
+keep them."""
 _SAID = ("content", "tool_calls", "function_call", "refusal", "audio")
+_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "status")
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+_BESIDES = frozenset(
+    {"type", "thought", "thought_signature", "thoughtSignature", "reasoningContent"}
+)
+"""Fields of a part of an answer that are no answer."""
+_DEEPEST = 8
+"""Lists in lists that are looked into; there are four at most."""
+
+_PLAIN = (bool, int, float, str, bytes, list, tuple, dict)
 _MISSING = object()
 
 
@@ -33,51 +47,97 @@ def no_choices(result: Any) -> bool:
     found = [value for name in _ANSWERS if (value := _look(result, name)) is not _MISSING]
     if not found:
         return isinstance(result, dict)
-    return all(value is None or value == [] for value in found)
+    return all(_void(value) and not isinstance(value, (str, bytes)) for value in found)
 
 
 def error_body(result: Any) -> bool:
     """An error in the place of an answer: `{"error": {...}}`, which some gateways send with 200.
 
-    OpenAI's SDK keeps it as an extra field, `.error`.
+    OpenAI's SDK keeps it as an extra field, `.error`. One that is null, false or empty is none.
     """
-    return _look(result, "error") not in (_MISSING, None)
+    return not _void(_look(result, "error"))
 
 
 def empty_answer(result: Any) -> bool:
-    """Every choice is a message that says nothing, calls no tool and refuses nothing."""
+    """Every message in it says nothing, calls no tool and refuses nothing; thinking aloud does not
+    count. No message at all is for `no_choices`."""
     messages = list(_messages(result))
-    return bool(messages) and all(
-        _look(message, name) in (_MISSING, None, "", []) for message in messages for name in _SAID
-    )
+    return bool(messages) and all(_silent(message) for message in messages)
 
 
 def finish_reason(*reasons: str) -> Callable[[Any], bool]:
-    """A check for answers that ended for one of these reasons, such as "length" or "error"."""
+    """A check for answers that ended for one of these reasons, such as "length" or "error".
+
+    The words are each API's own: "length", Anthropic's "max_tokens", Google's "MAX_TOKENS"; of
+    OpenAI's responses the status and the reason that it is incomplete.
+    """
     if not reasons:
         raise ValueError("reasons must name at least one reason, got ()")
     wanted = frozenset(to_text("reasons", reason) for reason in reasons)
 
     def ended(result: Any) -> bool:
-        """Whether a choice of the answer ended for such a reason."""
-        found = [_look(choice, "finish_reason") for choice in _choices(result)]
-        found += [_look(result, "stop_reason"), _look(result, "finish_reason")]
-        return any(isinstance(reason, str) and reason in wanted for reason in found)
+        """Whether the answer, or a choice of it, ended for such a reason."""
+        ends = [result, *_listed(result, "choices"), *_listed(result, "candidates")]
+        found = [_look(end, name) for end in ends for name in _REASONS]
+        found.append(_look(_look(result, "incomplete_details"), "reason"))
+        return any(_word(reason) in wanted for reason in found)
 
     return ended
 
 
-def _choices(result: Any) -> Iterator[Any]:
-    choices = _look(result, "choices")
-    if isinstance(choices, (list, tuple)):
-        yield from choices
-
-
 def _messages(result: Any) -> Iterator[Any]:
-    for choice in _choices(result):
+    """What each choice says: the fields of a message, or the list of its parts."""
+    for choice in _listed(result, "choices"):
         message = _look(choice, "message")
         if message is not _MISSING and message is not None:
-            yield message
+            yield [_look(message, name) for name in _SAID]
+    for candidate in _listed(result, "candidates"):
+        content = _look(candidate, "content")
+        if content is not _MISSING:
+            yield _look(content, "parts")
+    output = _look(result, "output")
+    if isinstance(output, (list, tuple)):
+        yield output
+    for message in (result, _look(result, "message"), _look(output, "message")):
+        if _look(message, "content") is not _MISSING:
+            yield [_look(message, name) for name in _SAID]
+
+
+def _silent(said: Any, depth: int = _DEEPEST) -> bool:
+    """Nothing, a list of such, or parts that hold nothing but thoughts."""
+    if _void(said):
+        return True
+    if isinstance(said, (list, tuple)):
+        return depth > 0 and all(_silent(part, depth - 1) for part in said)
+    kind = _word(_look(said, "type"))
+    if kind == "message":  # of OpenAI's responses
+        return depth > 0 and _silent(_look(said, "content"), depth - 1)
+    if kind in _THOUGHTS or _look(said, "thought") is True:
+        return True
+    try:
+        fields: dict[str, Any] = said if isinstance(said, dict) else vars(said)
+    except TypeError:
+        return False
+    return bool(fields) and all(name in _BESIDES or _void(fields[name]) for name in fields)
+
+
+def _void(value: Any) -> bool:
+    """Missing, null, or a plain empty value; nobody's own idea of truth or equality is asked."""
+    if value is _MISSING or value is None:
+        return True
+    return not value if type(value) in _PLAIN else type(value).__name__ == "Unset"  # Mistral's null
+
+
+def _word(value: Any) -> str | None:
+    """A word, or an enum's."""
+    word = value.value if isinstance(value, Enum) else value
+    return str.__str__(word) if isinstance(word, str) else None
+
+
+def _listed(thing: Any, name: str) -> Iterator[Any]:
+    listed = _look(thing, name)
+    if isinstance(listed, (list, tuple)):
+        yield from listed
 
 
 def _look(thing: Any, name: str) -> Any:
