@@ -102,3 +102,10 @@ def test_a_class_of_the_users_own_is_read_like_its_base_whatever_its_name() -> N
     failure = describe(named("m", request=response.request, response=response))
 
     assert (failure.kind, failure.advice, failure.status) == (Kind.AUTH, Advice.STOP, 401)
+
+
+@libraries
+def test_blank_lines_before_the_body_do_not_hide_its_code(library: Any) -> None:
+    """As some proxies send them to keep a connection alive; not for ever."""
+    assert describe(raised(library, 429, b"\n\r\n  " + QUOTA)).kind is Kind.QUOTA
+    assert describe(raised(library, 429, b"\n" * 2000 + QUOTA)).kind is Kind.RATE_LIMIT

@@ -29,6 +29,9 @@ T = TypeVar("T")
 _LONGEST_JSON = 1 << 16
 """Characters. A longer body is no error envelope, and would take long to parse."""
 
+_PADDING = 1024
+"""Characters in which it must have begun: some proxies keep a connection alive by blank lines."""
+
 
 def peek(thing: object, name: str) -> Any:
     """The attribute, or None if there is none or reading it raises."""
@@ -83,9 +86,9 @@ def json_object(written: object) -> Mapping[str, Any]:
     """The JSON object that a plain string or bytes are, alone in a list or not; an empty one for
     everything else."""
     if type(written) is bytes:
-        begins = written.startswith((b"{", b"["))
+        begins = written[:_PADDING].lstrip().startswith((b"{", b"["))
     elif type(written) is str:
-        begins = written.startswith(("{", "["))
+        begins = written[:_PADDING].lstrip().startswith(("{", "["))
     else:
         return {}
     if not begins or len(written) > _LONGEST_JSON:
