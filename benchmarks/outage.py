@@ -48,7 +48,7 @@ class Way:
 class VirtualServer:
     """A client of the real server that tells the script the virtual time."""
 
-    ASKED, TOLD = "redis.call('TIME')", "{ tonumber(ARGV[12]), tonumber(ARGV[13]) }"
+    ASKED, TOLD = "redis.call('TIME')", "{ tonumber(ARGV[#ARGV - 1]), tonumber(ARGV[#ARGV]) }"
 
     def __init__(self, client: Any, clock: VirtualTime) -> None:
         assert script.text.count(self.ASKED) == 1

@@ -1000,6 +1000,20 @@ def test_closing_by_hand_holds_with_a_storage(world: World, memory: Any) -> None
         assert world.run(guarded) == "ok"
 
 
+def test_closing_by_hand_what_is_closed_here_closes_it_for_all(world: World, memory: Any) -> None:
+    """Another has opened it, and this one has not heard of it yet."""
+    one, two = (CircuitBreaker(storage=memory) for _ in range(2))
+    first, second = (Pipeline(each).wrap(world.function("fine", "fine")) for each in (one, two))
+    world.run(first)
+    world.run(second)
+    one.open()
+    with pytest.raises(CircuitOpenError):
+        world.run(first)
+    two.close()
+    world.run(second)
+    assert memory.state == "closed"
+
+
 def test_a_storage_is_read_at_most_every_so_often(world: World) -> None:
     """Healthy calls read the storage once in `refresh` seconds, not each time."""
     reads: list[float] = []

@@ -96,6 +96,16 @@ class Told(pybreaker.CircuitBreakerListener):
         self.changes.append((old.name, new.name))
 
 
+def test_a_command_that_changes_nothing_is_no_change() -> None:
+    """Listeners hear of changes of state only."""
+    told = Told()
+    breaker = CircuitBreaker(listeners=[told])
+    breaker.close()
+    breaker.open()
+    breaker.open()
+    assert told.changes == [("closed", "open")]
+
+
 def test_a_shadow_counts_and_reports_and_refuses_nothing(world: World) -> None:
     """It opens, is tried and closes as it would, while every call goes through."""
     told = Told()

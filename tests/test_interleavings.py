@@ -134,7 +134,8 @@ class Scene:
         return breaker
 
     def hear(self, circuit: Circuit, change: Change) -> None:
-        self.told.append((change.old, change.new))
+        if change.old != change.new:  # else a command, of which only others are to hear
+            self.told.append((change.old, change.new))
 
     def pipeline(self, *breakers: CircuitBreaker) -> Pipeline:
         pipeline = Pipeline(*breakers)

@@ -146,6 +146,67 @@ def test_fault_095_the_place_of_a_killed_process_is_free_after_its_lease(server:
 
 
 @pytest.mark.real
+def test_the_hold_of_a_killed_process_ends_by_hand(server: Server) -> None:
+    """kill -9 while it isolates: nobody knows whether it was meant to last, until `close()`."""
+    code = """
+    one = breaker()
+    held = one.isolate()
+    client.set("isolated", 1)
+    time.sleep(60)
+    """
+    one, two = Process(server.url), Process(server.url)
+    doomed = program(server, code)
+    until(lambda: server.client().get("isolated"), 30)
+    os.kill(doomed.pid, signal.SIGKILL)
+    doomed.communicate(timeout=10)
+    with one.breaker.isolate():
+        pass
+    one.refused()
+    two.breaker.close()
+    assert one.good() == two.good() == "fine"
+
+
+@pytest.mark.real
+def test_a_child_does_not_let_go_of_what_its_parent_holds(server: Server) -> None:
+    """A block that isolates, around a fork: it is left twice, and ends when the parent leaves."""
+    code = """
+    one = breaker()
+    with one.isolate():
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            client.set("left", 1)
+            while client.get("left") == "1":
+                time.sleep(0.01)
+    if not child:
+        os._exit(0)
+    """
+    one = Process(server.url)
+    other = program(server, code)
+    client = server.client()
+    until(lambda: client.get("left"), 30)
+    one.refused()
+    client.set("left", 2)
+    ended(other)
+    assert one.good() == "fine"
+
+
+@pytest.mark.real
+def test_a_program_may_end_right_after_a_command_in_a_loop(server: Server) -> None:
+    """It is told before the interpreter ends."""
+    code = """
+    import asyncio
+
+    async def main():
+        breaker().isolate()
+
+    asyncio.run(main())
+    """
+    ended(program(server, code))
+    Process(server.url).refused()
+
+
+@pytest.mark.real
 def test_fault_098_clocks_that_differ_make_no_difference(server: Server) -> None:
     """Ten minutes before and behind: open as long as here, and tried when here it is tried."""
     code = """

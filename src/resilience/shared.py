@@ -7,7 +7,6 @@ from typing import Any
 from attrs import Factory, field, frozen
 
 from resilience._core.fields import call_repr, checked, flag, plain, seconds, suggesting
-from resilience.policies._states import CLOSED, ISOLATED, OPEN, Change, Event
 from resilience.typing import Seconds
 
 from ._shared.keys import key_name, to_prefix
@@ -36,8 +35,9 @@ class RedisCircuit:
 
     Nothing is asked for a call that goes well through a closed circuit, except once in the
     breaker's `refresh` seconds. Failures in a row are counted together; rates are not, but a
-    circuit that opens by one, opens for all. Nothing is connected before the first call. Raises
-    ImportError without redis-py. Safe from any thread, any event loop, and after a fork.
+    circuit that opens by one, opens for all. What is done by hand (`open()`, `isolate()`) is told
+    at once; in an event loop, by a thread. Nothing is connected before the first call or command.
+    Raises ImportError without redis-py. Safe from any thread, any event loop, and after a fork.
     """
 
     client: Any = field(repr=False)
@@ -63,8 +63,4 @@ class RedisCircuit:
         name alike."""
         key = key_name(self.prefix, circuit.name, circuit.key)
         lease = min(plain(self.lease), circuit.limits.trial_timeout)
-        remote = Remote(self._link, circuit, key, refresh, lease, self.advisory)
-        if circuit.state in (OPEN, ISOLATED):
-            by_hand = Event.ISOLATES if circuit.state == ISOLATED else Event.OPENS
-            remote.note(Change(CLOSED, circuit.state, by_hand))  # before the first call
-        return remote
+        return Remote(self._link, circuit, key, refresh, lease, self.advisory)

@@ -39,11 +39,14 @@ class Link:
         """Whether the last question had no answer."""
         return self._again is not None
 
-    async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply | None:
-        """What the server says; None if there is none that says anything."""
+    async def ask(
+        self, runtime: Runtime, key: str, arguments: Sequence[Any], *, anyway: bool = False
+    ) -> Reply | None:
+        """What the server says; None if there is none that says anything, or, but for `anyway`, if
+        it is left alone."""
         with self._lock:
             now = runtime.now()
-            if self.lost(now):
+            if self.lost(now) and not anyway:
                 return None
             if self._again is not None:
                 self._again = now + self.back_off  # we alone look

@@ -4,25 +4,33 @@ While the server can be reached, a circuit that is open or half open there is so
 trials need a place that the server has granted: a lease, which runs out if its process dies. While
 it cannot, the circuit goes on by itself. Once it can again:
 
-- what was done by hand (`close()`, `isolate()`) meanwhile is told, and holds for all;
+- what was done by hand (`close()`, `isolate()`) meanwhile is told, and holds for all. It is told
+  at once otherwise: who does it may never make a call;
 - a circuit that opened here meanwhile opens the shared one, if that is closed;
 - in all else the shared one is right.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import math
+import os
 import uuid
 from typing import Any
 
 from attrs import define, field, frozen
 
+from resilience._core.around import around
+from resilience._core.driver import drive
 from resilience._core.locks import new_lock
 from resilience._core.world import now as world_now
+from resilience._runtimes import runtime_for, workers
+from resilience._runtimes.loops import loop_runs_here
 from resilience.policies._circuit import Circuit
 from resilience.policies._opening import Opening, open_time
 from resilience.policies._permit import Permit
-from resilience.policies._states import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Event
+from resilience.policies._states import BY_HAND, CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Event
 from resilience.typing import Runtime
 
 from .link import Link, warn
@@ -33,14 +41,13 @@ __all__ = ["Remote"]
 _AT_ONCE = 0.05  # of the time between two looks: failures told more often go together
 _ANY = "any"  # generation
 
-_OPS = {
-    Event.TRIPS: "trip",
+_COMMANDS = {
     Event.OPENS: "open",
     Event.CLOSES: "close",
-    Event.FREES: "close",
+    Event.FREES: "release",
     Event.ISOLATES: "isolate",
 }
-"""What of a circuit's own doing is told to the others, and how."""
+"""How what is done by hand is told to the others; all else is only for here."""
 
 _QUESTIONS = ("look", "enter")  # in which another generation is the others' doing
 
@@ -51,6 +58,14 @@ class _Lease:
 
     token: str
     generation: str
+
+
+@frozen(eq=False)
+class _News:
+    """What is to be told; commands by hand are numbered, so that each is done once, in order."""
+
+    op: str
+    order: int = 0
 
 
 @define(eq=False)
@@ -66,8 +81,11 @@ class Remote:
     _lock: Any = field(factory=new_lock, init=False)
     _looked: float | None = field(default=None, init=False)
     _generation: str | None = field(default=None, init=False)  # of the last reply
-    _untold: Change | None = field(default=None, init=False)
+    _untold: _News | None = field(default=None, init=False)
     _as_of: str | None = field(default=None, init=False)  # the generation that tripped
+    _me: str = field(factory=lambda: uuid.uuid4().hex, init=False)
+    _order: int = field(default=0, init=False)  # of the last command by hand
+    _holds: bool = field(default=False, init=False)  # isolated by hand here, as told to the others
     _asked: int = field(default=0, init=False)
     _heard: int = field(default=0, init=False)  # the latest question that was answered
     _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
@@ -78,13 +96,17 @@ class Remote:
     # For the policy
 
     def note(self, change: Change) -> None:
-        """Remember what was done by hand, and that a rule has tripped, until it can be told.
+        """Tell what was done by hand; remember that a rule has tripped, until it can be told.
 
         Verdicts of trials are told with their places; what was heard from others is no news.
         """
-        if change.event in _OPS and not self.circuit.shadowed:
-            self._untold = change
+        if change.event == Event.TRIPS and not self.circuit.shadowed:
+            self._untold = _News("advise" if self.advisory else "trip")
             self._as_of = _ANY if self.link.broken else self._generation
+        elif change.event in BY_HAND:
+            news = self._command(change.event)
+            if news is not None:
+                self._tell_at_once(news)
 
     async def refresh(self, runtime: Runtime) -> None:
         """Tell what is still to be told; hear what others have done, at most every `every`."""
@@ -135,7 +157,7 @@ class Remote:
             return
         if failed and permit.trial and self.circuit.state == OPEN and not self.advisory:
             # Tried alone, without the others.
-            self._untold, self._as_of = Change(CLOSED, OPEN, Event.TRIPS), _ANY
+            self._untold, self._as_of = _News("trip"), _ANY
         if not failed:
             self._well, self._failed = now, 0
         elif self.circuit.counts(permit):
@@ -155,10 +177,46 @@ class Remote:
 
     # With the server
 
-    async def _tell(self, runtime: Runtime, change: Change) -> None:
-        op = "open" if self.advisory and change.new == OPEN else _OPS[change.event]
-        if await self._ask(runtime, op, telling=change) is None:
+    async def _tell(self, runtime: Runtime, news: _News) -> None:
+        if await self._ask(runtime, news.op, telling=news) is None:
             self._as_of = _ANY  # told later, it counts whatever has happened to the others
+
+    def _command(self, event: str) -> _News | None:
+        """What the others are to hear of a command by hand."""
+        op = _COMMANDS.get(event)
+        if op is None or self.circuit.shadowed:  # only for here; but it ends an isolation of ours
+            op = "release" if self._holds else None
+        with self._lock:
+            if op is None or (op == "isolate") != self.circuit.held:
+                return None  # nothing, or overtaken by a command that another thread tells
+            self._holds = op == "isolate"
+            return self._numbered(op)
+
+    def _numbered(self, op: str) -> _News:
+        self._order += 1
+        self._untold = news = _News(op, self._order)
+        return news
+
+    def _tell_at_once(self, news: _News) -> None:
+        """Wait for the answer, but never in an event loop. If there is none, or no thread to be
+        had, it is told with the next call."""
+        if not loop_runs_here():
+            self._tell_now(news)
+            return
+        try:
+            job = workers.start(functools.partial(self._tell_now, news))
+        except Exception:
+            return
+        _under_way.difference_update([each for each in list(_under_way) if each.wait(0)])
+        _under_way.add(job)
+
+    def _tell_now(self, news: _News) -> None:
+        runtime = runtime_for(around.get(), asynchronous=False)
+        if drive(self._ask(runtime, news.op, telling=news, by_itself=True)) is None:
+            warn(
+                f"the others have not heard of {news.op}() for {self.circuit!r}; they will with "
+                f"the next call here"
+            )
 
     def _give_back(self, lease: _Lease) -> None:
         self.link.tell(self.key, self._arguments("left", lease, None))
@@ -169,11 +227,15 @@ class Remote:
         op: str,
         lease: _Lease | None = None,
         *,
-        telling: Change | None = None,
+        telling: _News | None = None,
+        by_itself: bool = False,
     ) -> Reply | None:
+        """Ask, and follow the answer; `by_itself`, outside any call, leave that to the next call:
+        listeners are to hear of one change after the other, in a thread that makes calls."""
         failed = self._failed
         self._asked = number = self._asked + 1
-        reply = await self.link.ask(runtime, self.key, self._arguments(op, lease, runtime.now()))
+        arguments = self._arguments(op, lease, runtime.now(), telling)
+        reply = await self.link.ask(runtime, self.key, arguments, anyway=by_itself)
         if reply is None:
             return None
         owed, self._owed = self._owed, []
@@ -184,11 +246,16 @@ class Remote:
         self._failed = max(0, self._failed - failed)
         if telling is not None and self._untold is telling:
             self._untold = None
-        if self._untold is None:
+        if by_itself:
+            with self._lock:
+                self._heard, self._looked = max(self._heard, number), None
+        elif self._untold is None:
             self._follow(op, reply, number, runtime.now())
         return reply
 
-    def _arguments(self, op: str, lease: _Lease | None, now: float | None) -> tuple[Any, ...]:
+    def _arguments(
+        self, op: str, lease: _Lease | None, now: float | None, news: _News | None = None
+    ) -> tuple[Any, ...]:
         limits = self.circuit.limits
         generation = lease.generation if lease is not None else self._generation
         if op == "trip":
@@ -201,10 +268,11 @@ class Remote:
             int(limits.failures) if self._pooled else 0,
             _micro(self._open_for()),
             _micro(self.lease),
-            lease.token if lease is not None else "",
+            lease.token if lease is not None else f"{self._me}-{os.getpid()}",
             self._failed,
             -1 if self._well is None or now is None else _micro(now - self._well),
             limits.missable,
+            news.order if news is not None else 0,
         )
 
     # What is heard
@@ -218,10 +286,16 @@ class Remote:
             news = known is not None and known != reply.generation
             if news:
                 self._failed = 0
-        if reply.state == ISOLATED or self.circuit.state == ISOLATED:
-            self._follow_hand(reply, now)
+        if reply.state == ISOLATED:
+            if self.circuit.state != ISOLATED:
+                self.circuit.follow(ISOLATED, 0.0, now)
+        elif reply.generation == "0" and self.circuit.held:
+            with self._lock:
+                self._numbered("isolate")  # flushed, but somebody here still holds it
         elif self.advisory:
-            if known != reply.generation and op != "open" and self.circuit.closed:
+            if self.circuit.state == ISOLATED:
+                self.circuit.follow(CLOSED, 0.0, now)
+            if known != reply.generation and op not in ("advise", "open") and self.circuit.closed:
                 self._heed(reply, now)
         elif reply.state == HALF_OPEN:
             self._follow_trials(op, reply, now, news=news)
@@ -239,16 +313,6 @@ class Remote:
         """Advice: open as long as the others are, if that is still so, and then try for itself."""
         if reply.state == OPEN and reply.left > 0:
             self.circuit.follow(OPEN, reply.left, now)
-
-    def _follow_hand(self, reply: Reply, now: float) -> None:
-        if reply.state == ISOLATED:
-            if self.circuit.state != ISOLATED:
-                self.circuit.follow(ISOLATED, 0.0, now)
-        elif reply.generation == "0" and self.circuit.held:
-            # Flushed, but somebody here still holds it.
-            self._untold = Change(CLOSED, ISOLATED, Event.ISOLATES)
-        else:
-            self.circuit.follow(CLOSED, 0.0, now)
 
     # Sums
 
@@ -269,6 +333,16 @@ class Remote:
         if isinstance(wait, float):
             return wait
         return open_time(wait, Opening(1, world_now(), None, None))
+
+
+_under_way: set[workers.Job] = set()  # what is being told of commands in event loops
+
+
+@atexit.register
+def _finish() -> None:
+    """A program may end with such a command: it is told first, if the server answers in time."""
+    for job in list(_under_way):
+        job.wait(1.0)
 
 
 def _micro(seconds: float) -> int:

@@ -7,25 +7,31 @@
 --   run     closed: failures in a row, counted over all processes; since: when the first was told
 --   passed  half-open: trials that went well; missed: trials that did not
 --   trial:T half-open: when the lease of trial T ends
+--   hold:P  isolated: process P holds it so; the number of P's last command by hand
+--   done:P  process P has done something by hand and holds nothing: that number, and when it was
 --
 -- Times are microseconds on the server's clock; no client's clock comes in here, only durations.
 -- A circuit that has never failed has no key.
 
 local VERSION = '1'
 local DAY = 86400000000
+local LATE = 600000000  -- how much later than the next one a command by hand may come along
 
 local key = KEYS[1]
 local op, told = ARGV[1], ARGV[2]
 local trials, successes, failures = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local open_for, lease = tonumber(ARGV[6]), tonumber(ARGV[7])
 local token, failed, well_ago = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
-local missable = tonumber(ARGV[11])
+local missable, order = tonumber(ARGV[11]), tonumber(ARGV[12])
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
 local function fresh(state, gen)
-  return { state = state, gen = gen, until_ = 0, run = 0, since = 0, passed = 0, missed = 0, out = {} }
+  return {
+    state = state, gen = gen, until_ = 0, run = 0, since = 0, passed = 0, missed = 0, out = {},
+    holds = {}, done = {},
+  }
 end
 
 local circuit = fresh('closed', 0)
@@ -41,15 +47,27 @@ local function read()
   local kind = redis.call('TYPE', key)['ok']
   if kind == 'none' then return true end
   if kind ~= 'hash' then return false end
-  local found, out = {}, {}
+  local found, out, holds, done = {}, {}, {}, {}
   local flat = redis.call('HGETALL', key)
   for i = 1, #flat, 2 do
-    local trial = string.match(flat[i], '^trial:(.+)$')
-    if trial then out[trial] = whole(flat[i + 1]) or 0 else found[flat[i]] = flat[i + 1] end
+    local name, value = flat[i], flat[i + 1]
+    local kind, whose = string.match(name, '^(%l+):(.+)$')
+    if kind == 'trial' then
+      out[whose] = whole(value) or 0
+    elseif kind == 'hold' then
+      holds[whose] = whole(value) or 0
+    elseif kind == 'done' then
+      local last, at = string.match(value, '^(%d+) (%d+)$')
+      last, at = whole(last), whole(at)
+      if last and at and at > now - LATE then done[whose] = { last, at } end
+    else
+      found[name] = value
+    end
   end
   local gen = whole(found.gen)
   if found.v ~= VERSION or not gen then return false end
   local stored = fresh(found.state, gen)
+  stored.holds, stored.done = holds, done
   if found.state == 'closed' then
     stored.run, stored.since = whole(found.run), whole(found.since)
     if not stored.run or not stored.since then return false end
@@ -68,7 +86,9 @@ local function read()
 end
 
 local function move(state)
-  circuit = fresh(state, math.max(circuit.gen + 1, now))
+  local before = circuit
+  circuit = fresh(state, math.max(before.gen + 1, now))
+  circuit.holds, circuit.done = before.holds, before.done
   circuit.until_ = now + open_for
   changed = true
 end
@@ -76,11 +96,10 @@ end
 local function number(value) return string.format('%.0f', value) end
 
 local function write()
-  local fields = { 'v', VERSION, 'state', circuit.state, 'gen', number(circuit.gen) }
-  local function add(name, value)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = number(value)
-  end
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'v', VERSION, 'state', circuit.state)
+  local function add(name, value) redis.call('HSET', key, name, number(value)) end
+  add('gen', circuit.gen)
   if circuit.state == 'closed' then
     add('run', circuit.run)
     add('since', circuit.since)
@@ -91,8 +110,10 @@ local function write()
     add('missed', circuit.missed)
     for trial, ends in pairs(circuit.out) do add('trial:' .. trial, ends) end
   end
-  redis.call('DEL', key)
-  redis.call('HSET', key, unpack(fields))
+  for process, last in pairs(circuit.holds) do add('hold:' .. process, last) end
+  for process, last in pairs(circuit.done) do
+    redis.call('HSET', key, 'done:' .. process, number(last[1]) .. ' ' .. number(last[2]))
+  end
 end
 
 -- A circuit that nobody asks for goes: an isolated one after a day, others once they say nothing.
@@ -118,6 +139,23 @@ local function place()  -- whether there is one for a trial
   local out = 0
   for _ in pairs(circuit.out) do out = out + 1 end
   return circuit.state == 'half-open' and out < trials
+end
+
+-- By hand. Each process numbers its commands: one that comes twice, or too late, does nothing.
+
+local function news()
+  local done = circuit.done[token]
+  return order > (circuit.holds[token] or done and done[1] or 0)
+end
+
+local function lets_go(process, last)
+  circuit.holds[process], circuit.done[process] = nil, { last, now }
+  changed = true
+end
+
+local function all_let_go()
+  lets_go(token, order)
+  for process, last in pairs(circuit.holds) do lets_go(process, last) end
 end
 
 if op == 'look' then
@@ -154,12 +192,21 @@ elseif op == 'passed' or op == 'failed' or op == 'left' then
   end
 elseif op == 'trip' then
   if state == 'closed' and (ours or told == 'any') then move('open') end
-elseif op == 'open' then
+elseif op == 'advise' then
+  if state ~= 'isolated' then move('open') end
+elseif op == 'open' and news() then
+  all_let_go()
   move('open')
-elseif op == 'close' then
-  if state ~= 'closed' then move('closed') end
-elseif op == 'isolate' then
+elseif op == 'close' and news() then
+  all_let_go()
+  move('closed')
+elseif op == 'isolate' and news() then
+  circuit.holds[token], circuit.done[token] = order, nil
+  changed = true
   if state ~= 'isolated' then move('isolated') end
+elseif op == 'release' and news() then
+  lets_go(token, order)
+  if state == 'isolated' and not next(circuit.holds) then move('closed') end
 end
 
 if changed then write() end

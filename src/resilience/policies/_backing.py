@@ -36,7 +36,9 @@ class Backing(Protocol):
         """An admitted call has ended without a verdict; it may be cancelled, so no waiting."""
 
     def note(self, change: Change) -> None:
-        """The circuit has changed state, by a call, by hand or by `adopt`; no waiting here."""
+        """The circuit has changed state, by a call or by `adopt`; or something was done by hand,
+        which may change nothing. No waiting here, but for what was done by hand outside any event
+        loop."""
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ from ._limits import Limits
 from ._opening import Opening, open_time
 from ._permit import Isolation, Permit
 from ._snapshot import Snapshot
-from ._states import CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, TABLE, Change, Event
+from ._states import BY_HAND, CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, TABLE, Change, Event
 from ._trip import Gauge
 
 __all__ = ["Machine"]
@@ -173,7 +173,7 @@ class Machine:
         if new in (CLOSED, DISABLED, ISOLATED):
             self._cause = None
         self._note_calm()
-        return None if old == new else Change(old, new, event)
+        return Change(old, new, event) if old != new or event in BY_HAND else None
 
     def _note_calm(self) -> None:
         self._stirred(self, self.calm)

@@ -167,11 +167,9 @@ class Storages:
 
     async def attach(self, circuit: Circuit, runtime: Runtime) -> Backing | None:
         """The circuit's backing; None while none can be had."""
-        if isinstance(self.storage, Sharing):
-            with self._lock:
-                if circuit.backing is None:
-                    circuit.backing = self.storage.share(circuit, self.refresh)
-                return cast(Backing, circuit.backing)
+        shared = self.at_hand(circuit)
+        if shared is not None:
+            return shared
         storage = await self._made(circuit, runtime) if self.keyed else self.storage
         if storage is None:
             return None
@@ -181,6 +179,15 @@ class Storages:
         with self._lock:
             if circuit.backing is None:
                 circuit.backing = fresh
+            return cast(Backing, circuit.backing)
+
+    def at_hand(self, circuit: Circuit) -> Backing | None:
+        """The backing of a circuit that somebody moves by hand, if that takes no waiting."""
+        if not isinstance(self.storage, Sharing):
+            return None
+        with self._lock:
+            if circuit.backing is None:
+                circuit.backing = self.storage.share(circuit, self.refresh)
             return cast(Backing, circuit.backing)
 
     async def _made(self, circuit: Circuit, runtime: Runtime) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from attrs import frozen
 
 __all__ = [
+    "BY_HAND",
     "CLOSED",
     "DISABLED",
     "HALF_OPEN",
@@ -46,6 +47,9 @@ class Event:
     SHARED_ISOLATED = "the shared circuit is isolated"
 
 
+BY_HAND = (Event.OPENS, Event.CLOSES, Event.ISOLATES, Event.FREES, Event.DISABLES)
+"""What people do: others are to hear of it even where nothing changes here."""
+
 _ANY = (CLOSED, OPEN, HALF_OPEN, ISOLATED, DISABLED)
 
 TABLE: dict[tuple[str, str], str] = {
@@ -59,6 +63,7 @@ TABLE: dict[tuple[str, str], str] = {
     (HALF_OPEN, Event.TOLD_CLOSED): CLOSED,
     (CLOSED, Event.SHARED_OPEN): OPEN,
     (HALF_OPEN, Event.SHARED_OPEN): OPEN,
+    (ISOLATED, Event.SHARED_OPEN): OPEN,
     (CLOSED, Event.SHARED_CLOSED): CLOSED,  # after having been something else in between
     (OPEN, Event.SHARED_CLOSED): CLOSED,
     (HALF_OPEN, Event.SHARED_CLOSED): CLOSED,
@@ -75,7 +80,7 @@ TABLE: dict[tuple[str, str], str] = {
 
 @frozen
 class Change:
-    """A change of state."""
+    """A change of state; by hand, also to the state that it was in."""
 
     old: str
     new: str

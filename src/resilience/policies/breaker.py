@@ -40,7 +40,7 @@ from ._opening import to_open_time
 from ._permit import Isolation, Permit
 from ._pybreaker import Listeners, Storages, to_listeners, to_storage
 from ._snapshot import Snapshot
-from ._states import Change
+from ._states import BY_HAND, Change
 from ._trip import Consecutive, FailureRate, SlowCalls, to_trip
 
 __all__ = ["CircuitBreaker", "Consecutive", "FailureRate", "SlowCalls"]
@@ -324,9 +324,12 @@ class CircuitBreaker:
         return self._circuits.at(_reader(record.fn, self.key)(args, kwargs))
 
     def _changed(self, circuit: Circuit, change: Change) -> None:
-        if circuit.backing is not None:
-            circuit.backing.note(change)
-        if self._told is not None:
+        backing = circuit.backing
+        if backing is None and self._storages is not None and change.event in BY_HAND:
+            backing = self._storages.at_hand(circuit)
+        if backing is not None:
+            backing.note(change)
+        if self._told is not None and change.old != change.new:
             self._told.state_change(circuit, change)
 
 
