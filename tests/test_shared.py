@@ -458,7 +458,7 @@ def test_every_client_in_every_world(server: Server, world: str, kind: str) -> N
     else:
         (asyncio.run if world == "asyncio" else trio.run)(told if world == "trio" else told())
     assert one.state == "closed"
-    assert server.client().hget("app:llm:~", "state") == "closed"
+    assert server.client().hget("app:circuit1:llm:~", "state") == "closed"
     assert other.good() == "fine"
 
 
@@ -561,7 +561,8 @@ def test_fault_080_no_two_circuits_have_one_name() -> None:
     assert len(set(names.values())) == len(names)
     assert all(len(name) < 200 and name.isascii() for name in names.values())
     assert key_name("p", "n", 1) == key_name("p", "n", 1.0) == key_name("p", "n", True)
-    assert key_name("p", "n", _Model.SMALL) == key_name("p", "n", "small") == "p:n:small"
+    small = key_name("p", "n", "small")
+    assert key_name("p", "n", _Model.SMALL) == small == "p:circuit1:n:small"
 
 
 def test_a_key_that_others_could_not_name_is_refused() -> None:

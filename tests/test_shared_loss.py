@@ -25,7 +25,7 @@ from redis_server import Server
 from resilience._core.driver import drive
 from test_shared import PATIENT, Process, until
 
-KEY = "app:llm:~"
+KEY = "app:circuit1:llm:~"
 
 
 @pytest.fixture
@@ -421,13 +421,17 @@ def _hash(**fields: Any) -> Callable[[Any], None]:
     return lambda client: client.hset(KEY, mapping=fields)
 
 
-JUNK: dict[str, Callable[[Any], None]] = {
+FOREIGN: dict[str, Callable[[Any], None]] = {
     "a string": lambda client: client.set(KEY, "open"),
     "a list": lambda client: client.rpush(KEY, "a", "b"),
     "not UTF-8": lambda client: client.set(KEY, b"\xff\xfe\x00"),
     "not UTF-8 in a hash": lambda client: client.hset(KEY, b"\xff", b"\xfe"),
     "no version": _hash(state="open", gen=1, until=99),
-    "a later version": _hash(v=2, state="open", gen=1, until=99),
+    "a later version": _hash(v=2, state="isolated", gen=1, more="x"),
+    "somebody's data": _hash(name="Ada", email="ada@example.org"),
+}
+
+JUNK: dict[str, Callable[[Any], None]] = {
     "no generation": _hash(v=1, state="open", until=99),
     "half of the fields": _hash(v=1, state="open", gen=1),
     "half of a closed one": _hash(v=1, state="closed", gen=1, run=3),
@@ -440,6 +444,54 @@ JUNK: dict[str, Callable[[Any], None]] = {
     "endless": _hash(v=1, state="open", gen=1, until=9_999_999_999_999_999),
     "a number too long": _hash(v=1, state="open", gen="9" * 400, until=5),
 }
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_fault_093_what_is_not_ours_is_left_as_it_is(server: Server, kind: str) -> None:
+    """Whatever the circuit goes through: it does so by itself, after one warning, and asks no more
+    often than it looks. It is shared when the key is free."""
+    one = Process(server.url, failures=1, refresh=60)
+    two = Process(server.url, failures=1)
+    client = server.client()
+    FOREIGN[kind](client)
+    before = client.dump(KEY)
+    with Told() as told:
+        assert one.good() == one.good() == "fine"
+        one.bad()
+        one.refused()
+        assert two.good() == "fine"
+        time.sleep(0.31)
+        one.good()
+        one.bad()
+        with two.breaker.isolate():
+            assert one.state == "open"
+            two.refused()
+        one.refused()
+    assert client.dump(KEY) == before
+    assert [KEY in text for text in told.texts] == [True, True, False, False]
+    assert "isolate()" in told.texts[2]
+    assert "release()" in told.texts[3]
+    client.delete(KEY)
+    assert two.good() == two.good() == "fine"
+    two.bad()
+    Process(server.url).refused()
+
+
+@pytest.mark.real
+def test_what_was_learnt_beside_a_foreign_key_is_told_when_it_is_free(server: Server) -> None:
+    """An opening of a circuit on its own opens the shared one."""
+    one, two = Process(server.url, failures=1, reset_after=30), Process(server.url, failures=1)
+    server.client().set(KEY, "mine")
+    with Told():
+        one.good()
+        one.bad()
+        one.refused()
+        server.client().delete(KEY)
+        assert two.good() == "fine"
+        one.refused()
+        one.refused()
+    two.refused()
 
 
 @pytest.mark.real
@@ -468,7 +520,7 @@ def test_fault_093_junk_while_open_and_half_open(server: Server) -> None:
     client = server.client()
     one.bad()
     client.delete(KEY)
-    client.set(KEY, "junk")
+    client.hset(KEY, "v", "1")
     with Told() as told:
         assert one.good() == "fine"
     assert len(told.texts) == 1
@@ -477,7 +529,7 @@ def test_fault_093_junk_while_open_and_half_open(server: Server) -> None:
 
     def trial() -> str:
         client.delete(KEY)
-        client.set(KEY, "junk")
+        client.hset(KEY, "v", "1")
         return "tried"
 
     with Told() as told:

@@ -17,7 +17,7 @@ from redis_server import Server
 from resilience import CircuitOpenError
 from test_shared import PATIENT, Process, until
 
-KEY = "app:llm:~"
+KEY = "app:circuit1:llm:~"
 
 BEGINNING = f"""
     import os, sys, time
@@ -77,7 +77,7 @@ def test_fault_095_exactly_the_trials_over_eight_processes(server: Server) -> No
     code = """
     @resilient(breaker(trials=2))
     def trial():
-        window = client.hget("app:llm:~", "gen")
+        window = client.hget("app:circuit1:llm:~", "gen")
         client.rpush("trials:" + window, os.getpid())
         end = time.monotonic() + 10
         while client.llen("trials:" + window) < 2 and time.monotonic() < end:
@@ -273,7 +273,7 @@ def test_fault_091_092_097_a_bad_minute_for_eight_processes(server: Server) -> N
         for _ in range(2):
             time.sleep(0.2)
             server.client().flushall()
-            server.client().set(KEY, b"\xff junk")
+            server.client().set(KEY, b"\xff not ours")
             time.sleep(0.2)
             server.hang()
             time.sleep(0.4)

@@ -11,6 +11,7 @@ from resilience._core.fields import to_text
 
 __all__ = ["key_name", "to_prefix"]
 
+_KIND = "circuit1"  # with the version of the layout: other versions have other keys
 _PLAIN = re.compile(r"[A-Za-z0-9_.@-]{1,80}")
 
 
@@ -25,12 +26,12 @@ def to_prefix(name: str, value: Any) -> str:
 
 
 def key_name(prefix: str, name: str | None, value: Any) -> str:
-    """`prefix:name:value`; what is long, odd or no text is there as a digest.
+    """`prefix:circuit1:name:value`; what is long, odd or no text is there as a digest.
 
     A circuit has this one key only, so that in a cluster it lies in one slot. TypeError for a
     value that other processes could not name alike.
     """
-    return f"{prefix}:{_part(name)}:{_part(value)}"
+    return f"{prefix}:{_KIND}:{_part(name)}:{_part(value)}"
 
 
 def _part(value: Any) -> str:

@@ -34,7 +34,7 @@ from resilience.policies._states import BY_HAND, CLOSED, HALF_OPEN, ISOLATED, OP
 from resilience.typing import Runtime
 
 from .link import Link, warn
-from .script import Reply
+from .script import FOREIGN, Reply
 
 __all__ = ["Remote"]
 
@@ -91,6 +91,7 @@ class Remote:
     _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
     _owed: list[_Lease] = field(factory=list, init=False)  # places to be given back some time
     _failed: int = field(default=0, init=False)  # in a row, not yet told
+    _foreign: bool = field(default=False, init=False)  # the key is somebody else's: on its own
     _well: float | None = field(default=None, init=False)  # when a call last went well
 
     # For the policy
@@ -102,7 +103,7 @@ class Remote:
         """
         if change.event == Event.TRIPS and not self.circuit.shadowed:
             self._untold = _News("advise" if self.advisory else "trip")
-            self._as_of = _ANY if self.link.broken else self._generation
+            self._as_of = _ANY if self.link.broken or self._foreign else self._generation
         elif change.event in BY_HAND:
             news = self._command(change.event)
             if news is not None:
@@ -111,7 +112,7 @@ class Remote:
     async def refresh(self, runtime: Runtime) -> None:
         """Tell what is still to be told; hear what others have done, at most every `every`."""
         untold = self._untold
-        if untold is not None:
+        if untold is not None and not self._foreign:
             await self._tell(runtime, untold)
             return
         now = runtime.now()
@@ -123,7 +124,7 @@ class Remote:
 
     async def claim(self, runtime: Runtime, permit: Permit) -> bool:
         """Whether a trial may be made here, by the others' leave."""
-        if self.advisory or self.circuit.shadowed or self.link.lost(runtime.now()):
+        if self.advisory or self.circuit.shadowed or self._alone(runtime.now()):
             return True
         lease = _Lease(uuid.uuid4().hex, self._generation or "0")
         try:
@@ -163,7 +164,7 @@ class Remote:
         elif self.circuit.counts(permit):
             self._failed += 1
         untold = self._untold
-        if untold is not None:
+        if untold is not None and not self._foreign:
             await self._tell(runtime, untold)
         elif self._failed and self._pooled and self._due(now, self.every * _AT_ONCE):
             self._looked = now
@@ -236,7 +237,7 @@ class Remote:
         self._asked = number = self._asked + 1
         arguments = self._arguments(op, lease, runtime.now(), telling)
         reply = await self.link.ask(runtime, self.key, arguments, anyway=by_itself)
-        if reply is None:
+        if reply is None or self._is_foreign(reply):
             return None
         owed, self._owed = self._owed, []
         for each in owed:
@@ -314,7 +315,20 @@ class Remote:
         if reply.state == OPEN and reply.left > 0:
             self.circuit.follow(OPEN, reply.left, now)
 
+    def _is_foreign(self, reply: Reply) -> bool:
+        known, self._foreign = self._foreign, reply.state == FOREIGN
+        if self._foreign and not known:
+            warn(
+                f"what Redis holds under {self.key!r} is no circuit of this version; "
+                f"{self.circuit!r} leaves it as it is, and goes on by itself"
+            )
+        return self._foreign
+
     # Sums
+
+    def _alone(self, now: float) -> bool:
+        """Whether it is of no use to ask for a place."""
+        return self._foreign or self.link.lost(now)
 
     def _due(self, now: float, every: float) -> bool:
         return self._looked is None or now - self._looked >= every

@@ -11,7 +11,8 @@
 --   done:P  process P has done something by hand and holds nothing: that number, and when it was
 --
 -- Times are microseconds on the server's clock; no client's clock comes in here, only durations.
--- A circuit that has never failed has no key.
+-- A circuit that has never failed has no key. What lies under a circuit's key without `v`, or with
+-- another version, is somebody else's, and left as it is.
 
 local VERSION = '1'
 local DAY = 86400000000
@@ -41,12 +42,15 @@ local function whole(text)
   if text and #text <= 16 and string.match(text, '^%d+$') then return tonumber(text) end
 end
 
--- Reading: whatever does not make sense is as good as nothing, and is mended.
+local kind = redis.call('TYPE', key)['ok']
+if kind ~= 'none' and (kind ~= 'hash' or redis.call('HGET', key, 'v') ~= VERSION) then
+  return { '0', 'foreign', '0', '0', '0', '0' }
+end
+
+-- Reading: whatever of ours does not make sense is as good as nothing, and is mended.
 
 local function read()
-  local kind = redis.call('TYPE', key)['ok']
   if kind == 'none' then return true end
-  if kind ~= 'hash' then return false end
   local found, out, holds, done = {}, {}, {}, {}
   local flat = redis.call('HGETALL', key)
   for i = 1, #flat, 2 do
@@ -65,7 +69,7 @@ local function read()
     end
   end
   local gen = whole(found.gen)
-  if found.v ~= VERSION or not gen then return false end
+  if not gen then return false end
   local stored = fresh(found.state, gen)
   stored.holds, stored.done = holds, done
   if found.state == 'closed' then

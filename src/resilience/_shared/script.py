@@ -12,9 +12,12 @@ from attrs import frozen
 
 from resilience.policies._states import CLOSED, HALF_OPEN, ISOLATED, OPEN
 
-__all__ = ["Reply", "evaluate", "script"]
+__all__ = ["FOREIGN", "Reply", "evaluate", "script"]
 
-_STATES = (CLOSED, OPEN, HALF_OPEN, ISOLATED)
+FOREIGN = "foreign"
+"""The state of what is no circuit of this version: it is somebody else's."""
+
+_STATES = (CLOSED, OPEN, HALF_OPEN, ISOLATED, FOREIGN)
 
 
 @frozen
