@@ -49,6 +49,7 @@ _COMMANDS = {
 }
 """How what is done by hand is told to the others; all else is only for here."""
 
+_OPENING = ("trip", "advise", "open", "failed")  # what may open, beside a look with failures
 _QUESTIONS = ("look", "enter")  # in which another generation is the others' doing
 
 
@@ -267,7 +268,7 @@ class Remote:
             limits.trials,
             limits.successes,
             int(limits.failures) if self._pooled else 0,
-            _micro(self._open_for()),
+            _micro(self._open_for(op)),
             _micro(self.lease),
             lease.token if lease is not None else f"{self._me}-{os.getpid()}",
             self._failed,
@@ -302,6 +303,8 @@ class Remote:
             self._follow_trials(op, reply, now, news=news)
         elif self.circuit.state != reply.state or (news and op in _QUESTIONS):
             self.circuit.follow(reply.state, reply.left, now)
+        if not self.advisory:
+            self.circuit.recount(reply.openings)
 
     def _follow_trials(self, op: str, reply: Reply, now: float, *, news: bool) -> None:
         """Half open: a trial of ours goes on as it is; without one, we are open until we ask."""
@@ -338,15 +341,16 @@ class Remote:
         """Whether failures in a row are counted over all processes."""
         return not self.advisory and self.circuit.limits.failures < math.inf
 
-    def _open_for(self) -> float:
-        """Seconds to stay open, if it is now that the shared circuit opens."""
+    def _open_for(self, op: str) -> float:
+        """Seconds to stay open, if it may be now that the shared circuit opens."""
+        if op not in _OPENING and not (op == "look" and self._failed and self._pooled):
+            return 0.0
         left = self.circuit.retry_after
         if left:
-            return left
-        wait = self.circuit.limits.reset_after
-        if isinstance(wait, float):
-            return wait
-        return open_time(wait, Opening(1, world_now(), None, None))
+            return left  # it has opened here
+        number = self.circuit.openings + (self.circuit.state != OPEN)  # this one included
+        opening = Opening(number, world_now(), None, None)
+        return open_time(self.circuit.limits.reset_after, opening)
 
 
 _under_way: set[workers.Job] = set()  # what is being told of commands in event loops

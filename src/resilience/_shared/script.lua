@@ -3,7 +3,8 @@
 --   v       version of this layout
 --   state   closed, open, half-open or isolated
 --   gen     generation: another with every change of state, never used twice
---   until   open: end of the open time
+--   openings  in a row, without having closed; not while closed
+--   until   open: end of the open time; for, then and while half-open: how long it was to be
 --   run     closed: failures in a row, counted over all processes; since: when the first was told
 --   passed  half-open: trials that went well; missed: trials that did not
 --   trial:T half-open: when the lease of trial T ends
@@ -28,10 +29,17 @@ local missable, order = tonumber(ARGV[11]), tonumber(ARGV[12])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
+local NUMBERS = {  -- beside the generation, in each state
+  closed = { 'run', 'since' },
+  open = { 'openings', 'until', 'for' },
+  ['half-open'] = { 'openings', 'for', 'passed', 'missed' },
+  isolated = { 'openings' },
+}
+
 local function fresh(state, gen)
   return {
-    state = state, gen = gen, until_ = 0, run = 0, since = 0, passed = 0, missed = 0, out = {},
-    holds = {}, done = {},
+    state = state, gen = gen, openings = 0, ['until'] = 0, ['for'] = 0, run = 0, since = 0,
+    passed = 0, missed = 0, out = {}, holds = {}, done = {},
   }
 end
 
@@ -44,7 +52,7 @@ end
 
 local kind = redis.call('TYPE', key)['ok']
 if kind ~= 'none' and (kind ~= 'hash' or redis.call('HGET', key, 'v') ~= VERSION) then
-  return { '0', 'foreign', '0', '0', '0', '0' }
+  return { '0', 'foreign', '0', '0', '0', '0', '0' }
 end
 
 -- Reading: whatever of ours does not make sense is as good as nothing, and is mended.
@@ -68,23 +76,15 @@ local function read()
       found[name] = value
     end
   end
-  local gen = whole(found.gen)
-  if not gen then return false end
-  local stored = fresh(found.state, gen)
-  stored.holds, stored.done = holds, done
-  if found.state == 'closed' then
-    stored.run, stored.since = whole(found.run), whole(found.since)
-    if not stored.run or not stored.since then return false end
-  elseif found.state == 'open' then
-    stored.until_ = whole(found['until'])
-    if not stored.until_ or stored.until_ > now + 30 * DAY then return false end
-  elseif found.state == 'half-open' then
-    stored.passed, stored.missed = whole(found.passed), whole(found.missed)
-    if not stored.passed or not stored.missed then return false end
-    stored.out = out
-  elseif found.state ~= 'isolated' then
-    return false
+  local stored = fresh(found.state, whole(found.gen))
+  if not stored.gen or not NUMBERS[stored.state] then return false end
+  for _, name in ipairs(NUMBERS[stored.state]) do
+    stored[name] = whole(found[name])
+    if not stored[name] then return false end
   end
+  if stored['until'] > now + 30 * DAY then return false end
+  if stored.state == 'half-open' then stored.out = out end
+  stored.holds, stored.done = holds, done
   circuit = stored
   return true
 end
@@ -93,7 +93,11 @@ local function move(state)
   local before = circuit
   circuit = fresh(state, math.max(before.gen + 1, now))
   circuit.holds, circuit.done = before.holds, before.done
-  circuit.until_ = now + open_for
+  if state ~= 'closed' then circuit.openings, circuit['for'] = before.openings, before['for'] end
+  if state == 'open' then
+    circuit.openings = before.openings + 1
+    circuit['until'], circuit['for'] = now + open_for, open_for
+  end
   changed = true
 end
 
@@ -104,16 +108,8 @@ local function write()
   redis.call('HSET', key, 'v', VERSION, 'state', circuit.state)
   local function add(name, value) redis.call('HSET', key, name, number(value)) end
   add('gen', circuit.gen)
-  if circuit.state == 'closed' then
-    add('run', circuit.run)
-    add('since', circuit.since)
-  elseif circuit.state == 'open' then
-    add('until', circuit.until_)
-  elseif circuit.state == 'half-open' then
-    add('passed', circuit.passed)
-    add('missed', circuit.missed)
-    for trial, ends in pairs(circuit.out) do add('trial:' .. trial, ends) end
-  end
+  for _, name in ipairs(NUMBERS[circuit.state]) do add(name, circuit[name]) end
+  for trial, ends in pairs(circuit.out) do add('trial:' .. trial, ends) end
   for process, last in pairs(circuit.holds) do add('hold:' .. process, last) end
   for process, last in pairs(circuit.done) do
     redis.call('HSET', key, 'done:' .. process, number(last[1]) .. ' ' .. number(last[2]))
@@ -122,7 +118,7 @@ end
 
 -- A circuit that nobody asks for goes: an isolated one after a day, others once they say nothing.
 local function keep()
-  local stay = 2 * math.max(open_for, lease) + 60000000
+  local stay = 2 * math.max(circuit['for'], lease) + 60000000
   if circuit.state == 'isolated' then stay = DAY end
   redis.call('PEXPIRE', key, number(math.ceil(stay / 1000)))
 end
@@ -139,7 +135,7 @@ local state = circuit.state
 local ours = told == number(circuit.gen)  -- else: news from before the last change
 
 local function place()  -- whether there is one for a trial
-  if circuit.state == 'open' then return now >= circuit.until_ end
+  if circuit.state == 'open' then return now >= circuit['until'] end
   local out = 0
   for _ in pairs(circuit.out) do out = out + 1 end
   return circuit.state == 'half-open' and out < trials
@@ -177,7 +173,7 @@ if op == 'look' then
     end
   end
 elseif op == 'enter' then
-  if state == 'open' and now >= circuit.until_ then move('half-open') end
+  if state == 'open' and now >= circuit['until'] then move('half-open') end
   if place() then
     circuit.out[token] = now + lease
     granted, changed = true, true
@@ -217,8 +213,8 @@ if changed then write() end
 if changed or circuit.state == 'isolated' then keep() end
 
 local left = 0
-if circuit.state == 'open' then left = math.max(0, circuit.until_ - now) end
+if circuit.state == 'open' then left = math.max(0, circuit['until'] - now) end
 return {
   granted and '1' or '0', circuit.state, number(circuit.gen), number(left),
-  number(circuit.run), mended and '1' or '0',
+  number(circuit.run), mended and '1' or '0', number(circuit.openings),
 }

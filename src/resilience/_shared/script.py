@@ -45,17 +45,24 @@ class Reply:
     left: float
     run: int
     mended: bool
+    openings: int
 
     @classmethod
     def read(cls, raw: Any) -> Reply:
         """ValueError for anything that our script does not say."""
-        if not isinstance(raw, (list, tuple)) or len(raw) != 6:
+        if not isinstance(raw, (list, tuple)) or len(raw) != 7:
             raise ValueError("the server's answer is not that of our script")
         told = [part.decode() if isinstance(part, bytes) else str(part) for part in raw]
         if told[1] not in _STATES:
             raise ValueError("the server's answer is not that of our script")
         return cls(
-            told[0] == "1", told[1], told[2], int(told[3]) / 1e6, int(told[4]), told[5] == "1"
+            granted=told[0] == "1",
+            state=told[1],
+            generation=told[2],
+            left=int(told[3]) / 1e6,
+            run=int(told[4]),
+            mended=told[5] == "1",
+            openings=int(told[6]),
         )
 
 

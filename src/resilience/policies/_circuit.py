@@ -245,6 +245,12 @@ class Circuit(Machine):
                 self._until = now + left
         self._tell(change)
 
+    def recount(self, openings: int) -> None:
+        """Take over how often the shared circuit has opened in a row."""
+        with self._lock:
+            if self._state in (OPEN, HALF_OPEN):
+                self._openings = openings
+
     def count(self, failures: int) -> None:
         """Take over a storage's count of failures, if it is higher."""
         with self._lock:

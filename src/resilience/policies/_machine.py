@@ -83,6 +83,11 @@ class Machine:
         wait = self.limits.reset_after
         return open_time(wait, Opening(max(1, self._openings), world_now(), self._cause, None))
 
+    @property
+    def openings(self) -> int:
+        """In a row, without having closed."""
+        return self._openings
+
     def counts(self, permit: Permit) -> bool:
         """Whether a call's answer is from this stretch of the state, and it is a closed one."""
         return self._state == CLOSED and self._since <= permit.epoch
