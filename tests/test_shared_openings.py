@@ -11,7 +11,7 @@ import pytest
 from redis_server import Server
 from resilience._shared.script import script
 from test_shared import Process
-from test_shared_loss import Told
+from test_shared_loss import KEY, Told
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,16 @@ def server(running: Server) -> Server:
     running.client().flushall()
     running.client().script_load(script.text)
     return running
+
+
+HOUR = 3_600_000_000
+
+
+def set_back(client: Any) -> None:
+    """What the circuit looks like to a server whose clock is an hour behind the last one's."""
+    for name, value in client.hgetall(KEY).items():
+        if name in ("until", "since") or name.startswith("trial:"):
+            client.hset(KEY, name, int(value) + HOUR)
 
 
 class Asked:
@@ -154,3 +164,128 @@ def test_an_opening_told_after_its_time_is_still_the_same(server: Server) -> Non
     one.refused()
     two.refused()
     assert set(wait.numbers) == {1}
+
+
+# The server's clock
+
+
+@pytest.mark.real
+def test_a_clock_that_is_set_back_does_not_keep_it_open(server: Server) -> None:
+    """From then it is open for as long as it was to be, and no longer."""
+    one, two = processes(server, 0.1, 2)
+    one.bad()
+    set_back(server.client())
+    assert (two.refused().retry_after or 0) <= 0.1
+    time.sleep(0.12)
+    assert two.good() == one.good() == "fine"
+
+
+@pytest.mark.real
+def test_a_clock_that_is_set_back_does_not_keep_a_place_taken(server: Server) -> None:
+    """The lease of a trial whose process has died ends as well."""
+    one, two = processes(server, 0.05, 2, link={"lease": 0.2})
+    one.bad()
+    time.sleep(0.06)
+
+    def dies() -> None:
+        set_back(server.client())
+        two.refused()
+        time.sleep(0.25)
+        assert two.good() == "fine"
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        one.guarded(dies)
+    assert one.good() == "fine"
+
+
+@pytest.mark.real
+def test_a_clock_that_is_set_back_does_not_keep_a_run(server: Server) -> None:
+    """A success after the failures ends it."""
+    one, two, three = processes(server, 0.1, 3, failures=3)
+    one.bad()
+    three.bad()
+    set_back(server.client())
+    two.good()
+    time.sleep(0.01)
+    two.good()
+    two.good()
+    assert server.client().hget(KEY, "run") == "0"
+    one.bad()
+    assert one.state == "closed"
+
+
+# Trials that take long
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("goes_well", [True, False])
+def test_a_trial_longer_than_its_lease_decides_too(server: Server, goes_well: bool) -> None:
+    """Its place is free meanwhile, and the circuit is half open still."""
+    one, two = processes(server, 0.1, 2, link={"lease": 0.1})
+    one.bad()
+    time.sleep(0.11)
+
+    def long() -> str:
+        two.refused()
+        time.sleep(0.2)
+        if not goes_well:
+            raise ConnectionError("still down")
+        return "tried"
+
+    if goes_well:
+        assert one.guarded(long) == "tried"
+        assert one.state == "closed"
+        assert two.good() == "fine"
+    else:
+        with pytest.raises(ConnectionError):
+            one.guarded(long)
+        assert server.client().hget(KEY, "state") == one.state == "open"
+
+
+@pytest.mark.real
+def test_a_trial_that_was_given_up_on_has_no_say(server: Server) -> None:
+    """After `trial_timeout` it decides nothing, however it ends."""
+    one, two = processes(server, 0.05, 2, trial_timeout=0.1)
+    one.bad()
+    time.sleep(0.06)
+
+    def long() -> str:
+        time.sleep(0.2)
+        return "tried"
+
+    assert one.guarded(long) == "tried"
+    assert server.client().hget(KEY, "state") == "half-open"
+    assert two.good() == "fine"
+    assert two.state == "closed"
+
+
+@pytest.mark.real
+def test_a_trial_of_which_nothing_was_heard_for_long_is_forgotten(server: Server) -> None:
+    """Ten leases after its own; else they would grow in number with each process that dies."""
+    (one,) = processes(server, 0.05, 1, successes=3)
+    one.bad()
+    time.sleep(0.06)
+    one.good()
+    client = server.client()
+    client.hset(KEY, "trial:old", "1")
+    one.good()
+    assert client.hget(KEY, "state") == "half-open"
+    assert not client.hexists(KEY, "trial:old")
+
+
+@pytest.mark.real
+def test_a_late_trial_changes_nothing_where_another_has_decided(server: Server) -> None:
+    """It was begun before the last change."""
+    one, two = processes(server, 0.1, 2, link={"lease": 0.1})
+    one.bad()
+    time.sleep(0.11)
+
+    def long() -> None:
+        time.sleep(0.2)
+        assert two.good() == "fine"
+        raise ConnectionError("late")
+
+    with pytest.raises(ConnectionError):
+        one.guarded(long)
+    assert two.good() == one.good() == "fine"

@@ -147,6 +147,9 @@ class Remote:
         """Tell what a call has taught, if that is anything new."""
         now = runtime.now()
         lease = self._leases.pop(permit, None)
+        if lease is not None and now - permit.began >= self.circuit.limits.trial_timeout:
+            self._give_back(lease)  # it has been given up on here: it has no say
+            return
         if lease is not None:
             bad = failed or now - permit.began > self.circuit.limits.slower
             op = "failed" if bad else "passed"

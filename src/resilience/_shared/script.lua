@@ -7,17 +7,19 @@
 --   until   open: end of the open time; for, then and while half-open: how long it was to be
 --   run     closed: failures in a row, counted over all processes; since: when the first was told
 --   passed  half-open: trials that went well; missed: trials that did not
---   trial:T half-open: when the lease of trial T ends
+--   trial:T half-open: when the lease of trial T ends; lease: how long the longest is
 --   hold:P  isolated: process P holds it so; the number of P's last command by hand
 --   done:P  process P has done something by hand and holds nothing: that number, and when it was
 --
--- Times are microseconds on the server's clock; no client's clock comes in here, only durations.
+-- Times are microseconds on the server's clock; no client's clock comes in here, only durations. If
+-- it is set back (another server takes over), nothing lasts longer than it was to last from now.
 -- A circuit that has never failed has no key. What lies under a circuit's key without `v`, or with
 -- another version, is somebody else's, and left as it is.
 
 local VERSION = '1'
 local DAY = 86400000000
 local LATE = 600000000  -- how much later than the next one a command by hand may come along
+local SLOW = 10  -- leases after the end of its own, for which a trial still has a say
 
 local key = KEYS[1]
 local op, told = ARGV[1], ARGV[2]
@@ -32,14 +34,14 @@ local now = clock[1] * 1000000 + clock[2]
 local NUMBERS = {  -- beside the generation, in each state
   closed = { 'run', 'since' },
   open = { 'openings', 'until', 'for' },
-  ['half-open'] = { 'openings', 'for', 'passed', 'missed' },
+  ['half-open'] = { 'openings', 'for', 'passed', 'missed', 'lease' },
   isolated = { 'openings' },
 }
 
 local function fresh(state, gen)
   return {
     state = state, gen = gen, openings = 0, ['until'] = 0, ['for'] = 0, run = 0, since = 0,
-    passed = 0, missed = 0, out = {}, holds = {}, done = {},
+    passed = 0, missed = 0, lease = 0, out = {}, holds = {}, done = {},
   }
 end
 
@@ -53,6 +55,11 @@ end
 local kind = redis.call('TYPE', key)['ok']
 if kind ~= 'none' and (kind ~= 'hash' or redis.call('HGET', key, 'v') ~= VERSION) then
   return { '0', 'foreign', '0', '0', '0', '0', '0' }
+end
+
+local function by(latest, time)
+  if time > latest then changed = true end
+  return math.min(latest, time)
 end
 
 -- Reading: whatever of ours does not make sense is as good as nothing, and is mended.
@@ -82,8 +89,14 @@ local function read()
     stored[name] = whole(found[name])
     if not stored[name] then return false end
   end
-  if stored['until'] > now + 30 * DAY then return false end
-  if stored.state == 'half-open' then stored.out = out end
+  if stored['for'] > 30 * DAY then return false end
+  stored['until'] = by(now + stored['for'], stored['until'])
+  stored.since = by(now, stored.since)
+  if stored.state == 'half-open' then
+    for trial, ends in pairs(out) do
+      if ends > now - SLOW * stored.lease then stored.out[trial] = by(now + stored.lease, ends) end
+    end
+  end
   stored.holds, stored.done = holds, done
   circuit = stored
   return true
@@ -125,9 +138,6 @@ end
 
 mended = not read()
 if mended then redis.call('DEL', key) end
-for trial, ends in pairs(circuit.out) do
-  if ends <= now then circuit.out[trial] = nil end  -- its process died, or it takes too long
-end
 
 -- Operations
 
@@ -137,7 +147,9 @@ local ours = told == number(circuit.gen)  -- else: news from before the last cha
 local function place()  -- whether there is one for a trial
   if circuit.state == 'open' then return now >= circuit['until'] end
   local out = 0
-  for _ in pairs(circuit.out) do out = out + 1 end
+  for _, ends in pairs(circuit.out) do
+    if ends > now then out = out + 1 end  -- else its process died, or it takes its time
+  end
   return circuit.state == 'half-open' and out < trials
 end
 
@@ -175,7 +187,7 @@ if op == 'look' then
 elseif op == 'enter' then
   if state == 'open' and now >= circuit['until'] then move('half-open') end
   if place() then
-    circuit.out[token] = now + lease
+    circuit.out[token], circuit.lease = now + lease, math.max(circuit.lease, lease)
     granted, changed = true, true
   end
 elseif op == 'passed' or op == 'failed' or op == 'left' then
