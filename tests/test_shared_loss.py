@@ -555,7 +555,7 @@ def test_a_lease_of_no_sense_is_no_lease(server: Server) -> None:
 def test_a_server_that_answers_something_else(server: Server) -> None:
     """An answer that our script does not give is as good as none."""
     client = server.client()
-    for answer in ([], "open", [b"1"] * 7, ["0", "open", "1", "x", "0", "0", "0"]):
+    for answer in ([], "open", [b"1"] * 8, ["0", "open", "1", "x", "0", "0", "0", "0"]):
         client.evalsha = lambda *args, answer=answer: answer
         with Told() as told:
             assert Process(client, link={"back_off": 60.0}).good() == "fine"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import email.message
+import gc
 import time
+import urllib.error
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,7 +127,7 @@ def test_tolerated_trials_open_it_once(server: Server) -> None:
     wait.over()
     one.bad()
     two.bad()
-    assert two.state == "open"
+    assert isinstance(two.refused().__cause__, ConnectionError)
     wait.over()
     three.good()
     three.good()
@@ -164,6 +168,85 @@ def test_an_opening_told_after_its_time_is_still_the_same(server: Server) -> Non
     one.refused()
     two.refused()
     assert set(wait.numbers) == {1}
+
+
+# The failure that opens it
+
+
+def unavailable(seconds: int) -> urllib.error.HTTPError:
+    """A server that says when to come back."""
+    headers = email.message.Message()
+    headers["Retry-After"] = str(seconds)
+    return urllib.error.HTTPError("http://localhost", 503, "Unavailable", headers, None)
+
+
+class Down(ConnectionError):
+    """An error to which a weak reference can be had."""
+
+
+def fails(process: Process, error: Exception) -> None:
+    with pytest.raises(type(error)):
+        process.guarded(error)
+
+
+@pytest.mark.real
+def test_the_last_failure_of_a_run_opens_it_as_if_alone(server: Server) -> None:
+    """Its `Retry-After` holds for all; it is the cause where it was counted, and there only."""
+    one, two = processes(server, 0.1, 2, failures=2)
+    last = unavailable(300)
+    fails(one, unavailable(7))
+    fails(two, last)
+    mine, others = two.refused(), one.refused()
+    assert mine.__cause__ is last
+    assert others.__cause__ is None
+    for refusal in (mine, others):
+        assert 290 < (refusal.retry_after or 0) <= 300
+
+
+@pytest.mark.real
+def test_a_failure_told_later_opens_it_too(server: Server) -> None:
+    """Too soon after a look to be told at once: by the next call, which is refused for it."""
+    (one,) = processes(server, 0.1, 1, failures=2, refresh=60)
+    two = Process(server.url, failures=2)
+    last = unavailable(300)
+    one.good()
+    fails(one, last)
+    two.bad()
+    assert one.state == "closed"
+    one.breaker._only.backing._looked = None  # a minute later
+    refusal = one.refused()
+    assert refusal.__cause__ is last
+    assert 290 < (refusal.retry_after or 0) <= 300
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("end", ["told", "success", "news"])
+def test_a_failure_that_opened_nothing_is_not_kept(server: Server, end: str) -> None:
+    """When it was told, or is no longer in a row, or others have changed the circuit."""
+    one, two = processes(server, 0.1, 2, failures=9, refresh=0.0 if end == "told" else 60)
+    error = Down("down")
+    kept = weakref.ref(error)
+    one.good()
+    fails(one, error)
+    del error
+    if end == "success":
+        one.good()
+    elif end == "news":
+        two.breaker.close()
+        one.breaker._only.backing._looked = None
+        one.good()
+    gc.collect()
+    assert kept() is None
+
+
+@pytest.mark.real
+def test_a_result_that_counts_as_a_failure_has_no_cause(server: Server) -> None:
+    """It opens the circuit as any other."""
+    (one,) = processes(server, 0.1, 1, failures=2, on_result=lambda result: result == "bad")
+    two = Process(server.url, failures=2)
+    two.bad()
+    assert one.guarded("bad") == "bad"
+    assert one.refused().__cause__ is None
 
 
 # The server's clock

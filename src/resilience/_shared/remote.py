@@ -27,6 +27,7 @@ from resilience._core.locks import new_lock
 from resilience._core.world import now as world_now
 from resilience._runtimes import runtime_for, workers
 from resilience._runtimes.loops import loop_runs_here
+from resilience.failures import Failure
 from resilience.policies._circuit import Circuit
 from resilience.policies._opening import Opening, open_time
 from resilience.policies._permit import Permit
@@ -92,6 +93,7 @@ class Remote:
     _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
     _owed: list[_Lease] = field(factory=list, init=False)  # places to be given back some time
     _failed: int = field(default=0, init=False)  # in a row, not yet told
+    _blame: tuple[BaseException, Failure] | None = field(default=None, init=False)  # the last
     _foreign: bool = field(default=False, init=False)  # the key is somebody else's: on its own
     _well: float | None = field(default=None, init=False)  # when a call last went well
 
@@ -143,6 +145,11 @@ class Remote:
             self._leases[permit] = _Lease(lease.token, reply.generation)
         return reply.granted
 
+    def blame(self, cause: BaseException, failure: Failure) -> None:
+        """Remember a failure until it is told: it may be the one that opens the shared circuit."""
+        if self.circuit.state in (CLOSED, HALF_OPEN):
+            self._blame = cause, failure
+
     async def verdict(self, runtime: Runtime, permit: Permit, *, failed: bool) -> None:
         """Tell what a call has taught, if that is anything new."""
         now = runtime.now()
@@ -164,7 +171,8 @@ class Remote:
             # Tried alone, without the others.
             self._untold, self._as_of = _News("trip"), _ANY
         if not failed:
-            self._well, self._failed = now, 0
+            self._well = now
+            self._forget()
         elif self.circuit.counts(permit):
             self._failed += 1
         untold = self._untold
@@ -237,7 +245,7 @@ class Remote:
     ) -> Reply | None:
         """Ask, and follow the answer; `by_itself`, outside any call, leave that to the next call:
         listeners are to hear of one change after the other, in a thread that makes calls."""
-        failed = self._failed
+        failed, blame = self._failed, self._blame
         self._asked = number = self._asked + 1
         arguments = self._arguments(op, lease, runtime.now(), telling)
         reply = await self.link.ask(runtime, self.key, arguments, anyway=by_itself)
@@ -249,13 +257,16 @@ class Remote:
         if reply.mended:
             warn(f"what Redis held of {self.circuit!r} made no sense; the circuit is closed again")
         self._failed = max(0, self._failed - failed)
+        if (failed or lease is not None) and self._blame is blame:
+            self._blame = None
         if telling is not None and self._untold is telling:
             self._untold = None
         if by_itself:
             with self._lock:
                 self._heard, self._looked = max(self._heard, number), None
         elif self._untold is None:
-            self._follow(op, reply, number, runtime.now())
+            cause = blame[0] if reply.opened and blame is not None else None
+            self._follow(op, reply, number, runtime.now(), cause)
         return reply
 
     def _arguments(
@@ -282,7 +293,9 @@ class Remote:
 
     # What is heard
 
-    def _follow(self, op: str, reply: Reply, number: int, now: float) -> None:
+    def _follow(
+        self, op: str, reply: Reply, number: int, now: float, cause: BaseException | None
+    ) -> None:
         """Be as the shared circuit is, unless later news has been heard."""
         with self._lock:
             if number < self._heard:
@@ -290,7 +303,7 @@ class Remote:
             known, self._generation, self._heard = self._generation, reply.generation, number
             news = known is not None and known != reply.generation
             if news:
-                self._failed = 0
+                self._forget()
         if reply.state == ISOLATED:
             if self.circuit.state != ISOLATED:
                 self.circuit.follow(ISOLATED, 0.0, now)
@@ -305,7 +318,7 @@ class Remote:
         elif reply.state == HALF_OPEN:
             self._follow_trials(op, reply, now, news=news)
         elif self.circuit.state != reply.state or (news and op in _QUESTIONS):
-            self.circuit.follow(reply.state, reply.left, now)
+            self.circuit.follow(reply.state, reply.left, now, cause)
         if not self.advisory:
             self.circuit.recount(reply.openings)
 
@@ -332,6 +345,10 @@ class Remote:
 
     # Sums
 
+    def _forget(self) -> None:
+        """The failures that are not told yet are in a row with no later one."""
+        self._failed, self._blame = 0, None
+
     def _alone(self, now: float) -> bool:
         """Whether it is of no use to ask for a place."""
         return self._foreign or self.link.lost(now)
@@ -352,8 +369,9 @@ class Remote:
         if left:
             return left  # it has opened here
         number = self.circuit.openings + (self.circuit.state != OPEN)  # this one included
-        opening = Opening(number, world_now(), None, None)
-        return open_time(self.circuit.limits.reset_after, opening)
+        opening = Opening(number, world_now(), *(self._blame or (None, None)))
+        wait = open_time(self.circuit.limits.reset_after, opening)
+        return opening.ends(wait) - opening.now
 
 
 _under_way: set[workers.Job] = set()  # what is being told of commands in event loops

@@ -46,7 +46,7 @@ local function fresh(state, gen)
 end
 
 local circuit = fresh('closed', 0)
-local changed, mended, granted = false, false, false
+local changed, opened, mended, granted = false, false, false, false
 
 local function whole(text)
   if text and #text <= 16 and string.match(text, '^%d+$') then return tonumber(text) end
@@ -54,7 +54,7 @@ end
 
 local kind = redis.call('TYPE', key)['ok']
 if kind ~= 'none' and (kind ~= 'hash' or redis.call('HGET', key, 'v') ~= VERSION) then
-  return { '0', 'foreign', '0', '0', '0', '0', '0' }
+  return { '0', 'foreign', '0', '0', '0', '0', '0', '0' }
 end
 
 local function by(latest, time)
@@ -111,7 +111,7 @@ local function move(state)
     circuit.openings = before.openings + 1
     circuit['until'], circuit['for'] = now + open_for, open_for
   end
-  changed = true
+  changed, opened = true, state == 'open'
 end
 
 local function number(value) return string.format('%.0f', value) end
@@ -228,5 +228,5 @@ local left = 0
 if circuit.state == 'open' then left = math.max(0, circuit['until'] - now) end
 return {
   granted and '1' or '0', circuit.state, number(circuit.gen), number(left),
-  number(circuit.run), mended and '1' or '0', number(circuit.openings),
+  number(circuit.run), mended and '1' or '0', number(circuit.openings), opened and '1' or '0',
 }

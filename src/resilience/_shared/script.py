@@ -46,11 +46,12 @@ class Reply:
     run: int
     mended: bool
     openings: int
+    opened: bool  # by this question
 
     @classmethod
     def read(cls, raw: Any) -> Reply:
         """ValueError for anything that our script does not say."""
-        if not isinstance(raw, (list, tuple)) or len(raw) != 7:
+        if not isinstance(raw, (list, tuple)) or len(raw) != 8:
             raise ValueError("the server's answer is not that of our script")
         told = [part.decode() if isinstance(part, bytes) else str(part) for part in raw]
         if told[1] not in _STATES:
@@ -63,6 +64,7 @@ class Reply:
             run=int(told[4]),
             mended=told[5] == "1",
             openings=int(told[6]),
+            opened=told[7] == "1",
         )
 
 

@@ -1,6 +1,6 @@
 """The seam to whatever shares a circuit with others: a pybreaker storage, a server.
 
-A breaker's `storage` gives a backing for a circuit. It is asked and told at four moments, and must
+A breaker's `storage` gives a backing for a circuit. It is asked and told at a few moments, and must
 never break a call: what it raises on its own account it keeps to itself.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from resilience.failures import Failure
 from resilience.typing import Runtime
 
 from ._permit import Permit
@@ -28,6 +29,9 @@ class Backing(Protocol):
     async def claim(self, runtime: Runtime, permit: Permit) -> bool:
         """A trial place was given here: do the others leave it to us? False refuses the call."""
         ...
+
+    def blame(self, cause: BaseException, failure: Failure) -> None:
+        """An admitted call has failed, and that counts; its verdict is next."""
 
     async def verdict(self, runtime: Runtime, permit: Permit, *, failed: bool) -> None:
         """An admitted call has ended and counts."""

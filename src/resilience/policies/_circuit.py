@@ -233,9 +233,12 @@ class Circuit(Machine):
                     self._until = now + left
         self._tell(change)
 
-    def follow(self, state: str, left: float, now: float) -> None:
+    def follow(
+        self, state: str, left: float, now: float, cause: BaseException | None = None
+    ) -> None:
         """Be what the shared circuit is: open for `left` seconds, closed or isolated. Where it has
-        been anything else in between, answers of calls begun before change nothing."""
+        been anything else in between, answers of calls begun before change nothing. `cause`: what
+        has opened it, if that is known here."""
         event = {OPEN: Event.SHARED_OPEN, CLOSED: Event.SHARED_CLOSED}.get(
             state, Event.SHARED_ISOLATED
         )
@@ -243,6 +246,7 @@ class Circuit(Machine):
             change = self._move(event, now)
             if self._state == OPEN:
                 self._until = now + left
+                self._cause = self._cause if cause is None else cause
         self._tell(change)
 
     def recount(self, openings: int) -> None:

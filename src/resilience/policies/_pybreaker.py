@@ -17,6 +17,7 @@ from attrs import define, field
 
 from resilience._core.locks import new_lock
 from resilience._core.world import wall
+from resilience.failures import Failure
 from resilience.typing import Runtime
 
 from ._backing import Backing, Sharing
@@ -255,6 +256,9 @@ class Stored:
     async def claim(self, runtime: Runtime, permit: Permit) -> bool:
         """A storage knows of no trial places: each process has its own."""
         return True
+
+    def blame(self, cause: BaseException, failure: Failure) -> None:
+        """A storage has no place for it."""
 
     def released(self, permit: Permit) -> None:
         """Nothing was learnt, nothing is written."""

@@ -312,6 +312,8 @@ class CircuitBreaker:
             return None
         charge(own, permit.circuit, record)
         permit.failed(own, failure)
+        if permit.circuit.backing is not None:
+            permit.circuit.backing.blame(own, failure)
         if self._told is not None:
             self._told.failure(permit.circuit, own)
         return True
