@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from enum import Enum
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -504,6 +506,25 @@ def test_fault_094_however_the_client_reads(
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("package", [each for each in ("redis", "valkey") if find_spec(each)])
+def test_a_sync_client_of_valkey_will_do(server: Server, package: str) -> None:
+    """It has the methods of redis-py's, and of its errors those names that matter."""
+    client = import_module(package).StrictRedis(unix_socket_path=f"{server.folder}/s")
+    one = Process(client, failures=1)
+    server.client().script_flush()
+    one.bad()
+    Process(server.url).refused()
+
+
+@pytest.mark.real
+def test_breakers_without_a_name_share_one_circuit(server: Server) -> None:
+    """As the page says: it may be meant."""
+    one, two = Process(server.url, failures=1, name=None), Process(server.url, name=None)
+    one.bad()
+    two.refused()
+
+
+@pytest.mark.real
 def test_fault_094_a_cluster() -> None:
     """A client of a cluster finds the slot of a circuit, whatever its names are."""
     server = Server("--cluster-enabled", "yes", tcp=True)
@@ -723,6 +744,17 @@ except ImportError as error:
 def test_something_else_than_a_url_or_a_client_is_refused(source: Any) -> None:
     """At construction, by name."""
     with pytest.raises((TypeError, ValueError), match=r"client|URL"):
+        RedisCircuit(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [redis.Redis().pipeline(), redis.asyncio.Redis().pipeline(), redis.Redis, redis.asyncio.Redis],
+    ids=["a pipeline", "an asyncio pipeline", "a class", "an asyncio class"],
+)
+def test_a_pipeline_or_a_class_is_refused(source: Any) -> None:
+    """A pipeline would answer nothing until somebody executes it."""
+    with pytest.raises(TypeError, match="no class and no pipeline"):
         RedisCircuit(source)
 
 

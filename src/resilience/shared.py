@@ -23,14 +23,16 @@ class RedisCircuit:
     """A breaker's `storage=` that shares its circuits with all processes that use the same server.
 
     - `client`: a URL (`redis://`, `rediss://`, `unix://`), or a client of redis-py, sync or
-      asyncio. With a URL the connections are its own, sync ones used off the event loop.
+      asyncio; no pipeline. With a URL the connections are its own, sync ones used off the event
+      loop.
     - `prefix` ("resilience"): what the names of its keys begin with. One `RedisCircuit` serves any
-      number of breakers and keys; breakers of the same prefix and name share their circuits.
+      number of breakers and keys; breakers of the same prefix and name share their circuits, and
+      all those without a name share one: give each dependency's breaker a `name`.
     - `advisory` (False): share only the news that a circuit has opened; each process then stays
       away as long as the others do, tries for itself and closes for itself. Otherwise it is one
       circuit: open, half open and closed for all at once, `trials` at once over all processes.
     - `lease` (60): seconds after which a trial's place is free again if its process has died.
-    - `timeout` (0.05): seconds for which a call waits for the server at most; after that, or an
+    - `timeout` (0.05): seconds for which an answer of the server is waited for; after that, or an
       error, circuits go on by themselves for `back_off` (5) seconds, and then look again.
 
     Nothing is asked for a call that goes well through a closed circuit, except once in the

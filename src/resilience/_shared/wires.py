@@ -106,6 +106,11 @@ def to_wire(source: Any, timeout: float) -> Wire | LoopWire:
             f"client must be a URL or a client of redis-py, sync or asyncio, got a "
             f"{type(source).__name__}"
         )
+    if isinstance(source, type) or hasattr(source, "execute"):
+        raise TypeError(
+            f"client must be a client itself, no class and no pipeline, got a "
+            f"{type(source).__name__}"
+        )
     if inspect.iscoroutinefunction(source.execute_command):
         return LoopWire(source, Wire(_twin(source, timeout), timeout))
     return Wire(source, timeout)
