@@ -4,29 +4,25 @@ While the server can be reached, a circuit that is open or half open there is so
 trials need a place that the server has granted: a lease, which runs out if its process dies. While
 it cannot, the circuit goes on by itself. Once it can again:
 
-- what was done by hand (`close()`, `isolate()`) meanwhile is told, and holds for all. It is told
-  at once otherwise: who does it may never make a call;
+- what was done by hand (`close()`, `isolate()`) meanwhile is told, and holds for all;
 - a circuit that opened here meanwhile opens the shared one, if that is closed;
 - in all else the shared one is right.
 """
 
 from __future__ import annotations
 
-import atexit
 import functools
 import math
-import os
 import uuid
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from resilience._core.around import around
 from resilience._core.driver import drive
 from resilience._core.locks import new_lock
 from resilience._core.world import now as world_now
-from resilience._runtimes import runtime_for, workers
-from resilience._runtimes.loops import loop_runs_here
+from resilience._runtimes import runtime_for
 from resilience.failures import Failure
 from resilience.policies._circuit import Circuit
 from resilience.policies._opening import Opening, open_time
@@ -34,6 +30,7 @@ from resilience.policies._permit import Permit
 from resilience.policies._states import BY_HAND, CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Event
 from resilience.typing import Runtime
 
+from .hand import Hand, News, at_once
 from .link import Link, warn
 from .script import FOREIGN, Reply
 
@@ -41,14 +38,6 @@ __all__ = ["Remote"]
 
 _AT_ONCE = 0.05  # of the time between two looks: failures told more often go together
 _ANY = "any"  # generation
-
-_COMMANDS = {
-    Event.OPENS: "open",
-    Event.CLOSES: "close",
-    Event.FREES: "release",
-    Event.ISOLATES: "isolate",
-}
-"""How what is done by hand is told to the others; all else is only for here."""
 
 _OPENING = ("trip", "advise", "open", "failed")  # what may open, beside a look with failures
 _QUESTIONS = ("look", "enter")  # in which another generation is the others' doing
@@ -60,14 +49,6 @@ class _Lease:
 
     token: str
     generation: str
-
-
-@frozen(eq=False)
-class _News:
-    """What is to be told; commands by hand are numbered, so that each is done once, in order."""
-
-    op: str
-    order: int = 0
 
 
 @define(eq=False)
@@ -83,11 +64,9 @@ class Remote:
     _lock: Any = field(factory=new_lock, init=False)
     _looked: float | None = field(default=None, init=False)
     _generation: str | None = field(default=None, init=False)  # of the last reply
-    _untold: _News | None = field(default=None, init=False)
+    _untold: News | None = field(default=None, init=False)
     _as_of: str | None = field(default=None, init=False)  # the generation that tripped
-    _me: str = field(factory=lambda: uuid.uuid4().hex, init=False)
-    _order: int = field(default=0, init=False)  # of the last command by hand
-    _holds: bool = field(default=False, init=False)  # isolated by hand here, as told to the others
+    _hand: Hand = field(default=Factory(lambda self: Hand(self.circuit), True), init=False)
     _asked: int = field(default=0, init=False)
     _heard: int = field(default=0, init=False)  # the latest question that was answered
     _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
@@ -105,12 +84,14 @@ class Remote:
         Verdicts of trials are told with their places; what was heard from others is no news.
         """
         if change.event == Event.TRIPS and not self.circuit.shadowed:
-            self._untold = _News("advise" if self.advisory else "trip")
+            self._untold = News("advise" if self.advisory else "trip")
             self._as_of = _ANY if self.link.broken or self._foreign else self._generation
         elif change.event in BY_HAND:
-            news = self._command(change.event)
+            with self._lock:
+                news = self._hand.command(change.event)
+                self._untold = news or self._untold
             if news is not None:
-                self._tell_at_once(news)
+                at_once(functools.partial(self._tell_now, news))
 
     async def refresh(self, runtime: Runtime) -> None:
         """Tell what is still to be told; hear what others have done, at most every `every`."""
@@ -169,7 +150,7 @@ class Remote:
             return
         if failed and permit.trial and self.circuit.state == OPEN and not self.advisory:
             # Tried alone, without the others.
-            self._untold, self._as_of = _News("trip"), _ANY
+            self._untold, self._as_of = News("trip"), _ANY
         if not failed:
             self._well = now
             self._forget()
@@ -190,40 +171,11 @@ class Remote:
 
     # With the server
 
-    async def _tell(self, runtime: Runtime, news: _News) -> None:
+    async def _tell(self, runtime: Runtime, news: News) -> None:
         if await self._ask(runtime, news.op, telling=news) is None:
             self._as_of = _ANY  # told later, it counts whatever has happened to the others
 
-    def _command(self, event: str) -> _News | None:
-        """What the others are to hear of a command by hand."""
-        op = _COMMANDS.get(event)
-        if op is None or self.circuit.shadowed:  # only for here; but it ends an isolation of ours
-            op = "release" if self._holds else None
-        with self._lock:
-            if op is None or (op == "isolate") != self.circuit.held:
-                return None  # nothing, or overtaken by a command that another thread tells
-            self._holds = op == "isolate"
-            return self._numbered(op)
-
-    def _numbered(self, op: str) -> _News:
-        self._order += 1
-        self._untold = news = _News(op, self._order)
-        return news
-
-    def _tell_at_once(self, news: _News) -> None:
-        """Wait for the answer, but never in an event loop. If there is none, or no thread to be
-        had, it is told with the next call."""
-        if not loop_runs_here():
-            self._tell_now(news)
-            return
-        try:
-            job = workers.start(functools.partial(self._tell_now, news))
-        except Exception:
-            return
-        _under_way.difference_update([each for each in list(_under_way) if each.wait(0)])
-        _under_way.add(job)
-
-    def _tell_now(self, news: _News) -> None:
+    def _tell_now(self, news: News) -> None:
         runtime = runtime_for(around.get(), asynchronous=False)
         if drive(self._ask(runtime, news.op, telling=news, by_itself=True)) is None:
             warn(
@@ -240,7 +192,7 @@ class Remote:
         op: str,
         lease: _Lease | None = None,
         *,
-        telling: _News | None = None,
+        telling: News | None = None,
         by_itself: bool = False,
     ) -> Reply | None:
         """Ask, and follow the answer; `by_itself`, outside any call, leave that to the next call:
@@ -270,7 +222,7 @@ class Remote:
         return reply
 
     def _arguments(
-        self, op: str, lease: _Lease | None, now: float | None, news: _News | None = None
+        self, op: str, lease: _Lease | None, now: float | None, news: News | None = None
     ) -> tuple[Any, ...]:
         limits = self.circuit.limits
         generation = lease.generation if lease is not None else self._generation
@@ -284,7 +236,7 @@ class Remote:
             int(limits.failures) if self._pooled else 0,
             _micro(self._open_for(op)),
             _micro(self.lease),
-            lease.token if lease is not None else f"{self._me}-{os.getpid()}",
+            lease.token if lease is not None else self._hand.name,
             self._failed,
             -1 if self._well is None or now is None else _micro(now - self._well),
             limits.missable,
@@ -309,7 +261,9 @@ class Remote:
                 self.circuit.follow(ISOLATED, 0.0, now)
         elif reply.generation == "0" and self.circuit.held:
             with self._lock:
-                self._numbered("isolate")  # flushed, but somebody here still holds it
+                self._untold = self._hand.numbered(
+                    "isolate"
+                )  # flushed, but somebody here still holds it
         elif self.advisory:
             if self.circuit.state == ISOLATED:
                 self.circuit.follow(CLOSED, 0.0, now)
@@ -372,16 +326,6 @@ class Remote:
         opening = Opening(number, world_now(), *(self._blame or (None, None)))
         wait = open_time(self.circuit.limits.reset_after, opening)
         return opening.ends(wait) - opening.now
-
-
-_under_way: set[workers.Job] = set()  # what is being told of commands in event loops
-
-
-@atexit.register
-def _finish() -> None:
-    """A program may end with such a command: it is told first, if the server answers in time."""
-    for job in list(_under_way):
-        job.wait(1.0)
 
 
 def _micro(seconds: float) -> int:
