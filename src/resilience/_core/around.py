@@ -6,7 +6,7 @@ read. A full call sets its `Record`; tests set a virtual world or switch policie
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
 from .scope import Scope, live
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .record import Record
 
-__all__ = ["Surroundings", "around"]
+__all__ = ["Surroundings", "around", "restore"]
 
 
 class Surroundings:
@@ -47,3 +47,11 @@ class Surroundings:
 
 
 around: ContextVar[Surroundings | None] = ContextVar("resilience_around", default=None)
+
+
+def restore(token: Token[Surroundings | None]) -> None:
+    """Go back to what was around before."""
+    try:
+        around.reset(token)
+    except ValueError:
+        pass  # an abandoned coroutine is being closed in another context: nothing to restore

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from resilience._runtimes import runtime_for
 from resilience.typing import Bell, Runtime
 
-from .around import around
+from .around import around, restore
 from .callables import facts_of
 from .driver import drive
 from .record import Record
@@ -105,6 +105,8 @@ class Attempts:
         if seconds is not None:
             assert self._real is not None
             await self._real.sleep(seconds)
+        if not self._over:
+            await self._prepare()
         return self._next(StopAsyncIteration)
 
     def _begin(self, *, asynchronous: bool) -> None:
@@ -119,6 +121,19 @@ class Attempts:
         self._record = Record(outer, _block, facts_of(_block))
         self._real = runtime_for(self._record, asynchronous=asynchronous)
         self._pipeline.equip(self._record)
+
+    async def _prepare(self) -> None:
+        """Let policies ask now what they could not wait for in `with`, on an event loop."""
+        assert self._record is not None
+        assert self._real is not None
+        token = around.set(self._record)
+        try:
+            for policy in self._pipeline.flat:
+                before_block = getattr(policy, "before_block", None)
+                if before_block is not None and not self._record.disabled:
+                    await before_block(self._real)
+        finally:
+            restore(token)
 
     def _wait(self) -> float | None:
         """Seconds to wait before the next attempt, if the chain has stopped for that."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextvars import Token
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from attrs import field, frozen
@@ -13,7 +12,7 @@ from resilience._runtimes import runtime_for
 from resilience.typing import Call, Policy, Runtime
 
 from . import served
-from .around import around
+from .around import around, restore
 from .base import base
 from .block import Attempts
 from .callables import Facts, refuse_unguardable
@@ -245,7 +244,7 @@ class Pipeline:
             self._ended(record, runtime, None)
             return result
         finally:
-            _reset(token)
+            restore(token)
             end()
         try:
             raise final
@@ -297,13 +296,6 @@ def _goes_on() -> None:
 
 def _plain(error: Exception) -> Exception:
     return error.error if type(error) is Carried else error
-
-
-def _reset(token: Token[Any]) -> None:
-    try:
-        around.reset(token)
-    except ValueError:
-        pass  # an abandoned coroutine is being closed in another context: nothing to restore
 
 
 def _flattened(policies: Iterable[Policy]) -> Iterator[Policy]:

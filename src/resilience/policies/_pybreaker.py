@@ -22,6 +22,7 @@ from resilience.typing import Runtime
 
 from ._backing import Backing, Sharing
 from ._circuit import Circuit
+from ._later import Later
 from ._permit import Permit
 from ._states import CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, Change
 
@@ -168,6 +169,8 @@ class Storages:
 
     async def attach(self, circuit: Circuit, runtime: Runtime) -> Backing | None:
         """The circuit's backing; None while none can be had."""
+        if circuit.backing is not None:
+            return cast(Backing, circuit.backing)
         shared = self.at_hand(circuit)
         if shared is not None:
             return shared
@@ -190,6 +193,10 @@ class Storages:
             if circuit.backing is None:
                 circuit.backing = self.storage.share(circuit, self.refresh)
             return cast(Backing, circuit.backing)
+
+    def later(self, circuit: Circuit) -> Later:
+        """What stands for the backing in a call that may wait for nothing."""
+        return Later(lambda runtime: self.attach(circuit, runtime))
 
     async def _made(self, circuit: Circuit, runtime: Runtime) -> Any:
         failed = self._failed.get(circuit.key)

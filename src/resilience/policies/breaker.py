@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from attrs import Factory, field, frozen
 
 from resilience._core.arguments import slot_of
+from resilience._core.aside import hurried
 from resilience._core.fields import (
     call_repr,
     checked,
@@ -252,8 +253,19 @@ class CircuitBreaker:
             return False
         return self._circuit_for(current(), args, kwargs).refuses(world_now())
 
+    async def before_block(self, runtime: Runtime) -> None:
+        """Hear what others say of the circuit where a block's `with` could not wait for it.
+
+        Of a keyed breaker, only the block itself can tell which circuit that is.
+        """
+        if self._storages is not None and self.key is None:
+            backing = await self._storages.attach(self._only, runtime)
+            assert backing is not None  # only a keyed breaker's has to be made first
+            await backing.refresh(runtime)
+
     def bind(self, call: Call, runtime: Runtime) -> Call:
         patience = plain(self.wait_for_trial) if self.wait_for_trial is not None else None
+        waits = self._storages is not None or patience is not None
 
         async def broken(*args: Any, **kwargs: Any) -> Any:
             record = current()
@@ -265,20 +277,22 @@ class CircuitBreaker:
                     raise
                 record.grumble("key", problem)  # the call was made at rest: its outcome counts
                 return await call(*args, **kwargs)
-            backing = circuit.backing
-            if self._storages is not None:
-                backing = backing or await self._storages.attach(circuit, runtime)
+            backing, wait = circuit.backing, patience
+            if waits and hurried(record, runtime):
+                backing, wait = self._storages and self._storages.later(circuit), None
+            elif backing is None and self._storages is not None:
+                backing = await self._storages.attach(circuit, runtime)
             if backing is not None:
                 await backing.refresh(runtime)
             if resumed is not None:
                 permit = circuit.resume(resumed.epoch, resumed.started)
-            elif patience is None and backing is None:
+            elif wait is None and backing is None:
                 permit = circuit.admit(runtime.now(), runtime.random)
             else:
-                permit = await admitted(circuit, runtime, backing, patience)
+                permit = await admitted(circuit, runtime, backing, wait)
             failed: bool | None = None
             try:
-                if self._told is not None:
+                if self._told is not None and record.ready is None:  # or it was told before
                     self._told.before_call(circuit, record.fn, args, kwargs)
                 result = await call(*args, **kwargs)
             except Exception as error:
