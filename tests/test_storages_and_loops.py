@@ -72,6 +72,12 @@ def server() -> Iterator[Server]:
     server.close()
 
 
+def until_warned(breaker: CircuitBreaker, act: Callable[[], Any]) -> None:
+    """Do it, and wait for the warning that it causes in another thread."""
+    act()
+    until(lambda: breaker._storages is not None and breaker._storages._warned)
+
+
 # A function that is not known yet
 
 
@@ -173,9 +179,7 @@ def test_a_storage_that_cannot_be_made_does_not_hold_up_the_loop() -> None:
         assert Pipeline(breaker).call(lambda: "ok") == "ok"
 
     with pytest.warns(RuntimeWarning, match="storage"):
-        asyncio.run(main())
-        until(lambda: threads)
-        until(lambda: breaker._storages is not None and breaker._storages._warned)
+        until_warned(breaker, lambda: asyncio.run(main()))
     assert threading.get_ident() not in threads
 
 

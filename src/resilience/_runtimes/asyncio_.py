@@ -14,6 +14,8 @@ from resilience._core.record import current
 from resilience._core.scope import Scope
 from resilience.errors import DeadlineExceededError
 
+from . import workers
+
 __all__ = ["Asyncio", "CancelScope", "asyncio_"]
 
 T = TypeVar("T")
@@ -46,7 +48,7 @@ class Asyncio:
             return await thunk()
 
     async def blocking(self, fn: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(None, fn)
+        return await workers.elsewhere(fn, self.bell())
 
     async def invoke(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

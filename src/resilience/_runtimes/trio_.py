@@ -14,6 +14,8 @@ from resilience._core.record import current
 from resilience._core.scope import Scope
 from resilience.errors import DeadlineExceededError
 
+from . import workers
+
 __all__ = ["Trio", "trio_"]
 
 T = TypeVar("T")
@@ -64,7 +66,7 @@ class Trio:
         raise DeadlineExceededError(seconds)
 
     async def blocking(self, fn: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(fn)
+        return await workers.elsewhere(fn, self.bell())
 
     async def invoke(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -1,17 +1,24 @@
-"""Daemon threads for calls with a time limit. A stuck one is left behind, never waited for."""
+"""Daemon threads, for calls with a time limit and for what is slow and off the event loop.
+
+A stuck one is left behind, never waited for.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from resilience.errors import WorkersBusyError
+from resilience.typing import Bell
 
-__all__ = ["LIMIT", "Job", "start"]
+__all__ = ["LIMIT", "Job", "elsewhere", "start"]
+
+T = TypeVar("T")
 
 LIMIT = 256
 """Threads at the most, stuck ones included; beyond that `WorkersBusyError`."""
@@ -22,12 +29,13 @@ _IDLE = 30.0  # seconds after which a thread with nothing to do ends
 class Job:
     """A function on its way through a worker thread, with the caller's context variables."""
 
-    __slots__ = ("_call", "_done", "error", "result")
+    __slots__ = ("_call", "_done", "_then", "error", "result")
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[[], Any], then: Callable[[], object] | None = None) -> None:
         context = copy_context()
         self._call: Callable[[], Any] | None = lambda: context.run(call)
         self._done = threading.Event()
+        self._then = then
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -41,6 +49,8 @@ class Job:
         finally:
             del call
             self._done.set()
+            if self._then is not None:
+                self._then()
 
     def wait(self, seconds: float) -> bool:
         """Whether the job was done within `seconds`. A signal's exception comes out of here."""
@@ -124,8 +134,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)  # threads do not survive a fork
 
 
-def start(call: Callable[[], Any]) -> Job:
-    """Begin `call` in a worker thread. Raises `WorkersBusyError` if none is free."""
-    job = Job(call)
+def start(call: Callable[[], Any], then: Callable[[], object] | None = None) -> Job:
+    """Begin `call` in a worker thread, and have `then` called there after it.
+
+    Raises `WorkersBusyError` if none is free.
+    """
+    job = Job(call, then)
     _pool.start(job)
     return job
+
+
+async def elsewhere(call: Callable[[], T], bell: Bell) -> T:
+    """The result of `call`, made in a worker thread while an event loop goes on, by its bell.
+
+    If the wait is cancelled, the thread is left behind.
+    """
+    job = start(call, bell.ring)
+    await bell.wait(math.inf)
+    result: T = job.outcome()
+    return result

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import define, field
 
 from resilience._core.locks import new_lock
+from resilience.errors import WorkersBusyError
 from resilience.typing import Runtime
 
 from .script import Reply
@@ -52,6 +53,8 @@ class Link:
                 self._again = now + self.back_off  # we alone look
         try:
             reply = await self.wire.ask(runtime, key, arguments)
+        except WorkersBusyError:
+            return None  # which says nothing of the server
         except Exception as problem:
             with self._lock:
                 known, self._again = self._again, runtime.now() + self.back_off

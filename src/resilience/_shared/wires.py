@@ -13,9 +13,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from resilience._core.driver import drive
+from resilience._core.line import Line
 from resilience._core.locks import new_lock
 from resilience._runtimes import workers
 from resilience.typing import Runtime
@@ -24,6 +25,7 @@ from .script import Reply, evaluate
 
 __all__ = ["LoopWire", "Wire", "to_wire"]
 
+_AT_ONCE = 8  # questions by one client; worker threads are for the user's calls too
 _MOST_STUCK = 4  # threads that a client without time limits may hold, before no more are tried
 
 
@@ -39,10 +41,13 @@ class Wire:
     timeout: float
     _lock: Any = field(factory=new_lock, init=False)
     _stuck: list[workers.Job] = field(factory=list, init=False)  # not waited for any longer
+    _line: Line = field(
+        default=Factory(lambda self: Line(_AT_ONCE, self.timeout), takes_self=True), init=False
+    )
 
     async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply:
         """What the server answers; TimeoutError, or the client's own error."""
-        return await runtime.blocking(functools.partial(self._now, key, arguments))
+        return await self._line.through(runtime, functools.partial(self._now, key, arguments))
 
     def tell(self, key: str, arguments: Sequence[Any]) -> None:
         """Ask without waiting for the answer; nothing is raised."""

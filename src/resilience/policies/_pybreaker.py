@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from attrs import define, field
 
+from resilience._core.line import Line
 from resilience._core.locks import new_lock
 from resilience._core.world import wall
 from resilience.failures import Failure
@@ -29,6 +30,8 @@ from ._states import CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, Change
 __all__ = ["Listeners", "Storages", "Stored", "to_listeners", "to_storage"]
 
 _logger = logging.getLogger("resilience")
+_AT_ONCE = 8  # threads that one breaker's storages may have, or hold if they hang
+_PATIENCE = 1.0  # seconds for which a call waits for one of them
 _PYBREAKERS = {ISOLATED: OPEN, DISABLED: CLOSED}  # what it would call our own states
 
 
@@ -161,6 +164,7 @@ class Storages:
     _failed: dict[Any, float] = field(factory=dict, init=False)
     _warned: bool = field(default=False, init=False)
     _lock: Any = field(factory=new_lock, init=False)
+    _line: Line = field(factory=lambda: Line(_AT_ONCE, _PATIENCE), init=False)
 
     @classmethod
     def of(cls, storage: Any, keyed: bool, refresh: float) -> Storages | None:
@@ -177,7 +181,7 @@ class Storages:
         storage = await self._made(circuit, runtime) if self.keyed else self.storage
         if storage is None:
             return None
-        fresh = Stored(storage, circuit, self.refresh)
+        fresh = Stored(storage, circuit, self.refresh, self._line)
         if not circuit.closed:
             fresh.note(Change(CLOSED, circuit.state))  # moved by hand before
         with self._lock:
@@ -203,7 +207,7 @@ class Storages:
         if failed is not None and runtime.now() - failed < 1.0:
             return None
         try:
-            return await runtime.blocking(lambda: self.storage(circuit.key))
+            return await self._line.through(runtime, lambda: self.storage(circuit.key))
         except Exception as problem:
             self._failed[circuit.key] = runtime.now()
             if not self._warned:
@@ -223,6 +227,7 @@ class Stored:
     storage: Any
     circuit: Circuit
     every: float
+    line: Line
     _lock: Any = field(factory=new_lock, init=False)
     _read: float | None = field(default=None, init=False)
     _opened: Any = field(default=None, init=False)  # the opening already taken over
@@ -312,7 +317,7 @@ class Stored:
 
     async def _try(self, runtime: Runtime, fn: Callable[[], Any]) -> Any:
         try:
-            return await runtime.blocking(fn)
+            return await self.line.through(runtime, fn)
         except Exception as problem:
             self._warn(problem)
             return None
