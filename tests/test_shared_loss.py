@@ -23,6 +23,7 @@ import trio
 
 from redis_server import Server
 from resilience._core.driver import drive
+from resilience.shared import RedisCircuit
 from test_shared import PATIENT, Process, until
 
 KEY = "app:circuit1:llm:~"
@@ -192,9 +193,14 @@ def test_one_call_looks_while_the_others_go_on(server: Server) -> None:
 
 @pytest.mark.real
 def test_a_server_that_hangs_for_long_holds_few_threads(server: Server) -> None:
-    """A client without time limits of its own is stuck for good: after a few it is not tried."""
-    client = server.users_client()
-    one = Process(client, link={"timeout": 0.01, "back_off": 0.001})
+    """A client without time limits, and without a twin, is stuck for good: after a few it is
+    tried no more than now and then."""
+
+    class Patient(redis.Redis):
+        """A client of the user's own making."""
+
+    client = Patient.from_url(server.url, socket_timeout=None)
+    one = Process(client, link=brief(back_off=0.001))
     before = threading.active_count()
     server.hang()
     with Told():
@@ -204,6 +210,82 @@ def test_a_server_that_hangs_for_long_holds_few_threads(server: Server) -> None:
         assert threading.active_count() - before <= 5
         server.wake()
         until(lambda: one.good() and not one.breaker.storage._link.broken)
+
+
+class Swallowed(redis.Redis):
+    """A client behind a network that may swallow what is sent: there is never an answer to it."""
+
+    gone = False
+    over = threading.Event()
+
+    def evalsha(self, *args: Any) -> Any:
+        if self.gone:
+            assert self.over.wait(30)
+            raise OSError
+        return super().evalsha(*args)
+
+
+@pytest.mark.real
+def test_a_network_that_comes_back_is_found(server: Server) -> None:
+    """Though questions from before are never answered: a few more are risked, ever more rarely."""
+    client = Swallowed.from_url(server.url, socket_timeout=None)
+    one = Process(client, link={"timeout": 0.01, "back_off": 0.002})
+    with Told():
+        one.good()
+        client.gone = True
+        end = time.monotonic() + 0.6
+        until(lambda: one.good() and time.monotonic() > end)
+        stuck = len(one.breaker.storage._link.wire._stuck)
+        client.gone = False
+        until(lambda: one.good() and not one.breaker.storage._link.broken)
+    assert 4 < stuck < 12
+    client.over.set()
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_child_process_does_not_count_its_parents_stuck_threads(server: Server) -> None:
+    """They are not in it: it asks by itself, at once."""
+    client = Swallowed.from_url(server.url, socket_timeout=None)
+    client.over = threading.Event()
+    one = Process(client, link={"timeout": 0.01, "back_off": 0.2})
+    wire = one.breaker.storage._link.wire
+    with Told():
+        client.gone = True
+        until(lambda: one.good() and len(wire._stuck) == 4)
+        time.sleep(0.21)
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                client.gone = False
+                wire.timeout = PATIENT
+                one.good()
+                status = 2 if one.breaker.storage._link.broken else 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    client.over.set()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("kind", ["plain", "few connections", "of its own kind"])
+def test_a_plain_client_gets_a_twin_with_time_limits(server: Server, kind: str) -> None:
+    """It connects as that one does; a client that is more than that is used itself."""
+    options = {"socket_timeout": None, "username": "default", "password": "secret"}
+    maker = redis.Redis if kind != "of its own kind" else Swallowed
+    if kind == "few connections":
+        options["max_connections"] = 5
+    client = maker.from_url(server.url, **options)
+    used = RedisCircuit(client, timeout=0.5)._link.wire.client
+    if kind != "plain":
+        assert used is client
+        return
+    server.client().config_set("requirepass", "secret")
+    assert used is not client
+    assert used.ping()
+    assert used.connection_pool.connection_kwargs["socket_timeout"] == 0.5
+    assert client.connection_pool.connection_kwargs["socket_timeout"] is None
 
 
 @pytest.mark.real
@@ -554,7 +636,11 @@ def test_a_lease_of_no_sense_is_no_lease(server: Server) -> None:
 @pytest.mark.real
 def test_a_server_that_answers_something_else(server: Server) -> None:
     """An answer that our script does not give is as good as none."""
-    client = server.client()
+
+    class Odd(redis.Redis):
+        """It says something else, whoever is asked."""
+
+    client = Odd.from_url(server.url)
     for answer in ([], "open", [b"1"] * 8, ["0", "open", "1", "x", "0", "0", "0", "0"]):
         client.evalsha = lambda *args, answer=answer: answer
         with Told() as told:

@@ -29,13 +29,14 @@ _IDLE = 30.0  # seconds after which a thread with nothing to do ends
 class Job:
     """A function on its way through a worker thread, with the caller's context variables."""
 
-    __slots__ = ("_call", "_done", "_then", "error", "result")
+    __slots__ = ("_call", "_done", "_pool", "_then", "error", "result")
 
     def __init__(self, call: Callable[[], Any], then: Callable[[], object] | None = None) -> None:
         context = copy_context()
         self._call: Callable[[], Any] | None = lambda: context.run(call)
         self._done = threading.Event()
         self._then = then
+        self._pool = _pool
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -55,6 +56,11 @@ class Job:
     def wait(self, seconds: float) -> bool:
         """Whether the job was done within `seconds`. A signal's exception comes out of here."""
         return self._done.wait(min(seconds, threading.TIMEOUT_MAX))
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is still to end; what a parent of fork has begun never does."""
+        return not self._done.is_set() and self._pool is _pool
 
     def outcome(self) -> Any:
         """The result; or the job's own exception, raised here. Once."""

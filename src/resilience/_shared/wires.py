@@ -18,6 +18,7 @@ from attrs import Factory, define, field
 from resilience._core.driver import drive
 from resilience._core.line import Line
 from resilience._core.locks import new_lock
+from resilience._core.world import monotonic
 from resilience._runtimes import workers
 from resilience.typing import Runtime
 
@@ -26,7 +27,8 @@ from .script import Reply, evaluate
 __all__ = ["LoopWire", "Wire", "to_wire"]
 
 _AT_ONCE = 8  # questions by one client; worker threads are for the user's calls too
-_MOST_STUCK = 4  # threads that a client without time limits may hold, before no more are tried
+_MANY = 100  # connections: who allows for fewer does not want others beside them
+_MOST_STUCK = 4  # threads that a client without time limits may hold, before it is tried rarely
 
 
 @define(eq=False)
@@ -40,7 +42,7 @@ class Wire:
     client: Any
     timeout: float
     _lock: Any = field(factory=new_lock, init=False)
-    _stuck: list[workers.Job] = field(factory=list, init=False)  # not waited for any longer
+    _stuck: list[tuple[workers.Job, float]] = field(factory=list, init=False)  # given up when
     _line: Line = field(
         default=Factory(lambda self: Line(_AT_ONCE, self.timeout), takes_self=True), init=False
     )
@@ -58,16 +60,27 @@ class Wire:
 
     def _now(self, key: str, arguments: Sequence[Any]) -> Reply:
         with self._lock:
-            self._stuck = [job for job in self._stuck if not job.wait(0)]
-            if len(self._stuck) >= _MOST_STUCK:  # worker threads are for the user's calls too
+            self._stuck = [stuck for stuck in self._stuck if stuck[0].pending]
+            if not self._worth_asking(monotonic()):
                 raise TimeoutError("no answer to earlier questions")
         job = workers.start(functools.partial(self._there, key, arguments))
         if not job.wait(self.timeout):
             with self._lock:
-                self._stuck.append(job)
+                self._stuck.append((job, monotonic()))
             raise TimeoutError(f"no answer within {self.timeout:g} s")
         reply: Reply = job.outcome()
         return reply
+
+    def _worth_asking(self, now: float) -> bool:
+        """Whether one more thread may be risked, which may be stuck for good like those before.
+
+        Once there are several, only after as long a time again as they took to pile up: a network
+        that comes back is found, and an outage of days costs a dozen threads.
+        """
+        if len(self._stuck) < _MOST_STUCK:
+            return True
+        first, last = self._stuck[0][1], self._stuck[-1][1]
+        return now - last >= last - first
 
     def _there(self, key: str, arguments: Sequence[Any]) -> Reply:
         return drive(evaluate(self.client, key, arguments))
@@ -118,7 +131,7 @@ def to_wire(source: Any, timeout: float) -> Wire | LoopWire:
         )
     if inspect.iscoroutinefunction(source.execute_command):
         return LoopWire(source, Wire(_twin(source, timeout), timeout))
-    return Wire(source, timeout)
+    return Wire(_brief_twin(source, timeout), timeout)
 
 
 def _redis() -> Any:
@@ -148,6 +161,28 @@ def _brief(timeout: float) -> dict[str, Any]:
     }
 
 
+_THEIRS = (
+    "event_dispatcher",
+    "maint_notifications_config",
+    "maint_notifications_pool_handler",
+)
+"""Options of a connection that are of its own pool, or would undo our time limits."""
+
+
+def _brief_twin(client: Any, timeout: float) -> Any:
+    """A client that connects as a sync one does, with time limits; or that one itself.
+
+    For a plain client only: one with a pool or methods of its own (a cluster, Sentinel, a limited
+    number of connections) is there to be used.
+    """
+    redis = _redis()
+    pool: Any = getattr(client, "connection_pool", None)
+    plain = type(client) is redis.Redis and type(pool) is redis.ConnectionPool
+    if not plain or pool.connection_class not in _kinds(redis) or pool.max_connections < _MANY:
+        return client
+    return _connecting_like(pool, pool.connection_class, timeout)
+
+
 def _twin(client: Any, timeout: float) -> Any:
     """A sync client with the connection of an asyncio one, for sync calls and other loops."""
     redis = _redis()
@@ -158,7 +193,16 @@ def _twin(client: Any, timeout: float) -> Any:
             f"client must be a plain asyncio client, for which a sync one can be made where it is "
             f"needed, got a {type(client).__name__}; give a sync client or a URL"
         )
+    return _connecting_like(pool, kind, timeout, "redis_connect_func")
+
+
+def _kinds(redis: Any) -> tuple[Any, ...]:
+    return redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection
+
+
+def _connecting_like(pool: Any, kind: Any, timeout: float, *but: str) -> Any:
+    redis = _redis()
     options = {**pool.connection_kwargs, **_brief(timeout)}
-    for theirs in ("event_dispatcher", "redis_connect_func", "maint_notifications_config"):
+    for theirs in (*_THEIRS, *but):
         options.pop(theirs, None)
     return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **options))
