@@ -220,8 +220,8 @@ class Storages:
 class Stored:
     """One circuit's storage: read now and then, written at failures and changes of state.
 
-    A slow storage is kept off the event loop. One that raises is warned of once, and the circuit
-    goes on by itself.
+    A slow storage is kept off the event loop. One that raises is warned of once, and left alone
+    for as long as between two readings; the circuit goes on by itself.
     """
 
     storage: Any
@@ -233,6 +233,8 @@ class Stored:
     _opened: Any = field(default=None, init=False)  # the opening already taken over
     _unwritten: Change | None = field(default=None, init=False)
     _counting: bool = field(default=False, init=False)  # does the storage count failures?
+    _writing: bool = field(default=False, init=False)
+    _failed: float | None = field(default=None, init=False)  # when it last raised
     _warned: bool = field(default=False, init=False)
 
     def note(self, change: Change) -> None:
@@ -241,10 +243,12 @@ class Stored:
 
     async def refresh(self, runtime: Runtime) -> None:
         """Take over what others have written, at most every so many seconds."""
-        if self._unwritten is not None:
-            await self._try(runtime, lambda: self._write(None))
-            return
         now = runtime.now()
+        if self._left_alone(now):
+            return
+        if self._unwritten is not None:
+            await self._write_change(runtime)
+            return
         with self._lock:
             if self._read is not None and now - self._read < self.every:
                 return
@@ -277,8 +281,24 @@ class Stored:
 
     async def verdict(self, runtime: Runtime, permit: Permit, *, failed: bool) -> None:
         """Write what a call has taught, if that is anything new."""
-        if failed or self._counting or self._unwritten is not None:
+        if not failed and not self._counting and self._unwritten is None:
+            return
+        if not self._left_alone(runtime.now()):
             await self._try(runtime, lambda: self._write(failed))
+
+    def _left_alone(self, now: float) -> bool:
+        return self._failed is not None and now - self._failed < self.every
+
+    async def _write_change(self, runtime: Runtime) -> None:
+        """Write what is still to be written, unless another call is at it."""
+        with self._lock:
+            if self._writing:
+                return
+            self._writing = True
+        try:
+            await self._try(runtime, lambda: self._write(None))
+        finally:
+            self._writing = False
 
     def _told(self) -> tuple[str, Any, Any]:
         state = str(self.storage.state)
@@ -319,6 +339,7 @@ class Stored:
         try:
             return await self.line.through(runtime, fn)
         except Exception as problem:
+            self._failed = runtime.now()
             self._warn(problem)
             return None
 
