@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -112,3 +113,18 @@ def test_one_call_writes_while_the_others_go_on() -> None:
     over.set()
     slow.join(10)
     until(lambda: storage.state == "open")
+
+
+def test_storages_that_could_not_be_made_are_forgotten_with_their_circuits() -> None:
+    """However many values a key has had."""
+
+    def storage(key: Any) -> Any:
+        raise OSError
+
+    breaker = CircuitBreaker(key=lambda key: key, storage=storage, keep=5)
+    pipeline = Pipeline(breaker)
+    for key in range(100):
+        pipeline.call(lambda key: key, key)
+    gc.collect()
+    assert breaker._storages is not None
+    assert len(breaker._storages._failed) <= 5

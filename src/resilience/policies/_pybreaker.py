@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
@@ -161,7 +162,7 @@ class Storages:
     storage: Any
     keyed: bool
     refresh: float
-    _failed: dict[Any, float] = field(factory=dict, init=False)
+    _failed: WeakKeyDictionary[Circuit, float] = field(factory=WeakKeyDictionary, init=False)
     _warned: bool = field(default=False, init=False)
     _lock: Any = field(factory=new_lock, init=False)
     _line: Line = field(factory=lambda: Line(_AT_ONCE, _PATIENCE), init=False)
@@ -203,13 +204,13 @@ class Storages:
         return Later(lambda runtime: self.attach(circuit, runtime))
 
     async def _made(self, circuit: Circuit, runtime: Runtime) -> Any:
-        failed = self._failed.get(circuit.key)
+        failed = self._failed.get(circuit)
         if failed is not None and runtime.now() - failed < 1.0:
             return None
         try:
             return await self._line.through(runtime, lambda: self.storage(circuit.key))
         except Exception as problem:
-            self._failed[circuit.key] = runtime.now()
+            self._failed[circuit] = runtime.now()
             if not self._warned:
                 self._warned = True
                 _warn(circuit, problem)
