@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -23,6 +24,7 @@ import trio
 
 from redis_server import Server
 from resilience._core.driver import drive
+from resilience._runtimes import workers
 from resilience.shared import RedisCircuit
 from test_shared import PATIENT, Process, until
 
@@ -286,6 +288,101 @@ def test_a_plain_client_gets_a_twin_with_time_limits(server: Server, kind: str) 
     assert used.ping()
     assert used.connection_pool.connection_kwargs["socket_timeout"] == 0.5
     assert client.connection_pool.connection_kwargs["socket_timeout"] is None
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt"),
+    [
+        ("unix:///tmp/s", True),
+        ("redis://127.0.0.1:1", True),
+        ("rediss://[::1]:1", True),
+        ("redis://localhost", True),
+        ("redis://", True),
+        ("redis://cache.example", False),
+        (redis.Redis(unix_socket_path="/tmp/s"), True),
+        (redis.Redis(host="cache.example"), False),
+        (redis.Redis(credential_provider=redis.UsernamePasswordCredentialProvider("a")), False),
+        (redis.asyncio.Redis(), True),
+        (Swallowed(), False),
+        (redis.Redis(max_connections=5), False),
+    ],
+)
+def test_who_may_be_asked_on_the_spot(source: Any, prompt: bool) -> None:
+    """A client of our own that does nothing but connect, to an address that is known."""
+    wire = RedisCircuit(source)._link.wire
+    assert getattr(wire, "twin", wire).prompt is prompt
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("world", ["sync", "asyncio", "trio"])
+def test_threads_that_are_busy_do_not_keep_it_from_being_asked(
+    server: Server, world: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync call needs no thread to ask by a client of our own, an async one needs one."""
+    one = Process(server.url, failures=1)
+    monkeypatch.setattr(workers, "LIMIT", 0 if world == "sync" else 1)
+    workers._renew()
+    if world == "sync":
+        one.bad()
+    else:
+
+        async def main() -> None:
+            with pytest.raises(ConnectionError):
+                await one.guarded_async(ConnectionError("down"))
+
+        (asyncio.run if world == "asyncio" else trio.run)(main() if world == "asyncio" else main)
+    workers._renew()
+    assert server.client().hget(KEY, "state") == "open"
+
+
+@pytest.mark.real
+def test_where_no_thread_is_free_the_server_is_not_taken_for_lost(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call goes on by itself; the next one asks again."""
+    one = Process(Swallowed.from_url(server.url), link=brief(timeout=PATIENT), failures=2)
+    monkeypatch.setattr(workers, "LIMIT", 0)
+    workers._renew()
+    one.bad()
+    monkeypatch.undo()
+    workers._renew()
+    assert not one.breaker.storage._link.broken
+    one.bad()
+    assert server.client().hget(KEY, "state") == "open"
+
+
+@pytest.mark.real
+def test_a_name_that_does_not_resolve_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No socket's time limit cuts a look-up; the call waits no longer all the same."""
+    over = threading.Event()
+
+    def hang(*args: Any, **kwargs: Any) -> Any:
+        assert over.wait(10)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    one = Process("redis://cache.example", link=brief())
+    with Told() as told:
+        began = time.monotonic()
+        one.good()
+        took = time.monotonic() - began
+    over.set()
+    assert took < 5
+    assert len(told.texts) == 1
+
+
+@pytest.mark.parametrize("version", ["this", "6"])
+def test_nobody_extends_the_time_limits(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's notice of its maintenance would; redis-py knows of them since 7."""
+    if version == "6":
+        monkeypatch.setitem(sys.modules, "redis.maint_notifications", None)
+    client = redis.Redis(socket_timeout=30, retry_on_error=[redis.TimeoutError])
+    own = RedisCircuit(client, timeout=0.5)._link.wire.client.connection_pool.make_connection()
+    assert own.socket_timeout == own.socket_connect_timeout == 0.5
+    assert set(own.retry._supported_errors) == {redis.ConnectionError}
+    if version == "this":
+        config = getattr(own, "maint_notifications_config", None)
+        assert config is None or not config.enabled
 
 
 @pytest.mark.real

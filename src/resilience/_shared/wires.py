@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import ipaddress
 import os
 import weakref
 from collections.abc import Sequence
@@ -33,14 +34,17 @@ _MOST_STUCK = 4  # threads that a client without time limits may hold, before it
 
 @define(eq=False)
 class Wire:
-    """By a sync client, in a worker thread that is waited for no longer than `timeout`.
+    """By a sync client; off the loop, where there is one.
 
-    Whatever keeps the client (a name that does not resolve, its own retries and time limits), the
-    call goes on after that. Under an event loop the waiting is done off the loop.
+    A `prompt` client keeps to our time limits by itself, and is asked on the spot: where threads
+    are busy, waiting for one would take longer than the server. Any other is asked in a worker
+    thread that is waited for no longer than `timeout`: whatever keeps it (a name that does not
+    resolve, its own retries and time limits), the call goes on after that.
     """
 
     client: Any
     timeout: float
+    prompt: bool = False
     _lock: Any = field(factory=new_lock, init=False)
     _stuck: list[tuple[workers.Job, float]] = field(factory=list, init=False)  # given up when
     _line: Line = field(
@@ -49,7 +53,12 @@ class Wire:
 
     async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply:
         """What the server answers; TimeoutError, or the client's own error."""
-        return await self._line.through(runtime, functools.partial(self._now, key, arguments))
+        if not self.prompt:
+            return await self._line.through(runtime, functools.partial(self._now, key, arguments))
+        there = functools.partial(self._there, key, arguments)
+        if not runtime.asynchronous:
+            return await runtime.blocking(there)
+        return await self._line.through(runtime, there)
 
     def tell(self, key: str, arguments: Sequence[Any]) -> None:
         """Ask without waiting for the answer; nothing is raised."""
@@ -118,7 +127,7 @@ class LoopWire:
 def to_wire(source: Any, timeout: float) -> Wire | LoopWire:
     """A wire for a URL or a client. ImportError without redis-py, TypeError for something else."""
     if isinstance(source, str):
-        return Wire(_client(source, timeout), timeout)
+        return _own(_client(source, timeout), timeout)
     if not all(callable(getattr(source, name, None)) for name in ("evalsha", "eval")):
         raise TypeError(
             f"client must be a URL or a client of redis-py, sync or asyncio, got a "
@@ -130,8 +139,26 @@ def to_wire(source: Any, timeout: float) -> Wire | LoopWire:
             f"{type(source).__name__}"
         )
     if inspect.iscoroutinefunction(source.execute_command):
-        return LoopWire(source, Wire(_twin(source, timeout), timeout))
-    return Wire(_brief_twin(source, timeout), timeout)
+        return LoopWire(source, _own(_twin(source, timeout), timeout))
+    twin = _brief_twin(source, timeout)
+    return Wire(source, timeout) if twin is None else _own(twin, timeout)
+
+
+def _own(client: Any, timeout: float) -> Wire:
+    """By a client with our time limits; they hold where nothing is done but to connect."""
+    options = client.connection_pool.connection_kwargs
+    more = any(map(options.get, ("credential_provider", "redis_connect_func")))
+    return Wire(client, timeout, prompt=not more and _found_at_once(options))
+
+
+def _found_at_once(options: dict[str, Any]) -> bool:
+    """Whether there is no name to be looked up, which no time limit of a socket would cut."""
+    host = options.get("host", "localhost")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or "path" in options
+    return True
 
 
 def _redis() -> Any:
@@ -150,36 +177,48 @@ def _client(url: str, timeout: float) -> Any:
 
 
 def _brief(timeout: float) -> dict[str, Any]:
-    """Time limits for a client of our own: one retry, for a connection that has gone stale."""
+    """Time limits for a client of our own: one retry, for a connection that has gone stale, and
+    none for a server that hangs; and nobody who may extend them."""
     from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Stale
     from redis.retry import Retry
 
-    return {
+    options = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 1),
+        "retry": Retry(NoBackoff(), 1, supported_errors=(Stale,)),
+        "retry_on_error": [],
+        "retry_on_timeout": False,
     }
+    try:
+        from redis.maint_notifications import MaintNotificationsConfig
+    except ImportError:  # before redis-py 7
+        return options
+    return {**options, "maint_notifications_config": MaintNotificationsConfig(enabled=False)}
 
 
 _THEIRS = (
     "event_dispatcher",
     "maint_notifications_config",
     "maint_notifications_pool_handler",
+    "orig_host_address",
+    "orig_socket_connect_timeout",
+    "orig_socket_timeout",
 )
-"""Options of a connection that are of its own pool, or would undo our time limits."""
+"""Options of a connection that belong to its own pool."""
 
 
 def _brief_twin(client: Any, timeout: float) -> Any:
-    """A client that connects as a sync one does, with time limits; or that one itself.
+    """A client that connects as a sync one does, with time limits.
 
-    For a plain client only: one with a pool or methods of its own (a cluster, Sentinel, a limited
-    number of connections) is there to be used.
+    None for what is no plain client: one with a pool or methods of its own (a cluster, Sentinel, a
+    limited number of connections) is there to be used.
     """
     redis = _redis()
     pool: Any = getattr(client, "connection_pool", None)
     plain = type(client) is redis.Redis and type(pool) is redis.ConnectionPool
     if not plain or pool.connection_class not in _kinds(redis) or pool.max_connections < _MANY:
-        return client
+        return None
     return _connecting_like(pool, pool.connection_class, timeout)
 
 
@@ -202,7 +241,8 @@ def _kinds(redis: Any) -> tuple[Any, ...]:
 
 def _connecting_like(pool: Any, kind: Any, timeout: float, *but: str) -> Any:
     redis = _redis()
-    options = {**pool.connection_kwargs, **_brief(timeout)}
+    options = dict(pool.connection_kwargs)
     for theirs in (*_THEIRS, *but):
         options.pop(theirs, None)
+    options.update(_brief(timeout))
     return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **options))
