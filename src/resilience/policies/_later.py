@@ -11,6 +11,7 @@ from resilience.typing import Runtime
 
 from ._backing import Backing
 from ._permit import Permit
+from ._states import Change
 
 __all__ = ["Later"]
 
@@ -38,6 +39,9 @@ class Later:
 
     def released(self, permit: Permit) -> None:
         """No place was asked for."""
+
+    def note(self, change: Change) -> None:
+        """The backing itself hears of changes."""
 
     async def _catch_up(self, runtime: Runtime, permit: Permit, failed: bool) -> None:
         backing = await self.attach(runtime)
