@@ -118,7 +118,7 @@ class Attempts:
             if check is not None:
                 check(asynchronous=asynchronous)
         outer = around.get()
-        self._record = Record(outer, _block, facts_of(_block))
+        self._record = Record(outer, _block, facts_of(_block), asynchronous)
         self._real = runtime_for(self._record, asynchronous=asynchronous)
         self._pipeline.equip(self._record)
 
