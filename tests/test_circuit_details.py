@@ -199,7 +199,8 @@ def test_a_refusal_has_its_cause(clock: VirtualTime) -> None:
 
 
 def test_each_change_is_told_with_its_reason(clock: VirtualTime) -> None:
-    """Commands that change nothing tell nothing, nor does the first of two isolations to end."""
+    """A command even if it changes nothing here, as others may stand otherwise; but not the first
+    of two isolations to end."""
     told = Told()
     circuit = told.circuit
     circuit.close()
@@ -213,8 +214,10 @@ def test_each_change_is_told_with_its_reason(clock: VirtualTime) -> None:
     circuit.shadow()
 
     assert told.changes == [
+        Change("closed", "closed", Event.CLOSES),
         Change("closed", "open", Event.OPENS),
         Change("open", "isolated", Event.ISOLATES),
+        Change("isolated", "isolated", Event.ISOLATES),
         Change("isolated", "closed", Event.FREES),
         Change("closed", "disabled", Event.DISABLES),
         Change("disabled", "closed", Event.CLOSES),

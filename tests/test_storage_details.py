@@ -13,6 +13,7 @@ import pytest
 
 from conftest import World
 from resilience import CircuitBreaker, CircuitOpenError, ModelFallback, Pipeline
+from resilience.failures import Failure
 from resilience.policies._circuit import Circuit
 from resilience.policies._permit import Permit
 from resilience.policies._pybreaker import Listeners, Storages
@@ -263,6 +264,10 @@ class Shared:
         self.told.append("claim")
         return bool(self.grants)
 
+    def blame(self, cause: BaseException, failure: Failure) -> None:
+        assert failure.error is cause
+        self.told.append("blame")
+
     async def verdict(self, runtime: Any, permit: Permit, *, failed: bool) -> None:
         assert type(permit) is Permit
         self.told.append(("verdict", failed))
@@ -278,10 +283,10 @@ class Shared:
 @pytest.mark.parametrize(
     ("step", "told"),
     [
-        ("ok", ("verdict", False)),
-        (ConnectionError, ("verdict", True)),
-        (KeyError, "released"),
-        (KeyboardInterrupt, "released"),
+        ("ok", [("verdict", False)]),
+        (ConnectionError, ["blame", ("verdict", True)]),
+        (KeyError, ["released"]),
+        (KeyboardInterrupt, ["released"]),
     ],
 )
 def test_what_a_circuit_tells_of_a_call(world: World, step: Any, told: Any) -> None:
@@ -296,7 +301,7 @@ def test_what_a_circuit_tells_of_a_call(world: World, step: Any, told: Any) -> N
         except (Exception, KeyboardInterrupt):
             assert step != "ok"
 
-    assert shared.told == ["refresh", told] * 2
+    assert shared.told == ["refresh", *told] * 2
     assert shared.asked == [3]
 
 

@@ -161,7 +161,7 @@ def test_a_trial_that_turns_out_to_be_sync_closes_the_shared_circuit(server: Ser
         assert Pipeline(one.breaker).call(lambda: "fine") == "fine"
 
     asyncio.run(main())
-    until(lambda: server.client().hget("app:llm:~", "state") == "closed")
+    until(lambda: server.client().hget("app:circuit1:llm:~", "state") == "closed")
 
 
 @pytest.mark.real
