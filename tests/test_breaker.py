@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -273,10 +274,11 @@ def test_half_open_and_full_is_worth_trying_soon(world: World) -> None:
     world.clock.advance(60)
     inner: list[CircuitOpenError] = []
     pipeline = Pipeline(breaker)
+    elsewhere = copy_context()  # not inside the trial
 
     def trial() -> str:
         with pytest.raises(CircuitOpenError) as info:
-            pipeline.call(lambda: "second")
+            elsewhere.run(pipeline.call, lambda: "second")
         inner.append(info.value)
         return "first"
 
@@ -421,9 +423,11 @@ def test_a_call_admitted_before_the_opening_still_counts_nothing_after_recovery(
         def fail() -> None:
             raise ConnectionError
 
+        elsewhere = copy_context()  # not inside the trial
+
         def slow_trial() -> str:
             with pytest.raises(ConnectionError):
-                pipeline.call(fail)  # the other trial opens it again
+                elsewhere.run(pipeline.call, fail)  # the other trial opens it again
             return "late"
 
         assert pipeline.call(slow_trial) == "late"

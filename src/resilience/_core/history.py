@@ -39,7 +39,7 @@ class _Stamp:
     def inside(self, record: Record) -> bool:
         """Whether that was in the attempt that `record` is making. A call begun at rest has no
         record yet while it runs; then it is told by its thread and task."""
-        return self.at >= record.since and (id(record) in self.calls or self.where == here())
+        return self.at >= record.since and (record.calls[0] in self.calls or self.where == here())
 
 
 @define(eq=False)

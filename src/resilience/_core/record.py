@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
@@ -32,6 +33,7 @@ __all__ = ["Record", "Try", "current"]
 
 S = TypeVar("S")
 _KEPT = 1000  # attempts kept of one call, half of them the first ones
+_number = itertools.count(1).__next__
 
 
 @define(eq=False)
@@ -95,7 +97,7 @@ class Record(Surroundings):
 
     # Most calls leave most of these as they are: defaults on the class cost nothing per call.
     calls: tuple[int, ...] = ()
-    """This call and those it is in, told by their records."""
+    """The numbers of this call and of those it is in, innermost first; no two calls share one."""
     pipeline: str | None = None
     emit: Callable[[events.Event], None] | None = None
     began = 0.0
@@ -140,7 +142,7 @@ class Record(Surroundings):
         self.asynchronous = facts.asynchronous if settled is None else settled
         self.tries: list[Try] = []
         self._born_in = self.scope  # what is passed on there is for somebody else's function
-        self.calls = (id(self), *(around_call.calls if around_call is not None else ()))
+        self.calls = (_number(), *(around_call.calls if around_call is not None else ()))
 
     @property
     def call(self) -> Record:

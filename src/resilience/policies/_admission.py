@@ -13,13 +13,17 @@ __all__ = ["admitted"]
 
 
 async def admitted(
-    circuit: Circuit, runtime: Runtime, backing: Backing | None, patience: float | None
+    circuit: Circuit,
+    runtime: Runtime,
+    backing: Backing | None,
+    patience: float | None,
+    calls: tuple[int, ...],
 ) -> Permit:
     """The permit, or `CircuitOpenError`; `patience` is how long to wait for a trial's verdict."""
     end = runtime.now() + patience if patience is not None else 0.0
     while True:
         try:
-            permit = circuit.admit(runtime.now(), runtime.random)
+            permit = circuit.admit(runtime.now(), runtime.random, calls)
         except CircuitOpenError:
             if patience is None or not await _verdict(circuit, runtime, end):
                 raise

@@ -136,8 +136,14 @@ class Circuit(Machine):
         unused = now - self.used
         return unused >= idle and self._run == 0 and all(g.clean(unused) for g in self._gauges)
 
-    def admit(self, now: float, draw: Callable[[], float] = chance) -> Permit:
-        """Leave to make a call, or `CircuitOpenError`."""
+    def admit(
+        self, now: float, draw: Callable[[], float] = chance, calls: tuple[int, ...] = ()
+    ) -> Permit:
+        """Leave to make a call, or `CircuitOpenError`.
+
+        `calls` are the numbers of the call and of those it is in. Inside a trial of this circuit
+        it needs no place of its own: it would wait for itself.
+        """
         epoch = epochs.now  # read first: a change that falls in between makes it out of date
         self.used = now
         if self._state == DISABLED or (self._state == CLOSED and self._ramp is None):
@@ -148,7 +154,7 @@ class Circuit(Machine):
         with self._lock:
             if self._state == OPEN and now >= self._until:
                 change = self._move(Event.TIME, now)
-            permit = self._place(now, drawn)
+            permit = self._place(now, drawn, calls)
             if permit is None and self._shadow:
                 self._refused += 1
                 permit = Permit(self, epochs.now, now, settled=True)  # with no say
@@ -193,15 +199,17 @@ class Circuit(Machine):
                     gauge.window.good(ended)
         return True
 
-    def refuses(self, now: float) -> bool:
-        """Whether a call would be refused now."""
+    def refuses(self, now: float, calls: tuple[int, ...] = ()) -> bool:
+        """Whether a call would be refused now; `calls` as for `admit`."""
         if self._state in (CLOSED, DISABLED) or self._shadow:
             return False
         self._ask()
         with self._lock:
             if self._state == OPEN:
                 return now < self._until
-            return self._state == ISOLATED or (self._state == HALF_OPEN and self._full(now))
+            return self._state == ISOLATED or (
+                self._state == HALF_OPEN and self._full(now) and not self._tried_by(calls)
+            )
 
     def queue(self, bell: Bell, now: float) -> float | None:
         """Have `bell` rung when there may be a place. Seconds until there may be one without it
@@ -264,16 +272,21 @@ class Circuit(Machine):
 
     # A call's beginning and end; `_place` under the lock
 
-    def _place(self, now: float, drawn: float) -> Permit | None:
+    def _place(self, now: float, drawn: float, calls: tuple[int, ...]) -> Permit | None:
         if self._state in (CLOSED, DISABLED):  # which never has a ramp
             share = self._share(now)
             if share is None and self._ramp is not None:
                 self._ramp = None
                 self._note_calm()
             return Permit(self, epochs.now, now) if share is None or drawn < share else None
-        if self._state != HALF_OPEN or self._full(now):
+        if self._state != HALF_OPEN:
             return None
-        permit = Permit(self, epochs.now, now, trial=True)
+        full = self._full(now)  # asked first: a trial that hangs has lost its say
+        if self._tried_by(calls):
+            return Permit(self, epochs.now, now, settled=True, part=True)
+        if full:
+            return None
+        permit = Permit(self, epochs.now, now, trial=True, call=calls[0] if calls else None)
         self._places[permit] = now + self.limits.trial_timeout
         return permit
 

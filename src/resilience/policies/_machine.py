@@ -111,6 +111,10 @@ class Machine:
             del self._places[oldest]
         return len(self._places) >= self.limits.trials
 
+    def _tried_by(self, calls: tuple[int, ...]) -> bool:
+        """Whether one of these calls has a trial place."""
+        return any(permit.call in calls for permit in self._places)
+
     def _judge(
         self,
         failed: bool | None,

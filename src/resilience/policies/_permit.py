@@ -33,6 +33,10 @@ class Permit:
     began: float
     trial: bool = False
     settled: bool = False
+    call: int | None = None
+    """A trial's call, by its number."""
+    part: bool = False
+    """Is it a call inside a trial of the same circuit? Then it is the trial that has a say."""
 
     def succeeded(self) -> Change | None:
         """The call went well."""

@@ -251,7 +251,8 @@ class CircuitBreaker:
         """Whether such a call would be refused now."""
         if not self._circuits.restless:
             return False
-        return self._circuit_for(current(), args, kwargs).refuses(world_now())
+        record = current()
+        return self._circuit_for(record, args, kwargs).refuses(world_now(), record.calls)
 
     async def before_block(self, runtime: Runtime) -> None:
         """Hear what others say of the circuit where a block's `with` could not wait for it.
@@ -287,9 +288,11 @@ class CircuitBreaker:
             if resumed is not None:
                 permit = circuit.resume(resumed.epoch, resumed.started)
             elif wait is None and backing is None:
-                permit = circuit.admit(runtime.now(), runtime.random)
+                permit = circuit.admit(runtime.now(), runtime.random, record.calls)
             else:
-                permit = await admitted(circuit, runtime, backing, wait)
+                permit = await admitted(circuit, runtime, backing, wait, record.calls)
+            if permit.part:
+                return await call(*args, **kwargs)
             failed: bool | None = None
             try:
                 if self._told is not None and record.ready is None:  # or it was told before
