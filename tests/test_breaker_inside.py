@@ -56,7 +56,7 @@ def test_fault_084_an_outage_that_ends(world: World) -> None:
     breaker = CircuitBreaker(failures=2, reset_after=10)
     pipeline = Pipeline(breaker)
     inner = pipeline.wrap(world.function(ConnectionError, ConnectionError, ConnectionError, "ok"))
-    outer = pipeline.wrap(outside(world, inner))
+    outer = pipeline(outside(world, inner))
     seen = []
     for _ in range(6):
         world.run(outer.outcome)

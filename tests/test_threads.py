@@ -713,6 +713,34 @@ os._exit(0)
     assert run_apart(code, measured=False) == ["True", "0", "0"]
 
 
+def test_fault_023_a_trial_in_another_thread_keeps_no_place_in_the_child() -> None:
+    """That thread is not there to end it: the child may try, and recovers. The parent does too."""
+    code = """
+import os, threading
+from resilience import CircuitBreaker, Pipeline
+breaker = CircuitBreaker(reset_after=1e-9)
+breaker.open()
+pipeline, begun, end = Pipeline(breaker), threading.Event(), threading.Event()
+
+def trial():
+    begun.set()
+    end.wait(9)
+
+thread = threading.Thread(target=pipeline.call, args=(trial,))
+thread.start()
+begun.wait(9)
+pid = os.fork()
+if pid == 0:
+    trials = breaker.snapshot().trials
+    os._exit(0 if trials == 0 and pipeline.call(lambda: 7) == 7 and breaker.state == "closed" else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), breaker.snapshot().trials)
+end.set()
+thread.join()
+print(breaker.state)
+"""
+    assert run_apart(code) == ["0", "1", "closed"]
+
+
 # Workers
 
 

@@ -6,6 +6,7 @@ listener. An answer counts only if the circuit has not changed state since its c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -208,7 +209,7 @@ class Circuit(Machine):
             if self._state == OPEN:
                 return now < self._until
             return self._state == ISOLATED or (
-                self._state == HALF_OPEN and self._full(now) and not self._tried_by(calls)
+                self._state == HALF_OPEN and self._full(now) and not self._tried_by(calls, now)
             )
 
     def queue(self, bell: Bell, now: float) -> float | None:
@@ -281,12 +282,12 @@ class Circuit(Machine):
             return Permit(self, epochs.now, now) if share is None or drawn < share else None
         if self._state != HALF_OPEN:
             return None
-        full = self._full(now)  # asked first: a trial that hangs has lost its say
-        if self._tried_by(calls):
+        if self._tried_by(calls, now):
             return Permit(self, epochs.now, now, settled=True, part=True)
-        if full:
+        if self._full(now):
             return None
-        permit = Permit(self, epochs.now, now, trial=True, call=calls[0] if calls else None)
+        call = calls[0] if calls else None
+        permit = Permit(self, epochs.now, now, trial=True, call=call, process=os.getpid())
         self._places[permit] = now + self.limits.trial_timeout
         return permit
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -103,17 +104,24 @@ class Machine:
         return bool(self._isolations)
 
     def _full(self, now: float) -> bool:
-        """Whether all trial places are taken; trials that hang are given up on here."""
-        while self._places:
-            oldest, end = next(iter(self._places.items()))
-            if end > now:
-                break
-            del self._places[oldest]
+        """Whether all trial places are taken."""
+        if len(self._places) >= self.limits.trials:
+            self._places = self._trials(now)
         return len(self._places) >= self.limits.trials
 
-    def _tried_by(self, calls: tuple[int, ...]) -> bool:
+    def _trials(self, now: float) -> dict[Permit, float]:
+        """The trials under way: none that hang, and none of the process that this one was forked
+        from, whose threads are not here to end them."""
+        here = os.getpid()
+        return {
+            permit: end
+            for permit, end in self._places.items()
+            if end > now and permit.process == here
+        }
+
+    def _tried_by(self, calls: tuple[int, ...], now: float) -> bool:
         """Whether one of these calls has a trial place."""
-        return any(permit.call in calls for permit in self._places)
+        return any(permit.call in calls for permit in self._trials(now))
 
     def _judge(
         self,
@@ -207,7 +215,7 @@ class Machine:
             key=self.key,
             failures=self._run,
             readings=tuple(gauge.read(now) for gauge in self._gauges),
-            trials=sum(end > now for end in self._places.values()),
+            trials=len(self._trials(now)),
             passed=self._passed,
             missed=self._missed,
             opened_at=None if self._opened is None else moment(self._opened - now),

@@ -35,6 +35,8 @@ class Permit:
     settled: bool = False
     call: int | None = None
     """A trial's call, by its number."""
+    process: int | None = None
+    """Where a trial is made."""
     part: bool = False
     """Is it a call inside a trial of the same circuit? Then it is the trial that has a say."""
 
