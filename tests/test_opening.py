@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from resilience import CircuitBreaker, Pipeline
+from resilience import CircuitBreaker, CircuitOpenError, Pipeline
 from resilience.failures import Advice, Failure, Kind, describe
+from resilience.policies._circuit import Circuit
 from resilience.testing import virtual_time
 
 
@@ -84,6 +87,90 @@ def test_a_wait_that_closes_the_circuit() -> None:
         with pytest.raises(ConnectionError):
             Pipeline(breaker).call(fail, ConnectionError())
         assert (breaker.state, breaker.snapshot().retry_after) == ("closed", None)
+
+
+def test_a_wait_that_calls_through_the_breaker() -> None:
+    """It is refused like everybody, is not asked again, and what it then says holds."""
+    refused: list[Exception | None] = []
+
+    def wait(state: Any) -> float:
+        refused.append(pipeline.outcome(fail, ConnectionError()).error)
+        return 5.0
+
+    with virtual_time() as clock:
+        breaker = CircuitBreaker(failures=1, reset_after=wait)
+        pipeline = Pipeline(breaker)
+        with pytest.raises(ConnectionError):
+            pipeline.call(fail, ConnectionError())
+        assert [type(error) for error in refused] == [CircuitOpenError]
+        assert breaker.snapshot().retry_after == 5
+        clock.advance(5)
+        assert pipeline.call(lambda: "ok") == "ok"
+
+
+def test_fault_019_calls_in_other_threads_while_the_wait_is_asked() -> None:
+    """They are refused at once, for nobody knows how long; one opening is one question."""
+    seen: list[Any] = []
+
+    def call() -> None:
+        error = pipeline.outcome(lambda: "ok").error
+        assert isinstance(error, CircuitOpenError)
+        seen.append(error.retry_after)
+
+    def wait(state: Any) -> float:
+        seen.append(state.attempt_number)
+        others = [threading.Thread(target=call) for _ in range(3)]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join(9)
+        return 5.0
+
+    breaker = CircuitBreaker(failures=1, reset_after=wait)
+    pipeline = Pipeline(breaker)
+    with pytest.raises(ConnectionError):
+        pipeline.call(fail, ConnectionError())
+    assert seen == [1, None, None, None]
+    assert 4 < (breaker.snapshot().retry_after or 0) <= 5
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Ctrl-C when the wait is about to be asked, until what is given here is called."""
+
+    def interrupt(circuit: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Circuit, "_ask", interrupt)
+        yield patch.undo
+
+
+def test_fault_028_ctrl_c_before_the_wait_is_asked(interrupted: Callable[[], None]) -> None:
+    """The next call asks it, and the open time is counted from the opening all the same."""
+    breaker = CircuitBreaker(failures=1, reset_after=lambda state: 90.0)
+    with virtual_time() as clock:
+        with pytest.raises(KeyboardInterrupt):
+            Pipeline(breaker).call(fail, ConnectionError())
+        interrupted()
+        clock.advance(1)
+        with pytest.raises(CircuitOpenError) as info:
+            Pipeline(breaker).call(lambda: "ok")
+        assert info.value.retry_after == 89
+
+
+def test_fault_028_a_wait_that_is_never_asked(
+    interrupted: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever becomes of the question, the circuit is tried after a minute."""
+    breaker = CircuitBreaker(failures=1, reset_after=lambda state: 90.0)
+    with virtual_time() as clock:
+        with pytest.raises(KeyboardInterrupt):
+            Pipeline(breaker).call(fail, ConnectionError())
+        interrupted()
+        monkeypatch.setattr(Circuit, "_ask", lambda circuit: None)
+        clock.advance(60)
+        assert Pipeline(breaker).call(lambda: "ok") == "ok"
 
 
 @pytest.mark.parametrize(

@@ -731,8 +731,8 @@ thread.start()
 begun.wait(9)
 pid = os.fork()
 if pid == 0:
-    trials = breaker.snapshot().trials
-    os._exit(0 if trials == 0 and pipeline.call(lambda: 7) == 7 and breaker.state == "closed" else 1)
+    free = breaker.snapshot().trials == 0
+    os._exit(0 if free and pipeline.call(lambda: 7) == 7 and breaker.state == "closed" else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), breaker.snapshot().trials)
 end.set()
 thread.join()

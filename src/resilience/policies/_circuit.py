@@ -336,17 +336,24 @@ class Circuit(Machine):
     # Without the lock
 
     def _ask(self) -> None:
-        """Ask the wait how long to stay open, if that is still to be done."""
-        opening, seconds = self._asked, OTHERWISE
-        if opening is None:
+        """Ask the wait how long to stay open, if that is still to be done.
+
+        Once for each opening, whoever comes along meanwhile; the wait itself may, too.
+        """
+        if self._asked is None:
             return
+        with self._lock:
+            opening, epoch = self._asked, self._since
+            if opening is None or self._asking == epoch:
+                return
+            self._asking = epoch
+        until = opening.ends(OTHERWISE)
         try:
-            seconds = open_time(self.limits.reset_after, opening)
+            until = opening.ends(open_time(self.limits.reset_after, opening))
         finally:
             with self._lock:
-                if self._asked is opening:
-                    self._asked = None
-                    self._until = opening.ends(seconds)
+                if self._since == epoch:
+                    self._until, self._asked = until, None
 
     def _tell(self, change: Change | None, *, freed: bool = False) -> None:
         self._ask()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from resilience._core.world import now as world_now
 from resilience.failures import Failure
 
 from ._limits import Limits
-from ._opening import Opening, open_time
+from ._opening import OTHERWISE, Opening, open_time
 from ._permit import Isolation, Permit
 from ._snapshot import Snapshot
 from ._states import BY_HAND, CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, TABLE, Change, Event
@@ -50,6 +49,7 @@ class Machine:
     _places: dict[Permit, float] = field(factory=dict, init=False)  # trials, given up on when
     _until: float = field(default=0.0, init=False)  # end of the open time
     _asked: Opening | None = field(default=None, init=False)  # an open time not yet known
+    _asking: int = field(default=0, init=False)  # epoch of the opening whose time is being asked
     _openings: int = field(default=0, init=False)  # in a row, without closing
     _opened: float | None = field(default=None, init=False)  # since when it is not closed
     _ramp: float | None = field(default=None, init=False)  # end of the time after closing
@@ -162,7 +162,8 @@ class Machine:
         if not callable(self.limits.reset_after):
             self._until = opening.ends(self.limits.reset_after)
         else:
-            self._until, self._asked = math.inf, opening  # to be asked without the lock
+            # To be asked without the lock; it ends some time even if that is not to be.
+            self._until, self._asked = opening.ends(OTHERWISE), opening
         self._cause = cause
         return change
 
@@ -203,7 +204,7 @@ class Machine:
 
     def _left(self, now: float) -> float | None:
         if self._state == OPEN:
-            return max(0.0, self._until - now) if self._until < math.inf else None
+            return max(0.0, self._until - now) if self._asked is None else None
         return 0.0 if self._state == HALF_OPEN else None
 
     def _read(self, now: float) -> Snapshot:
