@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from resilience import CircuitBreaker, FailureRate, Pipeline, SlowCalls
-from resilience.policies._circuit import Circuit
+from resilience.policies._circuit import Circuit, Permit
 from resilience.testing import VirtualTime, virtual_time
 
 
@@ -98,10 +98,27 @@ def one_failure(circuit: Circuit) -> None:
     circuit.admit(0).failed()
 
 
-def half_open(circuit: Circuit, clock: VirtualTime) -> None:
+def rests(pipeline: Pipeline) -> bool:
+    return pipeline.rest.token is not None
+
+
+def in_a_trial(circuit: Circuit, clock: VirtualTime) -> Permit:
     circuit.open()
-    clock.advance(60)
-    circuit.admit(clock.now()).released()
+    clock.advance(20_000)
+    return circuit.admit(clock.now())
+
+
+def after_a_trial(circuit: Circuit, clock: VirtualTime) -> None:
+    in_a_trial(circuit, clock).released()
+
+
+def ramping(circuit: Circuit, clock: VirtualTime) -> None:
+    in_a_trial(circuit, clock).succeeded()
+
+
+def shadowed_and_open(circuit: Circuit, clock: VirtualTime) -> None:
+    circuit.shadow()
+    circuit.admit(clock.now()).failed()
 
 
 @pytest.mark.parametrize(
@@ -111,24 +128,129 @@ def half_open(circuit: Circuit, clock: VirtualTime) -> None:
         lambda circuit, clock: circuit.isolate(),
         lambda circuit, clock: circuit.disable(),
         lambda circuit, clock: circuit.shadow(),
-        half_open,
+        shadowed_and_open,
+        in_a_trial,
+        ramping,
     ],
-    ids=["open", "isolated", "disabled", "in shadow", "half open"],
+    ids=["open", "isolated", "disabled", "in shadow", "open in shadow", "in a trial", "ramp"],
 )
-def test_a_circuit_that_is_not_just_closed_is_never_forgotten(
-    clock: VirtualTime, act: Callable[[Circuit, VirtualTime], None]
+def test_what_a_circuit_still_has_to_do_is_never_forgotten(
+    clock: VirtualTime, act: Callable[[Circuit, VirtualTime], Any]
 ) -> None:
     """However long nobody calls, and however many others come."""
-    breaker = CircuitBreaker(key="model", keep=5, forget_after=1)
-    circuit = breaker.circuit("x")
-    act(circuit, clock)
-    state, shadow = circuit.state, circuit.snapshot().shadow
-    del circuit
+    breaker = CircuitBreaker(
+        key="model", keep=5, forget_after=1, failures=1, reset_after=20_000, ramp=20_000
+    )
+    held = act(breaker.circuit("x"), clock)
+    state, shadow = breaker.circuit("x").state, breaker.circuit("x").snapshot().shadow
     clock.advance(10_000)
     for number in range(100):
         breaker.circuit(str(number))
-    gc.collect()
+    assert "x" in breaker._circuits
     assert (breaker.circuit("x").state, breaker.circuit("x").snapshot().shadow) == (state, shadow)
+    del held
+
+
+@pytest.mark.parametrize(
+    ("act", "seconds"),
+    [(lambda circuit, clock: circuit.open(), 20_000), (after_a_trial, 0)],
+    ids=["open", "half open"],
+)
+def test_fault_118_an_open_circuit_that_nobody_tries_is_forgotten(
+    clock: VirtualTime, act: Callable[[Circuit, VirtualTime], None], seconds: float
+) -> None:
+    """`forget_after` seconds after it might have been tried, with the error that opened it."""
+    breaker = CircuitBreaker(key="model", forget_after=60, reset_after=20_000)
+    pipeline = Pipeline(breaker)
+    act(breaker.circuit("x"), clock)
+    clock.advance(seconds + 59)
+    for number in range(10):
+        breaker.circuit(str(number))
+    assert "x" in breaker._circuits
+    assert not rests(pipeline)
+    clock.advance(1)
+    for number in range(10):
+        breaker.circuit(f"more {number}")
+    assert "x" not in breaker._circuits
+    assert rests(pipeline)
+    assert breaker.circuit("x").state == "closed"
+
+
+@pytest.mark.parametrize(
+    "act", [lambda circuit, clock: circuit.open(), after_a_trial], ids=["open", "half open"]
+)
+def test_fault_118_of_too_many_open_circuits_those_that_are_due_go(
+    clock: VirtualTime, act: Callable[[Circuit, VirtualTime], None]
+) -> None:
+    """The oldest first, however long `forget_after` is; rest comes back with the last of them."""
+    breaker = CircuitBreaker(key="model", keep=10, forget_after=1e9, reset_after=20_000)
+    pipeline = Pipeline(breaker)
+    for number in range(50):
+        act(breaker.circuit(f"open {number}"), clock)
+    clock.advance(20_000)
+    for number in range(200):
+        breaker.circuit(f"more {number}")
+    assert len(breaker._circuits) <= 11
+    assert rests(pipeline)
+
+
+def test_an_open_circuit_that_is_held_is_found_again_open(clock: VirtualTime) -> None:
+    """Forgotten, but somebody has it: where it is needed again, there is no rest."""
+    breaker = CircuitBreaker(key="model", keep=2, reset_after=10)
+    pipeline = Pipeline(breaker)
+    held = breaker.circuit("x")
+    held.open()
+    clock.advance(10)
+    for number in range(10):
+        breaker.circuit(str(number))
+    assert rests(pipeline)
+    assert breaker.circuit("x") is held
+    assert not rests(pipeline)
+    assert pipeline.call(answer, "x") == "x"
+    assert held.state == "closed"
+    assert rests(pipeline)
+
+
+def test_rest_after_a_ramp_that_nobody_has_called_since(clock: VirtualTime) -> None:
+    """A call with any key ends it, as far as its time is over."""
+    breaker = CircuitBreaker(key="model", failures=2, reset_after=1, ramp=10)
+    pipeline = Pipeline(breaker)
+    for key in ("x", "y", "x"):  # at last, y's ends in 9 seconds, x's in 10
+        breaker.circuit(key).open()
+        clock.advance(1)
+        assert pipeline.call(answer, key) == key
+    clock.advance(5)
+    breaker.circuit("y").admit(clock.now(), lambda: 0.0).failed()
+    breaker.circuit("y").admit(clock.now(), lambda: 0.0).succeeded()
+    clock.advance(3)
+    assert pipeline.call(answer, "other") == "other"
+    assert ramps_kept(breaker) == ["y", "x"]
+    clock.advance(1)
+    assert pipeline.call(answer, "other") == "other"
+    assert ramps_kept(breaker) == ["x"]
+    assert not rests(pipeline)
+    clock.advance(1)
+    assert pipeline.call(answer, "other") == "other"
+    assert ramps_kept(breaker) == []
+    assert rests(pipeline)
+
+
+def ramps_kept(breaker: CircuitBreaker) -> list[Any]:
+    return [circuit.key for circuit in breaker._circuits._ramping]
+
+
+def test_a_ramp_that_was_cut_short(clock: VirtualTime) -> None:
+    """A circuit isolated in the meantime is left as it is when its ramp would have ended."""
+    breaker = CircuitBreaker(key="model", reset_after=1, ramp=10)
+    pipeline = Pipeline(breaker)
+    breaker.circuit("x").open()
+    clock.advance(1)
+    assert pipeline.call(answer, "x") == "x"
+    breaker.circuit("x").isolate()
+    clock.advance(10)
+    assert pipeline.call(answer, "other") == "other"
+    assert breaker.circuit("x").state == "isolated"
+    assert not rests(pipeline)
 
 
 def test_a_circuit_with_failures_is_not_forgotten_for_being_idle(clock: VirtualTime) -> None:

@@ -127,15 +127,32 @@ class Circuit(Machine):
 
     # For the policy
 
-    @property
-    def forgettable(self) -> bool:
-        """Whether it is just closed; asked without its lock."""
-        return self._state == CLOSED and not self._shadow and self._ramp is None
+    def forgettable(self, now: float, idle: float, *, crowded: bool) -> bool:
+        """Whether it may be forgotten; asked without its lock.
 
-    def clean(self, now: float, idle: float) -> bool:
-        """Whether it was unused for `idle` seconds and has nothing to remember."""
-        unused = now - self.used
+        Closed: if it was unused for `idle` seconds and has nothing to remember. Open or half open:
+        if it might have been tried for so long, and nobody has. If there are too many, any of these
+        may be.
+        """
+        if self._shadow:
+            return False
+        if self._state == CLOSED and self._ramp is None:
+            return crowded or self._clean(now - self.used, idle)
+        if self._state == OPEN:
+            due = self._until
+        elif self._state == HALF_OPEN and not self._trials(now):
+            due = self.used
+        else:
+            return False
+        return now - due >= (0.0 if crowded else idle)
+
+    def _clean(self, unused: float, idle: float) -> bool:
         return unused >= idle and self._run == 0 and all(g.clean(unused) for g in self._gauges)
+
+    def end_ramp(self, now: float) -> None:
+        """Be plainly closed again if the time after closing is over."""
+        with self._lock:
+            self._end_ramp(now)
 
     def admit(
         self, now: float, draw: Callable[[], float] = chance, calls: tuple[int, ...] = ()
@@ -275,10 +292,8 @@ class Circuit(Machine):
 
     def _place(self, now: float, drawn: float, calls: tuple[int, ...]) -> Permit | None:
         if self._state in (CLOSED, DISABLED):  # which never has a ramp
+            self._end_ramp(now)
             share = self._share(now)
-            if share is None and self._ramp is not None:
-                self._ramp = None
-                self._note_calm()
             return Permit(self, epochs.now, now) if share is None or drawn < share else None
         if self._state != HALF_OPEN:
             return None

@@ -1,7 +1,8 @@
 """The circuits of one breaker: made where first needed, and forgotten when long idle.
 
-Only closed ones are ever forgotten. One that somebody still holds (a call under way, a caller of
-`circuit(value)`) is found again as long as it is held, so a value never has two.
+Closed ones are forgotten, and such as nobody tries although their open time is over. One that
+somebody still holds (a call under way, a caller of `circuit(value)`) is found again as long as it
+is held, so a value never has two.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Circuits:
         "_name",
         "_parted",
         "_queue",
+        "_ramping",
         "_resting",
         "_stirred",
         "find",
@@ -66,6 +68,7 @@ class Circuits:
         """The circuit for a value, if there is one; as `at`, for less."""
         self._parted: WeakValueDictionary[Hashable, Circuit] = WeakValueDictionary()
         self._queue: deque[Hashable] = deque()  # the values of all, those to be looked at first
+        self._ramping: dict[Circuit, float] = {}  # just closed; until when, those that end first
         self._resting: WeakSet[Rest] = WeakSet()
         self._floor = 0  # no forgotten circuit has changed state after this epoch
         self.restless: set[int] = set()
@@ -88,6 +91,8 @@ class Circuits:
 
     def at(self, value: Hashable) -> Circuit:
         """The circuit for one value of the key."""
+        if self._ramping:
+            self._end_ramps()
         try:
             circuit = self._all.get(value)
         except TypeError:
@@ -114,6 +119,8 @@ class Circuits:
         circuit.used = circuit.seen = world_now()
         self._all[circuit.key] = circuit
         self._queue.append(circuit.key)
+        if not circuit.calm:
+            self._note(circuit, calm=False)
 
     def _forget(self, fresh: Circuit) -> None:
         """Let go of circuits that nobody has used for long, or that are too many.
@@ -125,15 +132,15 @@ class Circuits:
             value = self._queue.popleft()
             circuit = self._all[value]
             crowded = len(self._all) > self._most and circuit.used == circuit.seen
-            if (
-                circuit is not fresh
-                and circuit.forgettable
-                and (crowded or circuit.clean(now, self._forget_after))
+            if circuit is not fresh and circuit.forgettable(
+                now, self._forget_after, crowded=crowded
             ):
                 del self._all[value]
                 self._floor = max(self._floor, circuit._since)
                 self._parted[value] = circuit  # gone at once unless somebody holds it
                 self._note(circuit, calm=True)
+                if crowded and len(self._all) <= self._most:
+                    return  # the next one stays the oldest
             else:
                 circuit.seen = circuit.used
                 self._queue.append(value)
@@ -159,7 +166,26 @@ class Circuits:
                 if circuit.key not in self._all:
                     self._keep(circuit)
 
+    def _end_ramps(self) -> None:
+        """Let circuits come to rest whose time after closing is over, whether they are called
+        again or not."""
+        now = world_now()
+        over: list[Circuit] = []
+        with self._lock:
+            for circuit, end in self._ramping.items():
+                if end > now:
+                    break
+                over.append(circuit)
+            for circuit in over:
+                del self._ramping[circuit]
+        for circuit in over:
+            circuit.end_ramp(now)  # takes the circuit's lock: never within ours
+
     def _note(self, circuit: Circuit, *, calm: bool) -> None:
+        ramp = circuit.ramp
+        if ramp is not None and self._ramping.get(circuit) != ramp:
+            self._ramping.pop(circuit, None)
+            self._ramping[circuit] = ramp
         before = bool(self.restless)
         (self.restless.discard if calm else self.restless.add)(id(circuit))
         for rest in list(self._resting):

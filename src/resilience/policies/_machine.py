@@ -70,6 +70,11 @@ class Machine:
         return self._state == DISABLED
 
     @property
+    def ramp(self) -> float | None:
+        """The end of the time after closing in which only some calls are let through."""
+        return self._ramp
+
+    @property
     def shown(self) -> str:
         """The state, and whether it only reports."""
         return f"{self._state}, in shadow" if self._shadow else self._state
@@ -115,7 +120,7 @@ class Machine:
         here = os.getpid()
         return {
             permit: end
-            for permit, end in self._places.items()
+            for permit, end in list(self._places.items())
             if end > now and permit.process == here
         }
 
@@ -195,6 +200,11 @@ class Machine:
 
     def _note_calm(self) -> None:
         self._stirred(self, self.calm)
+
+    def _end_ramp(self, now: float) -> None:
+        if self._ramp is not None and now >= self._ramp:
+            self._ramp = None
+            self._note_calm()
 
     def _share(self, now: float) -> float | None:
         """The share of calls let through after closing; None for all."""

@@ -90,7 +90,8 @@ class CircuitBreaker:
     - `on_result` (None): a function of the result, true if it counts as a failure.
     - `key` (None): an argument's name, or a function of the call's arguments: one circuit for each
       value, got with `circuit(value)`. Closed ones are forgotten when they are clean and unused for
-      `forget_after` seconds (600), or when there are more than `keep` (100,000).
+      `forget_after` seconds (600), open ones when nobody has tried them for so long; the oldest of
+      both when there are more than `keep` (100,000).
     - `name` (None): for people.
     - `storage` (None): a `resilience.shared.RedisCircuit`, to share circuits between processes; or
       a pybreaker storage; keyed, a function of the key that gives one.
