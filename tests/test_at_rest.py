@@ -77,7 +77,7 @@ async def play(script: list[Step], shape: str, keyed: bool, listeners: list[Any]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    seen.append((circuit.state, circuit.failures, circuit.snapshot().trials))
+    seen.append((circuit.state, circuit.failures, len(circuit._places)))
     return seen
 
 

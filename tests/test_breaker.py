@@ -450,10 +450,10 @@ def test_fault_029_a_permit_is_settled_once() -> None:
         trial = circuit.admit(clock.now())
         for _ in range(5):
             trial.released()
-        circuit.admit(clock.now())
-        circuit.admit(clock.now())
+        held = [circuit.admit(clock.now()) for _ in range(2)]
         with pytest.raises(CircuitOpenError):
             circuit.admit(clock.now())
+        assert all(permit.trial for permit in held)
 
 
 def _boom(*args: Any) -> Any:

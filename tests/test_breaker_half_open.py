@@ -85,7 +85,7 @@ def test_fault_021_a_trial_that_ends_after_its_time_is_no_verdict(world: World) 
     breaker = opened(world, trial_timeout=5)
     guarded = Pipeline(breaker).wrap(world.function(Takes(5, "ok"), "ok"))
     outcomes(world, guarded, [0])
-    assert (breaker.state, breaker.snapshot().trials) == ("half-open", 0)
+    assert (breaker.state, breaker._only._places) == ("half-open", {})
     outcomes(world, guarded, [0])
     assert breaker.state == "closed"
 
@@ -140,7 +140,7 @@ def test_fault_011_a_waiting_caller_can_be_cancelled(world: World) -> None:
     permit = breaker._only.admit(world.clock.now())
     assert outcomes(world, guarded, [0]) == [(DeadlineExceededError, 2)]
     permit.released()
-    assert (breaker._only._bells, breaker._only.snapshot().trials) == ([], 0)
+    assert (breaker._only._bells, breaker._only._places) == ([], {})
 
 
 @in_tasks
@@ -262,12 +262,27 @@ def test_a_sync_caller_waits_no_longer_than_its_deadline() -> None:
     breaker = CircuitBreaker(failures=1, reset_after=0.01, wait_for_trial=20)
     breaker.open()
     time.sleep(0.02)
-    breaker._only.admit(time.monotonic())
+    trial = breaker._only.admit(time.monotonic())
     begun = time.monotonic()
     with pytest.raises(DeadlineExceededError):
         Pipeline(Timeout(0.05), breaker, Timeout(50)).call(lambda: 1)
     assert time.monotonic() - begun < 5
+    assert not trial.settled
     assert not breaker._only._bells
+
+
+def test_fault_028_a_permit_that_is_lost_frees_its_place(world: World) -> None:
+    """As Ctrl-C between any two steps may lose it: the next call is let through."""
+    breaker = opened(world)
+    permit = breaker._only.admit(world.clock.now())
+    assert breaker.snapshot().trials == 1
+    with pytest.raises(CircuitOpenError):
+        world.run(Pipeline(breaker).wrap(world.function("ok")))
+
+    del permit
+    assert breaker.snapshot().trials == 0
+    assert world.run(Pipeline(breaker).wrap(world.function("ok"))) == "ok"
+    assert breaker.state == "closed"
 
 
 def test_an_async_block_cannot_wait_for_a_verdict() -> None:
@@ -282,11 +297,12 @@ def test_an_async_block_cannot_wait_for_a_verdict() -> None:
     with virtual_time() as clock:
         breaker.open()
         clock.advance(10)
-        breaker._only.admit(clock.now())
+        trial = breaker._only.admit(clock.now())
         begun = clock.now()
         with pytest.raises(CircuitOpenError):
             asyncio.run(block())
         assert clock.now() == begun
+        assert not trial.settled
 
 
 # After closing

@@ -244,7 +244,7 @@ begun = time.monotonic()
 try:
     Pipeline(breaker, Timeout(30)).call(time.sleep, 20)
 except KeyboardInterrupt:
-    print(breaker.state, breaker._only.snapshot().trials, time.monotonic() - begun < 2)
+    print(breaker.state, len(breaker._only._places), time.monotonic() - begun < 2)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
@@ -383,7 +383,7 @@ def test_a_half_open_place_is_given_back_at_a_hand_over() -> None:
         breaker.open()
         clock.advance(2)
         awaitable: Any = guarded()
-        assert breaker._only.snapshot().trials == 0
+        assert not breaker._only._places
         assert breaker.state == "half-open"
         permit = breaker._only.admit(clock.now())
         with pytest.raises(CircuitOpenError):

@@ -15,6 +15,7 @@ import functools
 import math
 import uuid
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from attrs import Factory, define, field, frozen
 
@@ -69,7 +70,7 @@ class Remote:
     _hand: Hand = field(default=Factory(lambda self: Hand(self.circuit), True), init=False)
     _asked: int = field(default=0, init=False)
     _heard: int = field(default=0, init=False)  # the latest question that was answered
-    _leases: dict[Permit, _Lease] = field(factory=dict, init=False)
+    _leases: WeakKeyDictionary[Permit, _Lease] = field(factory=WeakKeyDictionary, init=False)
     _owed: list[_Lease] = field(factory=list, init=False)  # places to be given back some time
     _failed: int = field(default=0, init=False)  # in a row, not yet told
     _blame: tuple[BaseException, Failure] | None = field(default=None, init=False)  # the last

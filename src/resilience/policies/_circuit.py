@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from weakref import ref
 
 from attrs import define, evolve, field
 
@@ -303,7 +304,7 @@ class Circuit(Machine):
             return None
         call = calls[0] if calls else None
         permit = Permit(self, epochs.now, now, trial=True, call=call, process=os.getpid())
-        self._places[permit] = now + self.limits.trial_timeout
+        self._places[ref(permit)] = now + self.limits.trial_timeout
         return permit
 
     def _settle(
@@ -332,7 +333,7 @@ class Circuit(Machine):
             permit.settled = True
             if self._since > permit.epoch:
                 return None  # the circuit has changed since; its trial places are new ones too
-            if not permit.trial or self._places.pop(permit, 0.0) > now:
+            if not permit.trial or self._places.pop(ref(permit), 0.0) > now:
                 if failed and self._state in (CLOSED, HALF_OPEN):
                     self._last = last
                 change = self._judge(failed, now, now - permit.began, cause, failure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from attrs import define, field
 
@@ -46,7 +47,7 @@ class Machine:
     _gauges: tuple[Gauge, ...] = field(init=False)
     _passed: int = field(default=0, init=False)  # trials that went well while half open
     _missed: int = field(default=0, init=False)  # trials that did not
-    _places: dict[Permit, float] = field(factory=dict, init=False)  # trials, given up on when
+    _places: dict[ref[Permit], float] = field(factory=dict, init=False)  # given up on when
     _until: float = field(default=0.0, init=False)  # end of the open time
     _asked: Opening | None = field(default=None, init=False)  # an open time not yet known
     _asking: int = field(default=0, init=False)  # epoch of the opening whose time is being asked
@@ -114,19 +115,21 @@ class Machine:
             self._places = self._trials(now)
         return len(self._places) >= self.limits.trials
 
-    def _trials(self, now: float) -> dict[Permit, float]:
-        """The trials under way: none that hang, and none of the process that this one was forked
-        from, whose threads are not here to end them."""
-        here = os.getpid()
-        return {
-            permit: end
-            for permit, end in list(self._places.items())
-            if end > now and permit.process == here
-        }
+    def _trials(self, now: float) -> dict[ref[Permit], float]:
+        """The trials under way: none that hang; none of the process that this one was forked from,
+        whose threads are not here to end them; none whose permit was lost, as Ctrl-C between any
+        two steps of ours may have it."""
+        here, kept = os.getpid(), {}
+        for place, end in list(self._places.items()):
+            permit = place()
+            if permit is not None and permit.process == here and end > now:
+                kept[place] = end
+        return kept
 
     def _tried_by(self, calls: tuple[int, ...], now: float) -> bool:
         """Whether one of these calls has a trial place."""
-        return any(permit.call in calls for permit in self._trials(now))
+        permits = [place() for place in self._trials(now)]
+        return any(permit is not None and permit.call in calls for permit in permits)
 
     def _judge(
         self,
