@@ -200,6 +200,17 @@ def test_an_answer_that_makes_no_sense_is_a_minute(
     )
 
 
+@pytest.mark.parametrize(("own", "seconds"), [(5.0, 86_400.0), (172_800.0, 172_800.0)])
+@pytest.mark.parametrize("asked", [86_401.0, 999_999_999.0, 1e300])
+def test_a_servers_word_counts_up_to_a_day(own: float, seconds: float, asked: float) -> None:
+    """A `Retry-After` of years does not open a circuit for years; `reset_after` itself may."""
+    with virtual_time():
+        breaker = CircuitBreaker(failures=1, reset_after=own)
+        with pytest.raises(Busy):
+            Pipeline(breaker).call(fail, Busy(asked))
+        assert breaker.snapshot().retry_after == seconds
+
+
 @pytest.mark.parametrize(("asked", "seconds"), [(2.0, 5.0), (30.0, 30.0)])
 def test_the_servers_own_word_when_that_is_longer(asked: float, seconds: float) -> None:
     """`Retry-After` of the failure that opened it lengthens the open time, never shortens it."""

@@ -16,6 +16,7 @@ from resilience.waits import to_wait
 __all__ = ["OTHERWISE", "Opening", "open_time", "to_open_time"]
 
 OTHERWISE = 60.0  # seconds, where a wait does not say
+_LONGEST = 86_400.0  # seconds for which a server may lengthen an open time: a day
 
 
 def to_open_time(name: str, value: Any) -> Any:
@@ -38,9 +39,10 @@ class Opening:
     failure: Failure | None
 
     def ends(self, seconds: float) -> float:
-        """When the circuit may be tried: after `seconds`, or later if the server has said so."""
+        """When the circuit may be tried: after `seconds`, or later if the server has said so, but
+        after a day at the latest: a slip in its header must not be the end of the service."""
         asked = self.failure.retry_after if self.failure is not None else None
-        return self.now + max(seconds, asked or 0.0)
+        return self.now + max(seconds, min(asked or 0.0, _LONGEST))
 
 
 def open_time(wait: Any, opening: Opening) -> float:

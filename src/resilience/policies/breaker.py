@@ -75,7 +75,8 @@ class CircuitBreaker:
     - `failures` (5): failures in a row that open the circuit. Or `trip` (None): a rule or several
       joined with `|`: `Consecutive(5)`, `FailureRate(0.5)`, `SlowCalls(10, 0.5)`.
     - `reset_after` (60): seconds for which it stays open; or a wait such as `Exponential(5)`, asked
-      with the number of openings in a row. Longer if the failure that opened it says so.
+      with the number of openings in a row. Longer, up to a day, if the failure that opened it says
+      so.
     - `trials` (1): calls let through at the same time while half open; `successes` (1): how many
       of them must go well to close it. One that fails opens it again, unless `tolerate` (0), the
       share of trials that may fail, allows for it.
