@@ -24,6 +24,7 @@ from resilience import (
     CircuitBreaker,
     CircuitOpenError,
     DeadlineExceededError,
+    ModelFallback,
     Pipeline,
     RejectedError,
     Retry,
@@ -842,23 +843,67 @@ def test_a_key_the_function_does_not_take(world: World) -> None:
         Pipeline(CircuitBreaker(key="model")).wrap(lambda prompt: None)
 
 
-def test_a_key_that_raises_after_a_call_at_rest(caplog: pytest.LogCaptureFixture) -> None:
-    """The call was made before the key was asked: its own error comes out, the key's is logged."""
-    breaker = CircuitBreaker(key=lambda: 1 / 0, failures=1)
+def _untellable(*args: Any, **kwargs: Any) -> Any:
+    raise ZeroDivisionError("secret")
 
+
+no_key = pytest.mark.parametrize(
+    ("key", "model", "problem"),
+    [(_untellable, "m", "ZeroDivisionError"), ("model", ["secret"], "TypeError")],
+    ids=["raises", "unhashable"],
+)
+
+
+@no_key
+def test_a_call_without_a_key_goes_through(
+    world: World, caplog: pytest.LogCaptureFixture, key: Any, model: Any, problem: str
+) -> None:
+    """A key that raises or cannot be hashed is never the call's own trouble; the log tells."""
+    breaker = CircuitBreaker(key=key, failures=1)
+    guarded = Pipeline(breaker).wrap(world.function("ok", ConnectionError))
+
+    assert world.run(guarded, model=model) == "ok"
+    for _ in range(2):
+        assert type(fails(world, guarded, model=model)) is ConnectionError
+    assert [record.getMessage() for record in caplog.records] == [f"key raised {problem}"] * 3
+
+
+@no_key
+def test_a_call_without_a_key_goes_through_at_rest(
+    caplog: pytest.LogCaptureFixture, key: Any, model: Any, problem: str
+) -> None:
+    """The same, where nobody asks for the key of a healthy call."""
+    guarded = Pipeline(CircuitBreaker(key=key, failures=1)).wrap(_ok_or_not)
+
+    assert guarded(True, model) == "ok"
     with pytest.raises(ConnectionError):
-        Pipeline(breaker).call(_fail)
-    assert "key raised ZeroDivisionError" in caplog.text
+        guarded(False, model)
+    assert [record.getMessage() for record in caplog.records] == [f"key raised {problem}"]
 
 
-def test_an_unhashable_key_is_a_clear_error(world: World) -> None:
-    """A key that cannot be told apart is a TypeError that says so, without showing the value."""
-    guarded = Pipeline(CircuitBreaker(key="model"), Timeout(9)).wrap(world.function("ok"))
+def _ok_or_not(well: bool, model: Any) -> str:
+    if not well:
+        raise ConnectionError
+    return "ok"
 
-    error = fails(world, guarded, model=["secret"])
-    assert type(error) is TypeError
-    assert "hashable" in str(error)
-    assert "secret" not in str(error)
+
+def test_a_model_chain_whose_key_raises_goes_on(world: World) -> None:
+    """Looking ahead, a model whose circuit cannot be told is free."""
+
+    def key(*, model: str) -> str:
+        return model if model != "b" else 1 / 0  # type: ignore[return-value]
+
+    breaker = CircuitBreaker(key=key, failures=1)
+    breaker.circuit("down").open()
+    pipeline = Pipeline(ModelFallback("a", "b"), Retry(attempts=2, wait=1), breaker)
+    assert world.run(pipeline.wrap(world.function(ConnectionError, "ok"))) == "ok"
+    assert [kwargs["model"] for _, kwargs in world.calls] == ["a", "b"]
+
+
+def test_an_unhashable_value_has_no_circuit() -> None:
+    """Asked for one, the breaker says what is wrong, without showing the value."""
+    with pytest.raises(TypeError, match=r"key must be hashable, got a list$"):
+        CircuitBreaker(key="model").circuit(["secret"])  # type: ignore[arg-type]
 
 
 # Sharing

@@ -90,9 +90,11 @@ class CircuitBreaker:
       neither, and so is a cancelled call, or one cut by a `Timeout` outside.
     - `on_result` (None): a function of the result, true if it counts as a failure.
     - `key` (None): an argument's name, or a function of the call's arguments: one circuit for each
-      value, got with `circuit(value)`. Closed ones are forgotten when they are clean and unused for
-      `forget_after` seconds (600), open ones when nobody has tried them for so long; the oldest of
-      both when there are more than `keep` (100,000).
+      value, got with `circuit(value)`. A call whose key cannot be told (the function raises, the
+      value is not hashable) is not guarded by this breaker, and the log says so. Closed circuits
+      are forgotten when they are clean and unused for `forget_after` seconds (600), open ones when
+      nobody has tried them for so long; the oldest of both when there are more than `keep`
+      (100,000).
     - `name` (None): for people.
     - `storage` (None): a `resilience.shared.RedisCircuit`, to share circuits between processes; or
       a pybreaker storage; keyed, a function of the key that gives one.
@@ -254,7 +256,11 @@ class CircuitBreaker:
         if not self._circuits.restless:
             return False
         record = current()
-        return self._circuit_for(record, args, kwargs).refuses(world_now(), record.calls)
+        try:
+            circuit = self._circuit_for(record, args, kwargs)
+        except Exception:
+            return False  # it goes through, and there the log tells why
+        return circuit.refuses(world_now(), record.calls)
 
     async def before_block(self, runtime: Runtime) -> None:
         """Hear what others say of the circuit where a block's `with` could not wait for it.
@@ -275,10 +281,10 @@ class CircuitBreaker:
             resumed = record.resumed
             try:
                 circuit = self._circuit_for(record, args, kwargs)
-            except Exception as problem:
-                if resumed is None:
-                    raise
-                record.grumble("key", problem)  # the call was made at rest: its outcome counts
+            except (
+                Exception
+            ) as problem:  # at rest nobody would have asked: it goes through here too
+                record.grumble("key", problem)
                 return await call(*args, **kwargs)
             backing, wait = circuit.backing, patience
             if waits and hurried(record, runtime):
