@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 import types
 import weakref
@@ -32,7 +33,9 @@ from resilience import (
 )
 from resilience._core import results
 from resilience._core import world as clocks
+from resilience._core.around import around
 from resilience._core.driver import drive
+from resilience._core.record import Record
 from resilience._core.rest import Epochs, Rest, epochs
 from resilience._core.results import PLAIN, Unguardable, check, is_awaitable
 from resilience._core.scope import Scope, live
@@ -77,6 +80,55 @@ def test_a_refused_block_ends_the_loop() -> None:
         raise AssertionError("not admitted")
     with pytest.raises(StopIteration):
         next(attempts)
+
+
+# Ctrl-C and clocks
+
+
+class Interrupting:
+    """The context variable, with Ctrl-C heard right after a call's record was set."""
+
+    get = around.get
+    reset = around.reset
+
+    @staticmethod
+    def set(value: Any) -> Any:
+        token = around.set(value)
+        if isinstance(value, Record):
+            raise KeyboardInterrupt
+        return token
+
+
+def test_fault_008_ctrl_c_before_a_call_has_begun_leaves_nothing_around(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread is outside any call again, so its next one may be at rest."""
+    pipeline = Pipeline(CircuitBreaker())
+    with virtual_time():
+        before = around.get()
+        with monkeypatch.context() as patch:
+            patch.setattr("resilience._core.pipeline.around", Interrupting)
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.call(int)
+        assert around.get() is before
+
+
+def test_fault_035_a_clock_frozen_for_a_test_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freezing replaces the function in every module, but half a call must not go by it."""
+    real = time.monotonic
+    breaker = CircuitBreaker(failures=1, reset_after=60)
+    with monkeypatch.context() as patch:
+        for module in [m for m in list(sys.modules.values()) if isinstance(m, types.ModuleType)]:
+            for name in [n for n, value in vars(module).items() if value is real]:
+                patch.setattr(module, name, lambda: 1e9)
+        with pytest.raises(ConnectionError):
+            Pipeline(breaker).call(_refused_connection)
+        assert 0 < (breaker.snapshot().retry_after or 0) <= 60
+    assert 0 < (breaker.snapshot().retry_after or 0) <= 60
+
+
+def _refused_connection() -> None:
+    raise ConnectionError
 
 
 # Outcomes

@@ -12,7 +12,7 @@ from resilience._runtimes import runtime_for
 from resilience.typing import Call, Policy, Runtime
 
 from . import served
-from .around import around, restore
+from .around import around
 from .base import base
 from .block import Attempts
 from .callables import Facts, refuse_unguardable
@@ -222,9 +222,10 @@ class Pipeline:
             record.began = record.resumed.started
         elif not record.tries:
             record.began = runtime.now()
-        token = around.set(record)
+        outer, token = around.get(), None
         end = record.close
         try:
+            token = around.set(record)
             chain = base(runtime) if record.disabled else self._chain(runtime)
             result = await chain(*args, **(kwargs or {}))
         except HandOver:
@@ -244,7 +245,14 @@ class Pipeline:
             self._ended(record, runtime, None)
             return result
         finally:
-            restore(token)
+            # The very first thing, and no function of ours: Ctrl-C is heard between two calls, and
+            # a record that stays behind keeps this thread from ever being at rest again.
+            try:
+                around.reset(token)  # type: ignore[arg-type]
+            except ValueError:
+                pass  # an abandoned coroutine is being closed in another context
+            except TypeError:
+                around.set(outer)  # Ctrl-C came before there was a token
             end()
         try:
             raise final
