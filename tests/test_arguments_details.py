@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -125,6 +126,29 @@ def test_what_cannot_be_given_is_said_by_name() -> None:
     assert says(starred) == (
         f"{starred.__qualname__} takes no argument 'model' and no **kwargs to pass it in"
     )
+
+
+def test_what_is_only_read_may_be_bound_or_positional(ask: Any) -> None:
+    """A partial's own value, where the call gives no other; the place of a positional-only one."""
+
+    def positional(prompt: str, model: str = "x", /) -> None: ...
+
+    def catches(**kwargs: Any) -> None: ...
+
+    by_name = slot_of(functools.partial(ask, model="y"), "model", reading=True)
+    assert (by_name.read(("p",), {}), by_name.read(("p",), {"model": "z"})) == ("y", "z")
+    by_place = slot_of(functools.partial(ask, "p", "y"), "model", reading=True)
+    assert by_place.read((), {}) == "y"
+    caught = slot_of(functools.partial(catches, model="y"), "model", reading=True)
+    assert caught.read((), {}) == "y"
+    assert slot_of(positional, "model", reading=True) == Slot("model", 1, "x")
+    assert "positional-only" in says(positional)
+
+
+def test_what_is_not_there_cannot_be_read() -> None:
+    """The same message as for what is to be given."""
+    with pytest.raises(TypeError, match="takes no argument 'model'"):
+        slot_of(lambda prompt: None, "model", reading=True)
 
 
 def test_replacing_an_argument(ask: Any) -> None:

@@ -837,6 +837,20 @@ def test_a_keyed_breaker_has_no_state_of_its_own() -> None:
         CircuitBreaker().circuit("x")
 
 
+def test_a_key_that_is_bound_or_positional_only(world: World) -> None:
+    """A key is only read: it need not be possible to give another one."""
+    breaker = CircuitBreaker(key="model", failures=1)
+    pipeline = Pipeline(breaker)
+    fn = world.function(ConnectionError)
+
+    def positional(model: str, /) -> Any:
+        return fn(model)
+
+    fails(world, pipeline.call, functools.partial(fn, model="bound"))
+    fails(world, pipeline.call, positional, "placed")
+    assert (breaker.circuit("bound").state, breaker.circuit("placed").state) == ("open", "open")
+
+
 def test_a_key_the_function_does_not_take(world: World) -> None:
     """A named key that no argument has is a TypeError at decoration."""
     with pytest.raises(TypeError, match="'model'"):

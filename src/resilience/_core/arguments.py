@@ -52,29 +52,32 @@ class Slot:
         return args, {**kwargs, self.name: value}
 
 
-_slots: WeakKeyDictionary[Any, dict[tuple[str, bool], Slot]] = WeakKeyDictionary()
+_slots: WeakKeyDictionary[Any, dict[tuple[str, bool, bool], Slot]] = WeakKeyDictionary()
 
 
-def slot_of(fn: Callable[..., Any], name: str) -> Slot:
+def slot_of(fn: Callable[..., Any], name: str, *, reading: bool = False) -> Slot:
     """The slot of argument `name`, found once for each function.
 
-    Raises TypeError if the argument is bound already, positional-only, or not there at all.
+    Raises TypeError if the argument is not there at all; and, unless it is only for `reading`, if
+    it is bound already or positional-only.
     """
     bound = type(fn) is MethodType
     function: Any = fn.__func__ if bound else fn  # type: ignore[attr-defined]
     try:
         found = _slots.setdefault(function, {})
     except TypeError:  # not hashable, or without weak references
-        return _find(fn, name)
-    slot = found.get((name, bound))
+        return _find(fn, name, reading)
+    slot = found.get((name, bound, reading))
     if slot is None:
-        slot = found[name, bound] = _find(fn, name)
+        slot = found[name, bound, reading] = _find(fn, name, reading)
     return slot
 
 
-def _find(fn: Callable[..., Any], name: str) -> Slot:
+def _find(fn: Callable[..., Any], name: str, reading: bool) -> Slot:
     named = title(fn)
     if isinstance(fn, functools.partial) and _binds(fn, name):
+        if reading:
+            return Slot(name, None, _bound(fn, name))
         raise TypeError(
             f"argument {name!r} of {named} is already bound by a partial, so it cannot be "
             f"chosen per call; leave it out of the partial"
@@ -88,7 +91,7 @@ def _find(fn: Callable[..., Any], name: str) -> Slot:
         if any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
             return Slot(name)
         raise TypeError(f"{named} takes no argument {name!r} and no **kwargs to pass it in")
-    if parameter.kind is Parameter.POSITIONAL_ONLY:
+    if parameter.kind is Parameter.POSITIONAL_ONLY and not reading:
         raise TypeError(f"argument {name!r} of {named} is positional-only; make it a keyword")
     default = _MISSING if parameter.default is Parameter.empty else parameter.default
     if parameter.kind is Parameter.KEYWORD_ONLY:
@@ -105,3 +108,10 @@ def _binds(fn: Any, name: str) -> bool:
         return name in inner and name not in inspect.signature(fn).parameters
     except (TypeError, ValueError):
         return False
+
+
+def _bound(fn: Any, name: str) -> Any:
+    """What a partial has bound as this argument."""
+    if name in fn.keywords:
+        return fn.keywords[name]
+    return inspect.signature(fn.func).bind_partial(*fn.args).arguments[name]
