@@ -289,6 +289,13 @@ def test_fault_074_a_window_by_time_and_by_number() -> None:
         FailureRate(0.5, window=60, calls=100)
 
 
+@pytest.mark.parametrize("tolerate", [0, 0.2])
+def test_more_successes_than_can_be_are_refused(tolerate: float) -> None:
+    """By name, not by an OverflowError from within."""
+    with pytest.raises(ValueError, match=r"successes must be less than 1e308, got .* 1329 bits"):
+        CircuitBreaker(successes=10**400, tolerate=tolerate)
+
+
 def test_fault_074_a_tolerance_that_tolerates_nothing() -> None:
     """A share of failing trials that is less than one trial is refused."""
     with pytest.raises(ValueError, match=r"tolerate=0.2 .* successes=3"):

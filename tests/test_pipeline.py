@@ -1035,6 +1035,17 @@ def test_fault_024_pickled_by_name_or_refused() -> None:
         pickle.dumps(resilient(lambda: None))
 
 
+def test_fault_024_what_is_shared_is_copied_as_itself_and_not_pickled() -> None:
+    """A pipeline, a breaker or a circuit within settings that are copied stays the one it is."""
+    breaker = CircuitBreaker(key="model")
+    settings = {"all": [Pipeline(Retry(), breaker), breaker, breaker.circuit("m")]}
+    found = copy.deepcopy(settings)
+    for shared, copied in zip(settings["all"], found["all"], strict=True):
+        assert copied is copy.copy(shared) is shared
+        with pytest.raises(TypeError, match=r"^cannot pickle .*: what it knows belongs to this"):
+            pickle.dumps(shared)
+
+
 # Errors
 
 

@@ -21,6 +21,7 @@ from .fields import suggesting, to_flag, to_plain_function, to_text
 from .guarded import Guarded
 from .handover import Carried, HandOver, Ready, Resumed
 from .history import remember
+from .identity import Identity
 from .order import warn_of_order
 from .outcome import Outcome
 from .record import Record
@@ -36,7 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @suggesting
 @frozen(init=False, eq=False, repr=False)
-class Pipeline:
+class Pipeline(Identity):
     """Policies, outermost first, around any callable, sync or async.
 
     One object may guard many functions; they then share its circuits. It is a policy too, so

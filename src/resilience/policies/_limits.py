@@ -75,4 +75,9 @@ def _tripping(breaker: CircuitBreaker) -> tuple[float, tuple[Counted, ...]]:
 
 def _missable(successes: int, tolerate: float) -> int:
     """How many trials may go badly beside `successes` good ones, for a share of `tolerate`."""
-    return math.floor(successes * tolerate / (1 - tolerate) + 1e-9)
+    try:
+        return math.floor(successes * tolerate / (1 - tolerate) + 1e-9)
+    except OverflowError:
+        raise ValueError(
+            f"successes must be less than 1e308, got one of {successes.bit_length()} bits"
+        ) from None

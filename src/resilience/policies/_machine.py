@@ -12,6 +12,7 @@ from weakref import ref
 
 from attrs import define, field
 
+from resilience._core.identity import Identity
 from resilience._core.rest import epochs
 from resilience._core.world import moment
 from resilience._core.world import now as world_now
@@ -32,7 +33,7 @@ def _untold(circuit: Any, what: Any = None) -> None:
 
 
 @define(eq=False, repr=False)
-class Machine:
+class Machine(Identity):
     """The state of one circuit, its counts and trial places. Not safe from other threads."""
 
     limits: Limits

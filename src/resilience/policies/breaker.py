@@ -27,6 +27,7 @@ from resilience._core.fields import (
     to_text,
 )
 from resilience._core.history import charge, charged_inside
+from resilience._core.identity import Identity
 from resilience._core.record import Record, current
 from resilience._core.rest import Heard, Rest
 from resilience._core.world import now as world_now
@@ -69,7 +70,7 @@ def _made(make: Callable[[Any], Any]) -> Any:
 
 @suggesting
 @frozen(eq=False, repr=False)
-class CircuitBreaker:
+class CircuitBreaker(Identity):
     """After `failures` in a row, refuse calls for `reset_after` seconds, then try `trials` at once.
 
     - `failures` (5): failures in a row that open the circuit. Or `trip` (None): a rule or several
@@ -249,7 +250,7 @@ class CircuitBreaker:
     def fits(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
         if isinstance(self.key, str):
-            slot_of(fn, self.key)
+            slot_of(fn, self.key, reading=True)
 
     def refuses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether such a call would be refused now."""
@@ -365,5 +366,5 @@ def _reader(
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
     """What tells the key's value from a call's arguments."""
     if isinstance(key, str):
-        return slot_of(fn, key).read
+        return slot_of(fn, key, reading=True).read
     return lambda args, kwargs: key(*args, **kwargs)

@@ -1,0 +1,25 @@
+"""What is shared on purpose has an identity: there is one of it, in one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Identity"]
+
+
+class Identity:
+    """A copy of it is the thing itself, as of a function; it cannot be pickled, and says why."""
+
+    __slots__ = ()
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"cannot pickle {self!r}: what it knows belongs to this process; make one where it is "
+            f"needed, or send a function that it guards"
+        )
