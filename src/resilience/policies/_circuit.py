@@ -356,12 +356,13 @@ class Circuit(Machine):
 
         Once for each opening, whoever comes along meanwhile; the wait itself may, too.
         """
-        if self._asked is None:
+        opening = self._asked
+        if opening is None:
             return
         with self._lock:
-            opening, epoch = self._asked, self._since
-            if opening is None or self._asking == epoch:
-                return
+            epoch = self._since
+            if self._asked is not opening or self._asking == epoch:
+                return  # of another opening, whoever opened it asks
             self._asking = epoch
         until = opening.ends(OTHERWISE)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from attrs import define
 
 from resilience._core.aside import aside
+from resilience.failures import Failure
 from resilience.typing import Runtime
 
 from ._backing import Backing
@@ -32,6 +33,9 @@ class Later:
     async def claim(self, runtime: Runtime, permit: Permit) -> bool:
         """Nobody is asked before the call."""
         return True
+
+    def blame(self, cause: BaseException, failure: Failure) -> None:
+        """The backing itself is told, where there is one."""
 
     async def verdict(self, runtime: Runtime, permit: Permit, *, failed: bool) -> None:
         """Ask and tell elsewhere all that is left to be asked and told."""

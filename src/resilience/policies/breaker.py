@@ -282,9 +282,8 @@ class CircuitBreaker(Identity):
             resumed = record.resumed
             try:
                 circuit = self._circuit_for(record, args, kwargs)
-            except (
-                Exception
-            ) as problem:  # at rest nobody would have asked: it goes through here too
+            except Exception as problem:
+                # At rest nobody would have asked for its key: it goes through here too.
                 record.grumble("key", problem)
                 return await call(*args, **kwargs)
             backing, wait = circuit.backing, patience
