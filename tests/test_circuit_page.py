@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
+@pytest.mark.real
 def test_the_drawing_is_up_to_date() -> None:
     """`python docs/circuit.py` has been run since the table was changed."""
     done = subprocess.run(
