@@ -150,29 +150,32 @@ def test_fault_011_a_waiting_caller_can_be_cancelled(world: World) -> None:
 def test_what_is_done_by_hand_wakes_who_waits(world: World, act: str, result: Any) -> None:
     """They are let through or refused at that moment, not when their patience ends."""
     breaker = opened(world, wait_for_trial=10)
-    breaker._only.admit(world.clock.now())
+    held = breaker._only.admit(world.clock.now())
     world.clock.at(world.clock.now() + 3, getattr(breaker, act))
     guarded = Pipeline(breaker).wrap(world.function("ok"))
     assert outcomes(world, guarded, [0]) == [(result, 3)]
+    assert not held.settled
 
 
 @in_tasks
 def test_who_waits_no_longer_leaves_nothing_behind(world: World) -> None:
     """Though the trial is still under way."""
     breaker = opened(world, wait_for_trial=2)
-    breaker._only.admit(world.clock.now())
+    held = breaker._only.admit(world.clock.now())
     guarded = Pipeline(breaker).wrap(world.function("ok"))
     assert outcomes(world, guarded, [0]) == [(CircuitOpenError, 2)]
     assert not breaker._only._bells
+    assert not held.settled
 
 
 @in_tasks
 def test_less_than_a_second_is_waited(world: World) -> None:
     """Until the trial is given up on."""
     breaker = opened(world, wait_for_trial=10, trial_timeout=0.5)
-    breaker._only.admit(world.clock.now())
+    held = breaker._only.admit(world.clock.now())
     guarded = Pipeline(breaker).wrap(world.function("ok"))
     assert outcomes(world, guarded, [0]) == [("ok", 0.5)]
+    assert not held.settled
 
 
 @in_tasks

@@ -53,7 +53,7 @@ def half_open(told: Told, clock: VirtualTime) -> None:
 def full(told: Told, clock: VirtualTime) -> None:
     told.circuit.open()
     clock.advance(10)
-    told.circuit.admit(clock.now())
+    told.held = told.circuit.admit(clock.now())
 
 
 def isolated(told: Told, clock: VirtualTime) -> None:
@@ -354,7 +354,7 @@ def test_a_trial_that_was_given_up_on_has_no_say(clock: VirtualTime, replaced: b
     clock.advance(0.5)
     assert told.circuit.snapshot().trials == 0
     if replaced:
-        told.circuit.admit(clock.now())
+        told.held = told.circuit.admit(clock.now())
     trial.succeeded()
     assert (told.circuit.state, told.changes) == ("half-open", [])
 
@@ -366,8 +366,9 @@ def test_a_trial_of_the_first_second_that_was_given_up_on(clock: VirtualTime) ->
     clock.advance(0.1)
     trial = circuit.admit(clock.now())
     clock.advance(0.3)
-    circuit.admit(clock.now())
+    held = circuit.admit(clock.now())
     trial.succeeded()
+    assert not held.settled
     assert circuit.state == "half-open"
 
 
@@ -427,10 +428,11 @@ def test_a_snapshot_tells_how_the_trials_stand(clock: VirtualTime) -> None:
     for _ in range(2):
         circuit.admit(clock.now()).succeeded()
     circuit.admit(clock.now()).failed()
-    circuit.admit(clock.now())
+    held = circuit.admit(clock.now())
 
     snapshot = circuit.snapshot()
     assert (snapshot.passed, snapshot.missed, snapshot.trials) == (2, 1, 1)
+    assert not held.settled
 
 
 @pytest.mark.parametrize("act", [opened, isolated, half_open])

@@ -233,10 +233,11 @@ def test_one_not_yet_known_does_not_wait_for_a_trials_verdict(loop: str) -> None
     with virtual_time() as clock:
         breaker.open()
         clock.advance(10)
-        breaker._only.admit(clock.now())
+        held = breaker._only.admit(clock.now())
         begun = clock.now()
         run(loop, main)
         assert clock.now() == begun
+        assert not held.settled
 
 
 @pytest.mark.parametrize("where", ["in the loop", "before the loop"])
