@@ -818,6 +818,26 @@ def test_an_abandoned_call_may_be_closed_in_another_context() -> None:
     assert not breaker._only._places
 
 
+def test_an_abandoned_block_may_be_closed_in_another_context() -> None:
+    """Before its first attempt, while a policy asks others: no error."""
+    closed = []
+
+    class Asking:
+        def bind(self, call: Any, runtime: Any) -> Any:
+            return call
+
+        async def before_block(self, runtime: Any) -> None:
+            try:
+                await Turn()
+            finally:
+                closed.append(True)
+
+    step: Any = Pipeline(Asking()).attempts().__aiter__().__anext__()
+    contextvars.copy_context().run(step.send, None)
+    step.close()
+    assert closed == [True]
+
+
 class Bindless(Policy):
     """What has no `bind` of its own is no policy, whatever it is derived from."""
 
