@@ -319,7 +319,8 @@ def test_threads_that_are_busy_do_not_keep_it_from_being_asked(
     server: Server, world: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sync call needs no thread to ask by a client of our own, an async one needs one."""
-    one = Process(server.url, failures=1)
+    one = Process(server.url, failures=1, refresh=60.0)
+    one.good()
     monkeypatch.setattr(workers, "LIMIT", 0 if world == "sync" else 1)
     workers._renew()
     if world == "sync":

@@ -174,11 +174,11 @@ class Storages:
 
     async def attach(self, circuit: Circuit, runtime: Runtime) -> Backing | None:
         """The circuit's backing; None while none can be had."""
-        if circuit.backing is not None:
-            return cast(Backing, circuit.backing)
         shared = self.at_hand(circuit)
         if shared is not None:
             return shared
+        if circuit.backing is not None:
+            return cast(Backing, circuit.backing)
         storage = await self._made(circuit, runtime) if self.keyed else self.storage
         if storage is None:
             return None
