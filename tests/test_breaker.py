@@ -24,7 +24,6 @@ from resilience import (
     CircuitBreaker,
     CircuitOpenError,
     DeadlineExceededError,
-    ModelFallback,
     Pipeline,
     RejectedError,
     Retry,
@@ -899,19 +898,6 @@ def _ok_or_not(well: bool, model: Any) -> str:
     if not well:
         raise ConnectionError
     return "ok"
-
-
-def test_a_model_chain_whose_key_raises_goes_on(world: World) -> None:
-    """Looking ahead, a model whose circuit cannot be told is free."""
-
-    def key(*, model: str) -> str:
-        return model if model != "b" else 1 / 0  # type: ignore[return-value]
-
-    breaker = CircuitBreaker(key=key, failures=1)
-    breaker.circuit("down").open()
-    pipeline = Pipeline(ModelFallback("a", "b"), Retry(attempts=2, wait=1), breaker)
-    assert world.run(pipeline.wrap(world.function(ConnectionError, "ok"))) == "ok"
-    assert [kwargs["model"] for _, kwargs in world.calls] == ["a", "b"]
 
 
 def test_an_unhashable_value_has_no_circuit() -> None:

@@ -269,3 +269,19 @@ def test_the_last_models_refusal_comes_out(world: World) -> None:
     with pytest.raises(CircuitOpenError):
         world.run(guarded)
     assert world.calls == []
+
+
+def test_a_model_whose_circuit_cannot_be_told_is_free(world: World) -> None:
+    """Its key raises while one looks ahead: nobody refuses such a call."""
+
+    def key(*, model: str) -> str:
+        if model == "b":
+            raise ZeroDivisionError
+        return model
+
+    breaker = CircuitBreaker(failures=1, key=key)
+    breaker.circuit("down").open()
+    pipeline = Pipeline(ModelFallback("a", "b"), Retry(attempts=2, wait=7), breaker)
+    assert world.run(pipeline.wrap(world.function(BusyError(), "ok"))) == "ok"
+    assert [kwargs["model"] for _, kwargs in world.calls] == ["a", "b"]
+    assert world.clock.sleeps == []
