@@ -51,7 +51,7 @@ class ThreadBell:
     async def wait(self, seconds: float) -> bool:
         _serving.check()
         scope = current().deadline(threaded=True)
-        left = math.inf if scope is None else max(0.0, scope.end - time.monotonic())
+        left = math.inf if scope is None else max(0.0, scope.end - Threads.now())
         rung = self._rung.wait(min(seconds, left, threading.TIMEOUT_MAX))
         if not rung and scope is not None and left <= seconds:
             raise Expired(scope)

@@ -81,6 +81,10 @@ def at_once(tell: Callable[[], None]) -> None:
 _under_way: set[workers.Job] = set()  # what is being told of commands in event loops
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_under_way.clear)  # its threads are not there
+
+
 @atexit.register
 def _finish() -> None:
     """A program may end with such a command: it is told first, if the server answers in time."""
