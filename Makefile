@@ -41,10 +41,17 @@ $(VENV)/.mutation: $(VENV)/.test
 demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the real SDK
 	$(BIN)/resilience demo --fast
 
-test: $(VENV)/.test  ## the whole suite
-	$(BIN)/python -m pytest
+# What goes by real time; and beside it, on the other core, what takes no notice of load, whose report
+# comes last.
+STEADY := $(VENV)/steady-tests.txt
 
-test-dev: $(VENV)/.test  ## the same in Python's development mode, which takes twice as long
+test: $(VENV)/.test  ## the whole suite
+	@$(BIN)/python -X dev -m pytest -m "steady or not real" > $(STEADY) 2>&1 & steady=$$!; \
+	trap 'kill $$steady' INT TERM; \
+	$(BIN)/python -m pytest -m "real and not steady"; timed=$$?; \
+	wait $$steady; steady=$$?; cat $(STEADY); exit $$((timed || steady))
+
+test-dev: $(VENV)/.test  ## all of it in one process, in Python's development mode
 	$(BIN)/python -X dev -m pytest
 
 # LiteLLM's errors are read in an environment of LiteLLM's own, and measured there.

@@ -43,7 +43,7 @@ from resilience._runtimes.threads import threads
 from resilience.policies._circuit import Change, Circuit, Permit
 from resilience.policies._pybreaker import Storages
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 RATE = FailureRate(0.5, calls=8, minimum=8)
 

@@ -17,7 +17,7 @@ from providers.faults import FAULTS, Fault
 from providers.server import serving
 from resilience.failures import Failure, describe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 EXPECTED = Path(__file__).parent / "providers" / "expected"
 COLUMNS = [field.name for field in fields(Failure) if field.name != "error"]

@@ -15,7 +15,7 @@ from providers.raising import Provider, answer, providing
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.sdks.anthropic import CODES
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 both_colours = pytest.mark.parametrize("way", ["fail", "fail_async"])
 

@@ -15,7 +15,7 @@ from providers.faults import Fault
 from providers.raising import Provider, answer, providing
 from resilience.failures import Advice, Failure, Kind, describe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 MISSHAPEN = Failure(Kind.SERVER, Advice.RETRY, sdk="auriko", retry_limit=1, sent=True)
 both_colours = pytest.mark.parametrize("way", ["fail", "fail_async"])

@@ -16,7 +16,7 @@ import requests
 from providers.raw import answering
 from resilience.failures import Advice, Kind, describe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 TYPE = "type.googleapis.com/google.rpc."
 HI: Any = [{"role": "user", "content": "Hi"}]

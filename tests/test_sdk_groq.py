@@ -10,7 +10,7 @@ from providers import groq as module
 from providers.raising import Provider, answer, providing
 from resilience.failures import Advice, Failure, Kind, describe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from mistralai.client import Mistral
 from providers.raw import answering
 from resilience.failures import Advice, Failure, Kind, describe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 HI: Any = [{"role": "user", "content": "Hi"}]
 NOT_OURS = Failure(Kind.UNKNOWN, Advice.STOP)

@@ -13,7 +13,7 @@ from providers import openai as module
 from providers.raising import Provider, answer, providing
 from resilience.failures import Advice, Failure, Kind, describe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 both_colours = pytest.mark.parametrize("way", ["fail", "fail_async"])
 

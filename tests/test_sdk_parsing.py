@@ -16,7 +16,7 @@ from providers.faults import Fault
 from providers.raising import Provider, providing
 from resilience.failures import Advice, Failure, Kind, describe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 SDKS = [name for name in ("anthropic", "auriko", "groq", "openai") if find_spec(name)]
 NOT_OURS = Failure(Kind.UNKNOWN, Advice.STOP)

@@ -21,7 +21,7 @@ from resilience.testing.gateway import Drop, Error, Gateway, Malformed, Ok, Plan
 from resilience.waits import Fixed
 from test_wire import SDKS, Connection, Sdk, every_sdk
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 PERSISTENT = Pipeline(Retry(attempts=4, wait=Fixed(0.001)))
 

@@ -113,24 +113,28 @@ class Machine(Identity):
     def _full(self, now: float) -> bool:
         """Whether all trial places are taken."""
         if len(self._places) >= self.limits.trials:
-            self._places = self._trials(now)
+            kept = set(self._trials(now))
+            for place in list(self._places):
+                if place() not in kept:
+                    # One by one, not a new dict: a signal's handler may call between any two steps.
+                    self._places.pop(place, None)
         return len(self._places) >= self.limits.trials
 
-    def _trials(self, now: float) -> dict[ref[Permit], float]:
+    def _trials(self, now: float) -> list[Permit]:
         """The trials under way: none that hang; none of the process that this one was forked from,
         whose threads are not here to end them; none whose permit was lost, as Ctrl-C between any
         two steps of ours may have it."""
-        here, kept = os.getpid(), {}
-        for place, end in list(self._places.items()):
-            permit = place()
-            if permit is not None and permit.process == here and end > now:
-                kept[place] = end
-        return kept
+        here = os.getpid()
+        permits = [(place(), end) for place, end in list(self._places.items())]
+        return [
+            permit
+            for permit, end in permits
+            if permit is not None and permit.process == here and end > now
+        ]
 
     def _tried_by(self, calls: tuple[int, ...], now: float) -> bool:
         """Whether one of these calls has a trial place."""
-        permits = [place() for place in self._trials(now)]
-        return any(permit is not None and permit.call in calls for permit in permits)
+        return any(permit.call in calls for permit in self._trials(now))
 
     def _judge(
         self,
