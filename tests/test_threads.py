@@ -870,6 +870,8 @@ def test_a_system_without_fork() -> None:
 import os
 del os.fork, os.register_at_fork
 from resilience import CircuitBreaker, Pipeline, Timeout
-print(Pipeline(CircuitBreaker(), Timeout(9)).call(lambda: "ok"))
+from resilience.shared import RedisCircuit
+shared = CircuitBreaker(storage=RedisCircuit("redis://127.0.0.1:1"), name="shared")
+print(Pipeline(CircuitBreaker(), shared, Timeout(9)).call(lambda: "ok"))
 """
     assert run_apart(code) == ["ok"]

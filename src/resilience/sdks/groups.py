@@ -31,7 +31,7 @@ class _Reading(threading.local):
 _reading = _Reading()
 
 
-def read(error: Exception) -> Failure | None:
+def read(error: Exception) -> Failure:
     """The worst member's failure, but retried no sooner and no oftener than any member allows."""
     if _reading.depth == 0:
         _reading.left = 1 + _MOST
@@ -40,8 +40,6 @@ def read(error: Exception) -> Failure | None:
         failures = [describe(leaf) for leaf in _leaves(error)]
     finally:
         _reading.depth -= 1
-    if not failures:
-        return None
     worst = max(failures, key=lambda failure: _GRAVITY.index(failure.advice))
     waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
     limits = [failure.retry_limit for failure in failures if failure.retry_limit is not None]
