@@ -99,7 +99,8 @@ class Guarded(Generic[P, T_co]):
         function = underlying(fn)
         if inspect.iscoroutinefunction(function) and pipeline.asynchronous is not False:
             for name in _OF_FUNCTIONS:
-                guarded.__dict__.setdefault(name, getattr(function, name, None))
+                # An object's own annotations are empty, if it has any; those of its call are meant.
+                guarded.__dict__[name] = guarded.__dict__.get(name) or getattr(function, name, None)
         return guarded
 
     @staticmethod
