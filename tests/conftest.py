@@ -20,9 +20,9 @@ from resilience.testing import VirtualTime, virtual_time
 
 # LiteLLM goes with few others: its tests are for environments that have it (`make test-sdks`).
 LITELLM = find_spec("litellm") is not None
-collect_ignore = [] if LITELLM else ["test_sdk_litellm.py"]
+collect_ignore = [] if LITELLM else ["sdks/test_sdk_litellm.py"]
 if sys.version_info < (3, 11):  # there Google's SDK has stopped at version 2
-    collect_ignore.append("test_sdk_google_interactions.py")
+    collect_ignore.append("sdks/test_sdk_google_interactions.py")
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it fetches one from afar when it is imported
 
 
@@ -131,6 +131,12 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Every test that takes this runs in all three worlds."""
     with virtual_time() as clock:
         yield World(request.param, clock)
+
+
+@pytest.fixture(params=["sync", "asyncio", "trio"])
+def real_world(request: pytest.FixtureRequest) -> World:
+    """The same in real time: only there calls are at rest. Its functions take no time (`Takes`)."""
+    return World(request.param, VirtualTime())
 
 
 async_worlds = pytest.mark.parametrize("world", ["asyncio", "trio"], indirect=True)

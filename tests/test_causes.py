@@ -22,7 +22,7 @@ from resilience.failures import Advice, Describe, Failure, Kind, describe
 from resilience.testing import script, virtual_time
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+    from exceptiongroup import ExceptionGroup
 
 
 class Wrapped(Exception):
@@ -68,6 +68,20 @@ def test_a_wrapped_error_is_retried() -> None:
 def test_a_cause_that_nobody_knows_is_unknown(error: Exception) -> None:
     """Nothing is guessed; and behind a cancellation nothing is looked for."""
     assert describe(error) == Failure(Kind.UNKNOWN, Advice.STOP)
+
+
+def test_the_nearest_known_cause_is_read_by_its_own_reader() -> None:
+    """Whatever stands between; the failure belongs to the error that was raised."""
+    own = Describe()
+
+    @own.register(LookupError)
+    def read(error: LookupError) -> Failure:
+        return Failure(Kind.NOT_FOUND, Advice.STOP, code=error.args[0])
+
+    error = raised_from(Wrapped(), Wrapped(), KeyError("mine"), KeyError("further"))
+
+    assert own(error).code == "mine"
+    assert own(error).error is error
 
 
 def test_the_context_is_no_cause() -> None:
@@ -116,6 +130,7 @@ RETRY = ConnectionResetError()
 ONCE = raised_from(Wrapped(), TimeoutError())
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize(
     ("members", "kind", "advice"),
     [
@@ -127,7 +142,7 @@ ONCE = raised_from(Wrapped(), TimeoutError())
         ([RETRY, CircuitOpenError(3.0)], Kind.REJECTED, Advice.STOP),
     ],
 )
-def test_fault_060_a_group_is_as_bad_as_its_worst_member(
+def test_a_group_is_as_bad_as_its_worst_member(
     members: list[Exception], kind: Kind, advice: Advice
 ) -> None:
     """It is retried only if all that is in it would be, at any depth."""
@@ -139,7 +154,8 @@ def test_fault_060_a_group_is_as_bad_as_its_worst_member(
     assert failure.error is group
 
 
-def test_fault_060_a_group_waits_for_all_and_was_sent_if_any_was() -> None:
+@pytest.mark.fault(60)
+def test_a_group_waits_for_all_and_was_sent_if_any_was() -> None:
     """The longest wait, the smallest limit, and the worst that may have happened."""
     own = {
         "a": Failure(Kind.RATE_LIMIT, Advice.WAIT, retry_after=2.0, sent=False),
@@ -162,7 +178,8 @@ def test_fault_060_a_group_waits_for_all_and_was_sent_if_any_was() -> None:
     assert group("a").sent is False
 
 
-def test_fault_060_a_subclass_of_a_group_and_a_huge_one() -> None:
+@pytest.mark.fault(60)
+def test_a_subclass_of_a_group_and_a_huge_one() -> None:
     """A group of one's own is read like its base; one with too many members is not judged."""
 
     class Mine(ExceptionGroup):
@@ -173,7 +190,8 @@ def test_fault_060_a_subclass_of_a_group_and_a_huge_one() -> None:
     assert describe(ExceptionGroup("many", [RETRY] * 257)).advice is Advice.STOP
 
 
-def test_fault_060_a_group_that_is_nested_too_deep_is_not_judged() -> None:
+@pytest.mark.fault(60)
+def test_a_group_that_is_nested_too_deep_is_not_judged() -> None:
     """Not by those of its members that are near the surface either."""
     deep: Exception = STOP
     for _ in range(300):
@@ -182,18 +200,6 @@ def test_fault_060_a_group_that_is_nested_too_deep_is_not_judged() -> None:
     for group in (deep, ExceptionGroup("several", [RETRY, deep])):
         failure = describe(group)
         assert (failure.kind, failure.advice) == (Kind.UNKNOWN, Advice.STOP)
-
-
-def test_fault_060_a_cancelled_group_reaches_no_policy() -> None:
-    """A BaseExceptionGroup is no `Exception`: one call, and it comes out itself."""
-    group = BaseExceptionGroup("cancelled", [asyncio.CancelledError(), ConnectionError()])
-    fn = script(group, "never")
-
-    with virtual_time(), pytest.raises(BaseExceptionGroup) as caught:
-        Pipeline(Retry(on=Exception)).call(fn)
-
-    assert caught.value is group
-    assert len(fn.calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -304,8 +310,9 @@ def tower_of_groups(levels: int) -> Exception:
     return error
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize("make", [ring_of_groups, lambda: tower_of_groups(12)])
-def test_fault_060_groups_that_groups_were_caused_by(make: Callable[[], Exception]) -> None:
+def test_groups_that_groups_were_caused_by(make: Callable[[], Exception]) -> None:
     """Bounded, whatever the shape: what is too much to look at is not judged."""
     began = time.process_time()
 

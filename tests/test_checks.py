@@ -6,7 +6,6 @@ from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
-import openai
 import pytest
 from anthropic.types import Message
 from cohere import V2ChatResponse
@@ -16,7 +15,7 @@ from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
 from conftest import World
-from resilience import CircuitBreaker, Pipeline, Retry, checks, matching
+from resilience import BadResult, Pipeline, Retry, checks, matching
 from resilience.matching import empty_answer, error_body, finish_reason, no_choices
 from resilience.waits import Fixed
 
@@ -239,9 +238,9 @@ def test_finish_reasons_of_every_api(reason: str, result: object) -> None:
 
 def test_finish_reason_wants_reasons() -> None:
     """No reason at all, or one that is no text, is refused by name."""
-    with pytest.raises(ValueError, match="reasons must name at least one"):
+    with pytest.raises(ValueError, match=r"^reasons must"):
         finish_reason()
-    with pytest.raises(TypeError, match="reasons must be a string"):
+    with pytest.raises(TypeError, match=r"^reasons must .*\b7$"):
         finish_reason(7)  # type: ignore[arg-type]
 
 
@@ -251,13 +250,11 @@ def test_the_checks_are_words_of_the_matching_language() -> None:
 
 
 def test_a_wrong_answer_is_asked_for_again(world: World) -> None:
-    """Retry calls again while there are no choices; the breaker counts an error body."""
-    breaker = CircuitBreaker(failures=2, on_result=error_body)
+    """They are for `BadResult`: Retry calls again while there are no choices, or an error body."""
     answer = completion(content="Hi")
-    fn = world.function(ChatCompletion.construct(error={"code": 1}), {"error": "no"}, answer)
-    pipeline = Pipeline(Retry(on_result=no_choices, wait=Fixed(1)), breaker)
+    fn = world.function(ChatCompletion.construct(choices=None), {"error": "no"}, answer)
+    pipeline = Pipeline(Retry(wait=Fixed(1)), BadResult(no_choices, error_body))
 
-    assert world.run(pipeline.call, fn) == {"error": "no"}
-    assert breaker.state == "open"
-    assert len(world.calls) == 2
-    assert isinstance(answer, openai.BaseModel)
+    assert world.run(pipeline.call, fn) is answer
+    assert len(world.calls) == 3
+    assert world.clock.sleeps == [1, 1]

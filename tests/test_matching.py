@@ -23,6 +23,7 @@ from resilience.matching import (
     raised,
     status,
 )
+from support.calling import message_of
 
 
 def failure(
@@ -130,14 +131,9 @@ def test_the_ready_made_ones(match: Match, kinds: set[Kind], advice: set[Advice]
             assert match(failure(each_advice, each_kind)) is expected
 
 
-@pytest.mark.parametrize("other", [KeyError, 429, "x", Kind.AUTH, Advice.WAIT, about_vectors, [7]])
+@pytest.mark.parametrize("other", [KeyError, 429, "x", Kind.AUTH, Advice.WAIT, about_vectors])
 def test_any_form_joins_with_a_match(other: Any) -> None:
-    """`|` and `&` take on both sides whatever `on=` takes, and refuse what it refuses."""
-    if other == [7]:
-        for join in (lambda: TRANSIENT | other, lambda: other & TRANSIENT):
-            with pytest.raises(ValueError, match="100 to 599"):
-                join()
-        return
+    """`|` and `&` take on both sides whatever `on=` takes."""
     assert TRANSIENT | other == as_match([TRANSIENT, other])
     assert other | TRANSIENT == as_match([other, TRANSIENT])
     assert repr(other & TRANSIENT) == f"{as_match(other)!r} & TRANSIENT"
@@ -173,6 +169,48 @@ def test_by_advice(spec: Any, told: Failure, by_advice: bool) -> None:
     assert as_match(spec).by_advice(told) is by_advice
 
 
+@pytest.mark.parametrize("good", [100, 599, range(100, 600)])
+def test_the_first_and_the_last_status(good: Any) -> None:
+    """100 and 599 are statuses."""
+    first = good if isinstance(good, int) else good[0]
+
+    assert status(good)(failure(status=first))
+
+
+def test_a_list_of_one_is_that_one() -> None:
+    """Written either way, it is the same match."""
+    assert as_match([ConnectionError]) == as_match(ConnectionError)
+    assert as_match({429}) == as_match(429)
+
+
+class Asks:
+    """A function of the failure that has no name of its own."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    def __call__(self, failure: Failure) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return "asks"
+
+
+@pytest.mark.parametrize(
+    ("match", "text"),
+    [
+        (raised(ConnectionError, TimeoutError), "raised(ConnectionError, TimeoutError)"),
+        (as_match(Asks()), "asks"),
+        (as_match(Asks(__qualname__=3)), "asks"),
+        (as_match(Asks(__qualname__="asks.it")), "asks.it"),
+    ],
+    ids=["classes", "no name", "no text", "name"],
+)
+def test_how_matches_are_printed(match: Match, text: str) -> None:
+    """Classes by their names; a function by its own, or as it prints itself."""
+    assert repr(match) == text
+
+
 def test_a_class_is_matched_as_except_does_it() -> None:
     """An exception is of the type it is, not of the one it claims."""
 
@@ -201,61 +239,93 @@ async def async_condition(failure: Failure) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("spec", "problem", "told"),
+    ("spec", "problem", "word"),
     [
-        (True, TypeError, r"^on must be an HTTP status .*, got True$"),
-        ([False], TypeError, r"^on must be an HTTP status .*, got False$"),
-        (42, ValueError, r"^on must be within 100 to 599 as an HTTP status, got 42$"),
-        (600, ValueError, r"^on must be within 100 to 599 .*, got 600$"),
-        (range(500, 601), ValueError, r"within 100 to 599 .*, got range\(500, 601\)$"),
-        (range(600, 500, -1), ValueError, r"within 100 to 599"),
-        (range(500, 500), ValueError, r"within 100 to 599 .*, got range\(500, 500\)$"),
-        ("", ValueError, r"^on must not be empty as a code, got ''$"),
-        ([], ValueError, r"^on must name at least one item, got \(\)$"),
-        ([429, ()], ValueError, r"^on must name at least one item"),
-        (BaseException, ValueError, r"^on .* control-flow .* never handled, got BaseException$"),
-        (KeyboardInterrupt, ValueError, r"control-flow .* got KeyboardInterrupt$"),
-        (SystemExit, ValueError, r"control-flow .* got SystemExit$"),
-        (GeneratorExit, ValueError, r"control-flow .* got GeneratorExit$"),
-        ([KeyError, asyncio.CancelledError], ValueError, r"control-flow .* got CancelledError$"),
-        (int, TypeError, r"^on must be an exception class, got <class 'int'>$"),
-        (KeyError("s"), TypeError, r"^on .*, got an instance of KeyError; write KeyError$"),
-        (KeyboardInterrupt(), TypeError, r"instance of KeyboardInterrupt"),
-        (None, TypeError, r"^on must be an exception class, a status, .*, got None$"),
-        (429.0, TypeError, r"^on must be an exception class, a status, .*, got 429\.0$"),
-        ({"a": 1}, TypeError, r"^on must be an exception class, a status"),
-        (b"x", TypeError, r"^on must be an exception class, a status"),
-        (async_condition, TypeError, r"^on must be a plain function, got the async"),
+        (True, TypeError, "status"),
+        ([False], TypeError, "status"),
+        (42, ValueError, "599"),
+        (99, ValueError, "599"),
+        (600, ValueError, "599"),
+        (range(500, 601), ValueError, "599"),
+        (range(99, 200), ValueError, "599"),
+        (range(600, 500, -1), ValueError, "599"),
+        (range(500, 500), ValueError, "599"),
+        ("", ValueError, "empty"),
+        ([], ValueError, "least"),
+        ([429, ()], ValueError, "least"),
+        (BaseException, ValueError, "control-flow"),
+        (KeyboardInterrupt, ValueError, "control-flow"),
+        (SystemExit, ValueError, "control-flow"),
+        (GeneratorExit, ValueError, "control-flow"),
+        ([KeyError, asyncio.CancelledError], ValueError, "control-flow"),
+        (int, TypeError, "class"),
+        (KeyError("s"), TypeError, "instance"),
+        (KeyboardInterrupt(), TypeError, "instance"),
+        (None, TypeError, "Match"),
+        (429.0, TypeError, "Match"),
+        ({"a": 1}, TypeError, "Match"),
+        (b"x", TypeError, "Match"),
+        (async_condition, TypeError, "async"),
     ],
     ids=repr,
 )
-def test_what_is_refused(spec: Any, problem: type[Exception], told: str) -> None:
+def test_what_is_refused(spec: Any, problem: type[Exception], word: str) -> None:
     """What can never match, or is no item, is refused with field, rule and value."""
-    with pytest.raises(problem, match=told):
-        as_match(spec)
-    with pytest.raises(problem, match=told.replace("^on", "^trip")):
-        as_match(spec, field="trip")
+    refused = spec[-1] if isinstance(spec, list) and spec else spec
+    value = getattr(refused, "__qualname__", type(refused).__qualname__)
+    for message, field in (
+        (message_of(problem, as_match, spec), "on"),
+        (message_of(problem, as_match, spec, field="trip"), "trip"),
+    ):
+        assert message.startswith(f"{field} must")
+        assert word in message
+        assert repr(refused) in message or value in message or refused == []
 
 
-def test_the_functions_refuse_too() -> None:
+@pytest.mark.parametrize(
+    ("join", "operator"),
+    [
+        (lambda: TRANSIENT | 3.5, "|"),
+        (lambda: 3.5 | TRANSIENT, "|"),
+        (lambda: TRANSIENT & 3.5, "&"),
+        (lambda: 3.5 & TRANSIENT, "&"),
+        (lambda: TRANSIENT | [3.5], "|"),
+        (lambda: [3.5] & TRANSIENT, "&"),
+    ],
+)
+def test_a_bad_operand_is_refused_in_the_operators_name(join: Any, operator: str) -> None:
+    """What stands beside `|` or `&` is checked like any item, and the message says where."""
+    message = message_of(TypeError, join)
+
+    assert message.startswith(f"{operator} must")
+    assert "3.5" in message
+
+
+@pytest.mark.parametrize(
+    ("call", "problem", "field", "word"),
+    [
+        (lambda: status(), ValueError, "status", "least"),
+        (lambda: code(), ValueError, "code", "least"),
+        (lambda: kind(), ValueError, "kind", "least"),
+        (lambda: raised(), ValueError, "raised", "least"),
+        (lambda: status(True), TypeError, "status", "True"),
+        (lambda: status("429"), TypeError, "status", "'429'"),
+        (lambda: status(429, 99), ValueError, "status", "99"),
+        (lambda: code(429), TypeError, "code", "429"),
+        (lambda: code(""), ValueError, "code", "empty"),
+        (lambda: kind("auth"), TypeError, "kind", "'auth'"),
+        (lambda: raised(SystemExit), ValueError, "raised", "SystemExit"),
+        (lambda: raised("KeyError"), TypeError, "raised", "'KeyError'"),
+    ],
+)
+def test_the_functions_refuse_too(
+    call: Any, problem: type[Exception], field: str, word: str
+) -> None:
     """`status`, `code`, `kind` and `raised` check what they are given."""
-    calls: list[tuple[Any, type[Exception], str]] = [
-        (lambda: status(), ValueError, "status must name at least one item"),
-        (lambda: code(), ValueError, "code must name at least one item"),
-        (lambda: kind(), ValueError, "kind must name at least one item"),
-        (lambda: raised(), ValueError, "raised must name at least one item"),
-        (lambda: status(True), TypeError, "status must be an HTTP status"),
-        (lambda: status("429"), TypeError, "status must be an HTTP status .*, got '429'"),
-        (lambda: status(429, 99), ValueError, "status must be within 100 to 599"),
-        (lambda: code(429), TypeError, r"code must be a code \(a string\), got 429"),
-        (lambda: code(""), ValueError, "code must not be empty"),
-        (lambda: kind("auth"), TypeError, "kind must be a Kind, got 'auth'"),
-        (lambda: raised(SystemExit), ValueError, "raised .* control-flow"),
-        (lambda: raised("KeyError"), TypeError, "raised must be an exception class"),
-    ]
-    for call, problem, told in calls:
-        with pytest.raises(problem, match=told):
-            call()
+    message = message_of(problem, call)
+
+    assert message.startswith(f"{field} must")
+    assert word in message
 
 
 ITEMS = st.sampled_from([TRANSIENT, SERVICE_FAULT, status(500), code("x"), raised(KeyError)])

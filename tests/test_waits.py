@@ -6,6 +6,7 @@ import itertools
 import math
 import pickle
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,29 +18,26 @@ from hypothesis import strategies as st
 
 from conftest import World
 from resilience import Pipeline, Retry
-from resilience.failures import Advice, Failure, Kind, describe
+from resilience.failures import describe
 from resilience.testing import virtual_time
-from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
+from resilience.waits import (
+    Decorrelated,
+    Exponential,
+    Fixed,
+    FullJitter,
+    Linear,
+    RetryAfter,
+    State,
+)
+from support.calling import message_of
+from support.errors import rate_limit
 
 
-class AskedError(Exception):
-    """A rate limit whose server asked for a number of seconds."""
-
-    def __init__(self, seconds: float | None) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
-@describe.register(AskedError)
-def _read(error: AskedError) -> Failure:
-    return Failure(Kind.RATE_LIMIT, Advice.WAIT, retry_after=error.seconds)
-
-
-def waits(world: World, wait: Any, calls: int = 6, error: Any = ConnectionError) -> list[float]:
+def waits(world: World, wait: Any, calls: int = 6, *errors: Any) -> list[float]:
     """The waits between so many failing calls."""
-    outcome = Pipeline(Retry(attempts=calls, wait=wait)).wrap(world.function(error)).outcome
-    world.run(outcome)
-    return world.clock.sleeps
+    fn = world.function(*(errors or [ConnectionError]))
+    outcome = world.run(Pipeline(Retry(attempts=calls, wait=wait)).outcome, fn)
+    return [attempt.waited for attempt in outcome.attempts[1:]]
 
 
 def state(number: int, error: Exception | None = None) -> tenacity.RetryCallState:
@@ -48,6 +46,26 @@ def state(number: int, error: Exception | None = None) -> tenacity.RetryCallStat
     made.attempt_number = number
     made.set_exception((ConnectionError, error or ConnectionError(), None))
     return made
+
+
+def state_of_a_runtime(error: Exception, chance: float) -> State:
+    """What Retry asks a wait with, in a runtime whose random number is this one."""
+    return State(
+        None,
+        (),
+        {},
+        number=1,
+        started=0.0,
+        ended=0.0,
+        waited=0.0,
+        failure=describe(error),
+        error=error,
+        result=None,
+        chance=lambda: chance,
+    )
+
+
+# The sequences
 
 
 @pytest.mark.parametrize(
@@ -94,18 +112,18 @@ def test_sequences(world: World, wait: Any, expected: list[float]) -> None:
 )
 def test_bounds_of_the_first_wait(world: World, wait: Any, least: float, most: float) -> None:
     """At the two ends of chance lie the two documented bounds."""
-    asked = 20 if isinstance(wait, RetryAfter) else None
-    error = AskedError(asked) if asked else ConnectionError()
+    error = rate_limit(20) if isinstance(wait, RetryAfter) else ConnectionError()
+    found = []
     for chance in (0.0, 1.0):
         world.clock.random = lambda chance=chance: chance
-        waits(world, wait, calls=2, error=error)
+        found += waits(world, wait, 2, error)
 
-    assert world.clock.sleeps == pytest.approx([least, most])
+    assert found == pytest.approx([least, most])
 
 
 def test_the_cap_is_applied_before_the_jitter(world: World) -> None:
     """Late waits are spread too: they do not all land exactly on the cap."""
-    found = waits(world, Exponential(20, factor=10, max=30), calls=12)[1:]
+    found = waits(world, Exponential(20, factor=10, max=30), 12)[1:]
 
     assert len(set(found)) == len(found)
     assert min(found) >= 24
@@ -115,49 +133,72 @@ def test_the_cap_is_applied_before_the_jitter(world: World) -> None:
 def test_decorrelated_grows_from_the_calls_own_last_wait(world: World) -> None:
     """Each wait lies between `initial` and three times the one before; nothing outlives a call."""
     wait = Decorrelated(1, max=1000)
-    first = list(waits(world, wait, calls=8))
-    world.clock.sleeps.clear()
-    second = waits(world, wait, calls=8)
-
-    for found in (first, second):
+    for found in (waits(world, wait, 8), waits(world, wait, 8)):
         assert 1 <= found[0] <= 3
         for before, after in itertools.pairwise(found):
             assert 1 <= after <= max(1, 3 * before)
 
 
+# What the server asked for
+
+
 @pytest.mark.parametrize("asked", [0, 0.5, 12, 60])
 def test_retry_after_is_never_less(world: World, asked: float) -> None:
     """What the server asked for is waited at least, up to `longest` itself."""
-    (found,) = waits(world, RetryAfter(), calls=2, error=AskedError(asked))
+    (found,) = waits(world, RetryAfter(), 2, rate_limit(asked))
 
     assert asked <= found <= asked * 1.25
 
 
 def test_a_server_that_says_now_is_believed_once(world: World) -> None:
     """From the second time on, the backoff is waited: nobody is asked 1,000 times a second."""
-    found = waits(world, RetryAfter(Fixed(2)), calls=4, error=AskedError(0.0))
-
-    assert list(found) == [0, 2, 2]
+    assert waits(world, RetryAfter(Fixed(2)), 4, rate_limit(0.0)) == [0, 2, 2]
 
 
 def test_retry_after_too_long_stops_or_clamps(world: World) -> None:
     """Above `longest`, "stop" begins no wait and "clamp" waits `longest` at least."""
-    assert waits(world, RetryAfter(longest=10), error=AskedError(10.1)) == []
-    (found,) = waits(
-        world, RetryAfter(longest=10, too_long="clamp"), calls=2, error=AskedError(1e9)
-    )
+    assert waits(world, RetryAfter(longest=10), 6, rate_limit(10.1)) == []
+    (found,) = waits(world, RetryAfter(longest=10, too_long="clamp"), 2, rate_limit(1e9))
 
     assert 10 <= found <= 12.5
 
 
 def test_retry_after_without_a_word_asks_the_other(world: World) -> None:
     """A failure without a hint waits `otherwise`, however the one before it was."""
-    fn = world.function(AskedError(None), AskedError(4), AskedError(None))
-    world.run(
-        Pipeline(Retry(attempts=4, wait=RetryAfter(otherwise=Fixed(9), spread=0))).wrap(fn).outcome
-    )
+    wait = RetryAfter(otherwise=Fixed(9), spread=0)
 
-    assert world.clock.sleeps == [9, 4, 9]
+    assert waits(world, wait, 4, rate_limit(None), rate_limit(4), rate_limit(None)) == [9, 4, 9]
+
+
+@pytest.mark.parametrize(("resets", "expected"), [(False, [1, 1]), (True, [40, 60])])
+def test_reset_headers_are_waited_by_only_where_asked_for(
+    world: World, resets: bool, expected: list[float]
+) -> None:
+    """`resets=True` waits until the limit is full again, at most `longest`."""
+    wait = RetryAfter(otherwise=1, spread=0, resets=resets)
+    errors = rate_limit(reset_after=40.0), rate_limit(reset_after=400.0)
+
+    assert waits(world, wait, 3, *errors) == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"retry_after": 3.0}, 3),
+        ({"retry_after": 3.0, "reset_after": 40.0}, 3),
+        ({}, 7),
+    ],
+)
+def test_retry_after_goes_before_the_resets(
+    world: World, facts: dict[str, float], expected: float
+) -> None:
+    """A server's own Retry-After is what it asks for now; with neither, `otherwise` is waited."""
+    wait = RetryAfter(otherwise=Fixed(7), spread=0, resets=True)
+
+    assert waits(world, wait, 2, rate_limit(**facts)) == [expected]
+
+
+# Far into a sequence
 
 
 @pytest.mark.parametrize("wait", [Exponential(), Linear(), FullJitter(), Decorrelated()], ids=repr)
@@ -189,10 +230,23 @@ def test_exponential_stays_within_its_bounds(
     assert 0 <= wait(state(number)) <= most * (1 + jitter) + 1e-9
 
 
+def test_where_the_power_overflows_the_cap_is_left() -> None:
+    """To the digit; and nothing to begin with stays nothing."""
+    far = state(9999)
+    far.chance = lambda: 0.5  # type: ignore[attr-defined]
+
+    assert Exponential(1, jitter=0)(far) == 30
+    assert Exponential(0, jitter=0)(far) == 0
+    assert FullJitter(1)(far) == 15
+
+
+# Under tenacity, and directly
+
+
 def test_tenacity_can_use_them() -> None:
     """Under tenacity's own engine our waits work as its own do, a hint included."""
     slept: list[float] = []
-    errors = [AskedError(3), ConnectionError(), ConnectionError()]
+    errors = [rate_limit(3), ConnectionError(), ConnectionError()]
     retrying = tenacity.Retrying(
         wait=RetryAfter(otherwise=Exponential(1, jitter=0), spread=0),
         stop=tenacity.stop_after_attempt(4),
@@ -226,6 +280,37 @@ def test_chance_is_the_clocks_in_virtual_time() -> None:
     assert drawn(1) == drawn(1) != drawn(2)
 
 
+@pytest.mark.parametrize(
+    ("wait", "least", "most"),
+    [
+        (Exponential(1, jitter=0.5), 0.5, 1.5),
+        (FullJitter(1), 0.0, 1.0),
+        (Decorrelated(1), 1.0, 3.0),
+        (RetryAfter(spread=0.5), 8.0, 12.0),
+    ],
+    ids=repr,
+)
+def test_a_wait_draws_from_what_it_is_asked_with(wait: Any, least: float, most: float) -> None:
+    """The random numbers are those of the runtime that asks, not of the world."""
+    assert wait(state_of_a_runtime(rate_limit(8), 0.0)) == pytest.approx(least)
+    assert wait(state_of_a_runtime(rate_limit(8), 1.0)) == pytest.approx(most)
+
+
+def test_decorrelated_begins_where_no_wait_is_known() -> None:
+    """Without a word on the wait before, it counts as `initial`."""
+    known = SimpleNamespace(chance=lambda: 1.0, upcoming_sleep=2.0)
+
+    assert Decorrelated(0.1)(SimpleNamespace(chance=lambda: 1.0)) == pytest.approx(0.3)
+    assert Decorrelated(0.1)(known) == pytest.approx(6.0)
+
+
+def test_without_an_outcome_nothing_was_asked() -> None:
+    """A state with no outcome in it has no server's word either."""
+    nothing = SimpleNamespace(attempt_number=1, outcome=None)
+
+    assert RetryAfter(otherwise=Fixed(3))(nothing) == 3
+
+
 def test_they_add_and_chain() -> None:
     """`+` with another wait, ours or tenacity's, and `wait_chain`, give the sum and the chain."""
     assert (Fixed(1) + Linear(2))(state(1)) == 3
@@ -237,7 +322,10 @@ def test_they_add_and_chain() -> None:
 
 def test_a_stop_survives_adding() -> None:
     """What means "give up" still does after a sum."""
-    assert (RetryAfter(longest=1) + Fixed(3))(state(1, AskedError(2))) == math.inf
+    assert (RetryAfter(longest=1) + Fixed(3))(state(1, rate_limit(2))) == math.inf
+
+
+# As values
 
 
 @pytest.mark.parametrize(
@@ -259,10 +347,11 @@ def test_they_read_like_the_code_that_makes_them(wait: Any, text: str) -> None:
     assert pickle.loads(pickle.dumps(wait)) == wait
 
 
+@pytest.mark.fault(79)
 @pytest.mark.parametrize(
     "wait", [Fixed(), Linear(), Exponential(), FullJitter(), Decorrelated(), RetryAfter()], ids=repr
 )
-def test_fault_079_they_cannot_be_changed(wait: Any) -> None:
+def test_they_cannot_be_changed(wait: Any) -> None:
     """Waits are frozen: mutable backoff objects break overlapping calls."""
     with pytest.raises(FrozenInstanceError):
         setattr(wait, fields(type(wait))[0].name, 5)
@@ -288,3 +377,13 @@ def test_a_value_that_cannot_be_compared_is_printed() -> None:
     assert repr(Retry(wait=RetryAfter(Unequal()))) == (
         "Retry(wait=RetryAfter(otherwise=Unequal()))"
     )
+
+
+@pytest.mark.parametrize("value", [None, True, False, Exponential])
+def test_what_is_no_wait(value: Any) -> None:
+    """The message tells of both that may be given, a wait and seconds."""
+    message = message_of(TypeError, Retry, wait=value)
+
+    assert message.startswith("wait must")
+    assert "seconds" in message
+    assert message.endswith(repr(value))

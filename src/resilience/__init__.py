@@ -1,14 +1,15 @@
 """Resilience policies for calls that fail, first of all calls to LLM APIs."""
 
 from ._core.attempt import Attempt
-from ._core.guarded import Guarded
+from ._core.guarded import Guarded, guarded
 from ._core.history import history
+from ._core.introspection import current_attempt, served_by
 from ._core.order import PolicyOrderWarning
 from ._core.outcome import Outcome
 from ._core.pipeline import Pipeline
-from ._core.served import current_attempt, served_by
 from .decorator import resilient
 from .errors import (
+    BadResultError,
     CircuitOpenError,
     DeadlineExceededError,
     RejectedError,
@@ -16,6 +17,7 @@ from .errors import (
     WorkersBusyError,
 )
 from .policies import (
+    BadResult,
     CircuitBreaker,
     Consecutive,
     FailureRate,
@@ -26,21 +28,26 @@ from .policies import (
     SlowCalls,
     Timeout,
 )
+from .policy import Gate, Policy
 from .sdks import reader_for as _reader_for
 
 __all__ = [
     "Attempt",
+    "BadResult",
+    "BadResultError",
     "CircuitBreaker",
     "CircuitOpenError",
     "Consecutive",
     "DeadlineExceededError",
     "FailureRate",
     "Fallback",
+    "Gate",
     "Guarded",
     "Model",
     "ModelFallback",
     "Outcome",
     "Pipeline",
+    "Policy",
     "PolicyOrderWarning",
     "RejectedError",
     "ResilienceError",
@@ -49,6 +56,7 @@ __all__ = [
     "Timeout",
     "WorkersBusyError",
     "current_attempt",
+    "guarded",
     "history",
     "resilient",
     "served_by",

@@ -1,7 +1,6 @@
-"""Ready-made `on_result=` checks: answers that came with status 200 and are none.
+"""Ready-made checks for `BadResult`: answers that came with status 200 and are none.
 
-    Retry(on_result=no_choices)
-    CircuitBreaker(on_result=error_body)
+    Pipeline(Retry(), CircuitBreaker(), BadResult(no_choices, error_body))
 
 Each takes any result, true if it is a bad one, and never raises. They look at the fields of the
 SDKs' models and of plain dicts: OpenAI's and Auriko's chat, OpenAI's responses, Anthropic, Google,
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
-from ._core.fields import to_text
+from ._core.options import to_text
 
 __all__ = ["empty_answer", "error_body", "finish_reason", "no_choices"]
 

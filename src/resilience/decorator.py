@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
-from ._core.fields import suggesting
-from ._core.guarded import Guarded
+from ._core.options import suggesting
 from ._core.pipeline import Pipeline
 from .policies import CircuitBreaker, Retry
-from .typing import Policy
+from .policy import Policy
 
 __all__ = ["resilient"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@overload
-def resilient(fn: Callable[P, T], /) -> Guarded[P, T]: ...
+class _Decorator(Protocol):
+    def __call__(self, fn: F, /) -> F: ...
+
+
 @overload
 def resilient(
+    first: Policy,
+    /,
     *policies: Policy,
     asynchronous: bool | None = None,
     name: str | None = None,
     listeners: Sequence[Callable[[Any], object]] = (),
-) -> Pipeline: ...
+) -> _Decorator: ...
+@overload
+def resilient(
+    *,
+    asynchronous: bool | None = None,
+    name: str | None = None,
+    listeners: Sequence[Callable[[Any], object]] = (),
+) -> _Decorator: ...
+@overload
+def resilient(fn: F, /) -> F: ...
 @suggesting
 def resilient(
     *policies: Any,
@@ -33,23 +44,24 @@ def resilient(
     name: str | None = None,
     listeners: Sequence[Callable[[Any], object]] = (),
 ) -> Any:
-    """Guard a function with policies, outermost first.
+    """Guard a function with policies, outermost first: what comes out is a function like it.
 
     `@resilient` alone means `Retry()` over `CircuitBreaker()`, a breaker of the function's own;
-    `@resilient(Timeout(60), Retry())` what it says. The options are those of `Pipeline`.
+    `@resilient(Timeout(60), Retry())` what it says. The options are those of `Pipeline`; what else
+    can be done with the function is `guarded(fn)`'s.
     """
-    if len(policies) == 1 and _is_function(policies[0]):
-        default = Pipeline(
-            Retry(), CircuitBreaker(), asynchronous=asynchronous, name=name, listeners=listeners
-        )
-        return Guarded.around(default, policies[0])
-    if not policies:
-        policies = (Retry(), CircuitBreaker())
-    return Pipeline(*policies, asynchronous=asynchronous, name=name, listeners=listeners)
+    bare = len(policies) == 1 and _is_function(policies[0])
+    pipeline = Pipeline(
+        *(policies if policies and not bare else (Retry(), CircuitBreaker())),
+        asynchronous=asynchronous,
+        name=name,
+        listeners=listeners,
+    )
+    return pipeline.wrap(policies[0]) if bare else pipeline
 
 
 def _is_function(value: Any) -> bool:
-    """Whether the bare decorator was meant: policies are not called, pipelines aside."""
-    if isinstance(value, Pipeline) or (isinstance(value, type) and hasattr(value, "bind")):
-        return False
-    return callable(value) or not hasattr(value, "bind")
+    """Whether the bare decorator was meant."""
+    if isinstance(value, type):
+        return not issubclass(value, Policy)
+    return not isinstance(value, Policy)

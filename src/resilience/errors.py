@@ -1,11 +1,12 @@
-"""The exceptions of this library. Ours come out only when *we* refused, or when time ran out.
+"""The exceptions of this library. Ours come out only when *we* reject a call, or time runs out.
 
     Exception
     └── ResilienceError
-        ├── RejectedError            we refused to start the call; retry_after, retry_at
+        ├── RejectedError            a policy rejected the call; retry_after, retry_at
         │   ├── CircuitOpenError     name, key; __cause__ is the failure that opened it
         │   └── WorkersBusyError     no worker thread was free for a call with a time limit
-        └── DeadlineExceededError    seconds; also a TimeoutError
+        ├── DeadlineExceededError    seconds; also a TimeoutError
+        └── BadResultError           a check of `BadResult` found it bad; result, failure
 
 A failing call's own exception always comes out as itself. All of these pickle and copy.
 """
@@ -15,15 +16,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from attrs import define, fields
+from attrs import define, evolve, field, fields
 
 __all__ = [
+    "BadResultError",
     "CircuitOpenError",
     "DeadlineExceededError",
     "RejectedError",
     "ResilienceError",
     "WorkersBusyError",
-    "is_refusal",
 ]
 
 
@@ -40,17 +41,17 @@ class ResilienceError(Exception):
 
 @define(eq=False, slots=False)
 class RejectedError(ResilienceError):
-    """The call was refused before it began; nothing was sent.
+    """A policy rejected the call before it began; nothing was sent.
 
     `retry_after` (seconds) and `retry_at` (an aware UTC datetime) tell when it is worth coming
-    back; None where nobody knows, as with a circuit that was isolated by hand.
+    back; None where nobody knows, as with an isolated circuit.
     """
 
     retry_after: float | None = None
     retry_at: datetime | None = None
 
     def __str__(self) -> str:
-        return f"the call was refused{self._when()}"
+        return f"the call was rejected{self._when()}"
 
     def _when(self) -> str:
         return "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
@@ -58,7 +59,7 @@ class RejectedError(ResilienceError):
 
 @define(eq=False, slots=False)
 class CircuitOpenError(RejectedError):
-    """The circuit is open (or half open with all its trial places taken).
+    """The circuit is open (or half open with all its slots for trials taken).
 
     `name` is the breaker's, `key` the value of a keyed breaker's key (None for a plain one).
     `__cause__` is the failure that opened the circuit, where there was one.
@@ -75,12 +76,15 @@ class CircuitOpenError(RejectedError):
 
 @define(eq=False, slots=False)
 class WorkersBusyError(RejectedError):
-    """Every worker thread is taken, so a sync call with a time limit could not be started."""
+    """No worker thread is free, so a sync call with a time limit could not be started.
+
+    `workers` is how many there are. `__cause__` tells why no more could be started, if that failed.
+    """
 
     workers: int = 0
 
     def __str__(self) -> str:
-        return f"all {self.workers} worker threads for calls with a time limit are busy"
+        return f"no worker thread is free for a call with a time limit ({self.workers} are busy)"
 
 
 @define(eq=False, slots=False)
@@ -93,6 +97,43 @@ class DeadlineExceededError(ResilienceError, TimeoutError):
         return f"no answer within {self.seconds:.3g} s"
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether an error is one of our refusals; by its type, as `__class__` may lie."""
-    return issubclass(type(error), RejectedError)
+@define(eq=False, slots=False)
+class BadResultError(ResilienceError):
+    """A check found the function's result to be a bad one.
+
+    `failure` is what the result means, as `describe` tells of an error. `result` is None once
+    another attempt has followed. It stays out of the error's text, and out of its pickle where it
+    cannot be pickled.
+    """
+
+    result: Any = field(default=None, repr=False)
+    failure: Any = None
+    given_back: bool = field(default=False, repr=False)
+    """Whether the result is returned where nothing helps, rather than this raised."""
+
+    def __str__(self) -> str:
+        what = "" if self.failure is None else f": {self.failure.code or self.failure.kind}"
+        return f"a check found the result bad{what}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, _, facts = super().__reduce__()
+        if getattr(self.failure, "error", None) is not None:
+            facts["failure"] = evolve(self.failure, error=None)
+        if not _pickles(self.result):
+            facts["result"] = None
+        return type(self), (), facts
+
+    def __copy__(self) -> BadResultError:
+        made = type(self)()
+        made.__dict__.update(self.__dict__)
+        return made
+
+
+def _pickles(value: object) -> bool:
+    import pickle
+
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return False
+    return True

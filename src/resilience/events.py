@@ -7,15 +7,18 @@ the call's arguments or its result.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ._core.attempt import Attempt
 
-__all__ = ["AttemptEnded", "CallEnded", "Event", "Listener", "WaitBegan", "announcer"]
+__all__ = ["AttemptEnded", "CallEnded", "Event", "Listener", "WaitBegan"]
+
+
+def _class_of(error: Exception | None) -> str:
+    return "None" if error is None else f"<{type(error).__qualname__}>"
 
 
 @frozen
@@ -44,26 +47,8 @@ class CallEnded:
     elapsed: float
     served_by: str | None
     degraded: bool
-    error: Exception | None
+    error: Exception | None = field(repr=_class_of)  # its text may hold a secret
 
 
 Event: TypeAlias = "AttemptEnded | WaitBegan | CallEnded"
 Listener: TypeAlias = "Callable[[Event], object]"
-
-
-def announcer(listeners: Sequence[Listener]) -> Callable[[Event], None] | None:
-    """A function that tells every listener, or None where nobody listens."""
-    if not listeners:
-        return None
-
-    def announce(event: Event) -> None:
-        for listener in listeners:
-            try:
-                listener(event)
-            except Exception as problem:
-                # Not its traceback: that would bring along the call's own error, and its text.
-                logging.getLogger("resilience").error(
-                    "a listener raised %s", type(problem).__name__
-                )
-
-    return announce

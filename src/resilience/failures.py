@@ -17,15 +17,13 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import math
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, TypeVar, final
 
-from attrs import evolve, field, fields, frozen
+from attrs import evolve
 
-from resilience._core.fields import to_seconds
-from resilience.errors import DeadlineExceededError, RejectedError
+from resilience._core.failure import Advice, Failure, Kind
+from resilience.errors import BadResultError, DeadlineExceededError, RejectedError
 from resilience.sdks import reader_for
 from resilience.sdks.headers import pick
 
@@ -41,118 +39,6 @@ _cause = BaseException.__dict__["__cause__"].__get__  # past any property of the
 
 _REMEMBERED = 4096
 """Exception types whose reader is remembered: some libraries make a class per client."""
-
-
-class _Word(str, Enum):
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}.{self.name}"
-
-    def __str__(self) -> str:
-        return str.__str__(self.value)
-
-
-@final
-class Kind(_Word):
-    """What happened."""
-
-    CONNECTION = "connection"
-    TIMEOUT = "timeout"
-    RATE_LIMIT = "rate_limit"
-    QUOTA = "quota"
-    UNAVAILABLE = "unavailable"
-    OVERLOADED = "overloaded"
-    SERVER = "server"
-    AUTH = "auth"
-    PERMISSION = "permission"
-    INVALID = "invalid"
-    NOT_FOUND = "not_found"
-    CONTEXT_LENGTH = "context_length"
-    CONTENT_FILTER = "content_filter"
-    UNSUPPORTED = "unsupported"
-    CONFLICT = "conflict"
-    CANCELLED = "cancelled"
-    REJECTED = "rejected"
-    """One of our own policies refused to start the call."""
-    UNKNOWN = "unknown"
-
-
-@final
-class Advice(_Word):
-    """What to do about it."""
-
-    RETRY = "retry"
-    """The same call may work when repeated."""
-    WAIT = "wait"
-    """As RETRY, but no earlier than `retry_after` (without one: after the backoff)."""
-    FALLBACK = "fallback"
-    """Another model may do, this one will not."""
-    STOP = "stop"
-    """Nobody but the caller can put it right."""
-
-
-@final
-@frozen(repr=False, slots=False)  # without slots a frozen value is made in two thirds of the time
-class Failure:
-    """An exception, read. Values compare by what they say; `error` takes no part in that."""
-
-    kind: Kind
-    advice: Advice
-    status: int | None = field(default=None, kw_only=True)
-    """The HTTP status; None where there was none (a connection that failed)."""
-    code: str | None = field(default=None, kw_only=True)
-    """The server's machine-readable code, such as "upstream_error"."""
-    type: str | None = field(default=None, kw_only=True)
-    """The server's class of error, such as "rate_limit_error"."""
-    retry_after: float | None = field(default=None, kw_only=True)
-    """Seconds that the server asked to be left alone for; finite, and 0 or more."""
-    reset_after: float | None = field(default=None, kw_only=True)
-    """Seconds until the rate limit is full again, by the reset headers, where there is no
-    `retry_after`. More than one request needs: only `RetryAfter(resets=True)` waits by it."""
-    request_id: str | None = field(default=None, kw_only=True)
-    provider: str | None = field(default=None, kw_only=True)
-    """Who failed behind a gateway, where the gateway says so."""
-    sdk: str | None = field(default=None, kw_only=True)
-    """The package whose exception this is; None for the standard library's and unknown ones."""
-    retry_limit: int | None = field(default=None, kw_only=True)
-    """How many retries are worth it at most; None leaves that to the policy."""
-    sent: bool | None = field(default=None, kw_only=True)
-    """Might the request have been executed? None where nobody can tell."""
-    elsewhere: bool | None = field(default=None, kw_only=True)
-    """May another model help? False where a rate limit is the account's own and holds for all."""
-    error: Exception | None = field(default=None, kw_only=True, eq=False)
-
-    @classmethod
-    def _of(cls, facts: dict[str, Any]) -> Failure:
-        """A failure of facts that were checked already, all of them given: for readers that make
-        one from a table, at a third of the cost."""
-        failure = object.__new__(cls)
-        failure.__dict__.update(facts)
-        return failure
-
-    def __attrs_post_init__(self) -> None:
-        # By hand: a validator for each would make a failure twice as dear.
-        if type(self.kind) is not Kind:
-            raise TypeError(f"kind must be a Kind, got {self.kind!r}")
-        if type(self.advice) is not Advice:
-            raise TypeError(f"advice must be an Advice, got {self.advice!r}")
-        if self.retry_after is not None:
-            _check_seconds("retry_after", self.retry_after)
-        if self.reset_after is not None:
-            _check_seconds("reset_after", self.reset_after)
-
-    def __repr__(self) -> str:
-        # The error's own text may raise, be endless or hold a secret: only its class is shown.
-        facts = {item.name: getattr(self, item.name) for item in fields(Failure)}
-        error = facts.pop("error")
-        told = [f"{name}={value!r}" for name, value in facts.items() if value is not None]
-        if error is not None:
-            told.append(f"error=<{type(error).__qualname__}>")
-        return f"Failure({', '.join(told)})"
-
-
-def _check_seconds(name: str, value: float) -> None:
-    if not (type(value) is float and 0.0 <= value < math.inf):
-        to_seconds(name, value, positive=False)
 
 
 def exception_class(value: object, name: str) -> type[Exception]:
@@ -296,3 +182,10 @@ def _rejected(error: RejectedError) -> Failure:
 @describe.register(DeadlineExceededError)
 def _deadline_exceeded(error: DeadlineExceededError) -> Failure:
     return Failure(Kind.TIMEOUT, Advice.RETRY, retry_limit=1, sdk="resilience")
+
+
+@describe.register(BadResultError)
+def _bad_result(error: BadResultError) -> Failure:
+    if type(error.failure) is Failure:
+        return error.failure
+    return Failure(Kind.UNKNOWN, Advice.RETRY, sdk="resilience")

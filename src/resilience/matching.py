@@ -7,8 +7,8 @@
 An item is an exception class, a status or a range of them, a code, a `Kind`, an `Advice`, a
 function of the `Failure`, a list of items, or a `Match`.
 
-For answers that are none though no error was raised, `on_result=` takes the checks of
-`resilience.checks` (`no_choices`, `error_body` ...), which are here too.
+For answers that are none though no error was raised there is `BadResult`; the ready-made checks for
+it (`no_choices`, `error_body` ...) are here too.
 """
 
 from __future__ import annotations

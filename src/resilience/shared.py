@@ -6,13 +6,21 @@ from typing import Any
 
 from attrs import Factory, field, frozen
 
-from resilience._core.fields import call_repr, checked, flag, plain, seconds, suggesting
-from resilience.typing import Seconds
+from resilience._core.options import (
+    Seconds,
+    call_repr,
+    checked,
+    flag,
+    plain,
+    seconds,
+    suggesting,
+)
 
-from ._shared.keys import key_name, to_prefix
-from ._shared.link import Link
-from ._shared.remote import Remote
-from ._shared.wires import to_wire
+from .circuit.circuit import Circuit
+from .circuit.redis.availability import Availability
+from .circuit.redis.clients import to_client
+from .circuit.redis.keys import key_name, to_prefix
+from .circuit.redis.shared_circuit import SharedCircuit
 
 __all__ = ["RedisCircuit"]
 
@@ -31,15 +39,17 @@ class RedisCircuit:
     - `advisory` (False): share only the news that a circuit has opened; each process then stays
       away as long as the others do, tries for itself and closes for itself. Otherwise it is one
       circuit: open, half open and closed for all at once, `trials` at once over all processes.
-    - `lease` (60): seconds after which a trial's place is free again if its process has died.
-    - `timeout` (0.05): seconds for which an answer of the server is waited for; after that, or an
-      error, circuits go on by themselves for `back_off` (5) seconds, and then look again.
+    - `lease` (60): seconds after which a trial's slot is free again if its process has died.
+    - `timeout` (0.05): seconds for which a reply of the server is waited for; after that, or an
+      error, circuits use local state for `back_off` (5) seconds, and then try again.
 
-    Nothing is asked for a call that goes well through a closed circuit, except once in the
-    breaker's `refresh` seconds. Failures in a row are counted together; rates are not, but a
-    circuit that opens by one, opens for all. What is done by hand (`open()`, `isolate()`) is told
-    at once; in an event loop, by a thread. Nothing is connected before the first call or command.
-    Raises ImportError without redis-py. Safe from any thread, any event loop, and after a fork.
+    Nothing is asked for a call that passes through a closed circuit, except once in the breaker's
+    `refresh` seconds. Failures and results of trials are published in the background, or with the
+    next call: the call that has failed does not wait for it. Failures in a row are counted
+    together; rates are not, but a circuit that opens by one, opens for all. Manual commands
+    (`open()`, `isolate()`) are published immediately; in an event loop, by a worker thread.
+    Nothing is connected before the first call or command. Raises ImportError without redis-py.
+    Safe from any thread, any event loop, and after a fork.
     """
 
     client: Any = field(repr=False)
@@ -48,9 +58,11 @@ class RedisCircuit:
     lease: Seconds = seconds(60.0)
     timeout: Seconds = seconds(0.05)
     back_off: Seconds = seconds(5.0)
-    _link: Link = field(
+    _server: Availability = field(
         default=Factory(
-            lambda self: Link(to_wire(self.client, plain(self.timeout)), plain(self.back_off)),
+            lambda self: Availability(
+                to_client(self.client, plain(self.timeout)), plain(self.back_off)
+            ),
             takes_self=True,
         ),
         init=False,
@@ -60,9 +72,9 @@ class RedisCircuit:
     def __repr__(self) -> str:
         return call_repr(self)  # without the URL: there may be a password in it
 
-    def share(self, circuit: Any, refresh: float) -> Remote:
-        """The far side of a breaker's circuit. TypeError if its key is nothing that others could
-        name alike."""
+    def share(self, circuit: Circuit, refresh: float) -> SharedCircuit:
+        """A breaker's circuit as it is in Redis. TypeError if its key has a value for which other
+        processes could not compute the same name."""
         key = key_name(self.prefix, circuit.name, circuit.key)
-        lease = min(plain(self.lease), circuit.limits.trial_timeout)
-        return Remote(self._link, circuit, key, refresh, lease, self.advisory)
+        lease = min(plain(self.lease), circuit._owner.limits.trial_timeout)
+        return SharedCircuit(self._server, circuit, key, refresh, lease, self.advisory)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeAlias
 
 from attrs import Factory, define
-from tenacity import RetryCallState
+from tenacity import Future, RetryCallState
 from tenacity.wait import wait_base
 
-from ._core.fields import (
+from ._core.clock import chance
+from ._core.options import (
+    Seconds,
     call_repr,
     checked,
     flag,
@@ -25,11 +28,59 @@ from ._core.fields import (
     to_seconds,
     to_text,
 )
-from ._core.world import chance
 from .failures import Failure, describe
-from .typing import Seconds
 
-__all__ = ["Decorrelated", "Exponential", "Fixed", "FullJitter", "Linear", "RetryAfter"]
+__all__ = ["Decorrelated", "Exponential", "Fixed", "FullJitter", "Linear", "RetryAfter", "Wait"]
+
+Wait: TypeAlias = "float | timedelta | Callable[[RetryCallState], float]"
+"""What `wait=` takes: seconds that stay the same, one of ours, any of tenacity's, a function."""
+
+
+class State(RetryCallState):
+    """What waits, stops and predicates are asked with: tenacity's state, by a runtime's clock.
+
+    `failure` and `chance` are ours. tenacity's `outcome`, a Future, is made when it is asked for.
+    """
+
+    def __init__(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        number: int,
+        started: float,
+        ended: float,
+        waited: float,
+        failure: Failure | None,
+        error: BaseException | None,
+        result: Any,
+        chance: Callable[[], float],
+    ) -> None:
+        # Not tenacity's own __init__, which asks the real clock; the attributes are the same.
+        self.retry_object: Any = None
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.attempt_number = number
+        self.start_time = started
+        self.outcome_timestamp = ended
+        self.idle_for = self.upcoming_sleep = waited
+        self.next_action = None
+        self.failure = failure
+        self.chance = chance
+        self._error = error
+        self._result = result
+
+    @property
+    def outcome(self) -> Any:  # type: ignore[override]  # made only where it is asked for
+        """The last attempt's outcome, as a Future."""
+        future = Future(self.attempt_number)
+        if self._error is not None:
+            future.set_exception(self._error)
+        else:
+            future.set_result(self._result)
+        return future
 
 
 class _Wait(wait_base):
@@ -53,9 +104,8 @@ def _check_cap(wait: Any) -> None:
 
 def _failure(state: RetryCallState) -> Failure | None:
     """What the last attempt's error means; None for a bad result."""
-    found: Failure | None = getattr(state, "failure", None)
-    if found is not None:
-        return found
+    if type(state) is State:
+        return state.failure
     error = state.outcome.exception() if state.outcome is not None else None
     return describe(error) if isinstance(error, Exception) else None
 
@@ -159,6 +209,13 @@ class Decorrelated(_Wait):
         before = getattr(retry_state, "upcoming_sleep", 0.0) or initial
         bound = max(initial, 3 * before)
         return min(initial + (bound - initial) * _chance(retry_state)(), plain(self.max))
+
+
+def is_own(wait: Any) -> bool:
+    """Whether a wait is one of ours, which ask for no times."""
+    while type(wait) is RetryAfter:
+        wait = wait.otherwise
+    return isinstance(wait, _Wait)
 
 
 def to_wait(name: str, value: Any) -> Any:

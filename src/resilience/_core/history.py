@@ -1,59 +1,52 @@
-"""What a call's error carries with it: the attempts that were made, and one note that tells them.
+"""What a call leaves: its events, its outcome; on its error the attempts made, and a note of them.
 
-Kept in the exception's own `__dict__`, which every exception has, frozen and slotted ones too. An
-exception that refuses even that passes unmarked; nothing here ever raises.
+An error's mark is in its own `__dict__`, which every exception has, frozen and slotted ones too.
+One that refuses even that passes unmarked; nothing here ever raises.
+
+The mark is for people. Policies go by reports (`Call.reported`), with one exception: a call at rest
+stands in nobody's context, so it knows by the mark what a guarded call inside it has reported.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
 
-from attrs import Factory, define, evolve, frozen
+from attrs import define, evolve
 
-from resilience._runtimes.loops import here
+from resilience.errors import BadResultError
 
 from .attempt import Attempt
-from .note import account, adds
-from .world import monotonic
+from .call import Journal
+from .completion import Verdict
+from .context import get_ambient
+from .outcome import Outcome
+from .results import PLAIN, completion_of
+from .runtime import Runtime
+from .signals import Carried, Report
 
-if TYPE_CHECKING:
-    from .record import Record
-
-__all__ = ["charge", "charged_inside", "history", "remember", "spend", "spent_inside"]
+__all__ = ["history", "raised", "reported_inside", "returned"]
 
 _KEY = "__resilience__"
-
-
-@frozen
-class _Stamp:
-    """When, on the real clock, and in which call: one exception object may fail many calls."""
-
-    at: float
-    calls: tuple[int, ...]
-    where: tuple[int, int]
-
-    @classmethod
-    def of(cls, record: Record) -> _Stamp:
-        return cls(monotonic(), record.calls, here())
-
-    def inside(self, record: Record) -> bool:
-        """Whether that was in the attempt that `record` is making. A call begun at rest has no
-        record yet while it runs; then it is told by its thread and task."""
-        return self.at >= record.since and (record.calls[0] in self.calls or self.where == here())
+_SHOWN = 8  # attempts in a note, half of them the first ones
 
 
 @define(eq=False)
 class _Mark:
-    attempts: tuple[Attempt, ...] = ()
-    own: frozenset[int] = frozenset()  # numbers of the attempts that failed with this very error
-    note: str | None = None
-    spent: _Stamp | None = None  # when and where a Retry gave up on it
-    charged: dict[int, _Stamp] = Factory(dict)  # when and where which circuit counted it
+    """What the last guarded call that the error came out of has left; one for each error."""
+
+    attempts: tuple[Attempt, ...]
+    own: frozenset[int]  # numbers of the attempts that failed with this very error
+    note: str | None
+    serial: int = 0
+    guard: Any = None
+    exhausted: bool = False
+    circuits: tuple[object, ...] = ()
 
     def __reduce__(self) -> Any:
         # Failures hold SDK errors, and most of those do not pickle: the facts travel, they do not.
-        attempts = tuple(_without_error(attempt) for attempt in self.attempts)
-        return _Mark, (attempts, frozenset(), self.note)
+        return _Mark, (tuple(map(_without_error, self.attempts)), frozenset(), self.note)
 
 
 def history(error: Exception) -> tuple[Attempt, ...]:
@@ -61,7 +54,7 @@ def history(error: Exception) -> tuple[Attempt, ...]:
 
     Each has its failure; the failures' `error` are the exceptions themselves.
     """
-    mark = _mark(error)
+    mark = _mark_of(error)
     if mark is None:
         return ()
     return tuple(
@@ -72,43 +65,149 @@ def history(error: Exception) -> tuple[Attempt, ...]:
     )
 
 
-def spend(error: Exception, record: Record) -> None:
-    """Note that a Retry has used up its attempts on this error."""
-    mark = _mark(error, make=True)
-    if mark is not None:
-        mark.spent = _Stamp.of(record)
+# How a call ends
 
 
-def spent_inside(error: Exception, record: Record) -> bool:
-    """Whether a Retry further in has used up its attempts on this error, in this attempt."""
-    mark = _mark(error)
-    return mark is not None and mark.spent is not None and mark.spent.inside(record)
+def returned(journal: Journal, runtime: Runtime, outcome: bool) -> None:
+    """The chain has given `journal.result`: what is done then, and what stands for it."""
+    result = journal.result
+    pending = None if type(result) in PLAIN else completion_of(result)
+    if pending is None:
+        _publish(journal, runtime, None)
+    if outcome:
+        journal.result = _outcome(journal, runtime, result, None)
+    if pending is None:
+        journal.close()
+    else:  # the call has not ended yet
+        pending.then(lambda verdict: _settled(journal, runtime, verdict))
 
 
-def charge(error: Exception, circuit: object, record: Record) -> None:
-    """Note that a circuit has counted this error."""
-    mark = _mark(error, make=True)
-    if mark is not None:
-        mark.charged[id(circuit)] = _Stamp.of(record)
+def raised(journal: Journal, runtime: Runtime, error: Exception, outcome: bool) -> Exception | None:
+    """The chain has raised: the error that comes out, or None where `journal.result` stands for
+    it, an `Outcome` or a bad result that is given back."""
+    final = journal.own(error)
+    own = final.error if type(final) is Carried else final
+    _finish(journal, own)
+    _publish(journal, runtime, own)
+    if type(own) is BadResultError and own.given_back:
+        journal.result = own.result
+        if outcome:
+            journal.result = _outcome(journal, runtime, own.result, own)
+    elif outcome:
+        journal.result = _outcome(journal, runtime, None, own)
+    else:
+        journal.close()
+        return final
+    journal.close()
+    return None
 
 
-def charged_inside(error: Exception, circuit: object, record: Record) -> bool:
-    """Whether the circuit has counted this error already, further in, in this attempt."""
-    mark = _mark(error)
-    stamp = mark.charged.get(id(circuit)) if mark is not None else None
-    return stamp is not None and stamp.inside(record)
+def _outcome(
+    journal: Journal, runtime: Runtime, value: object, error: Exception | None
+) -> Outcome[object]:
+    well = error is None
+    return Outcome(
+        value,
+        error,
+        tuple(journal.attempts),
+        journal.answerer if well else None,
+        journal.degraded and well,
+        runtime.now() - (journal.began or runtime.now()),
+    )
 
 
-def remember(error: Exception, record: Record) -> None:
-    """Give the error its history and its note; those of a pipeline further in are replaced."""
-    mark = _mark(error, make=True)
-    if mark is None or (mark.attempts and not adds(record) and spent_inside(error, record)):
-        return  # nothing to add to what a pipeline further in has told
-    # The error itself is left out of its own history: a cycle would keep its frames alive.
-    attempts = record.attempts
-    mark.own = frozenset(a.number for a in attempts if a.failure and a.failure.error is error)
-    mark.attempts = tuple(_without_error(a) if a.number in mark.own else a for a in attempts)
-    _note(error, mark, account(record))
+def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> None:
+    if journal.guard.emit is not None:
+        journal.guard.emit.finished(
+            journal, runtime.now() - (journal.began or runtime.now()), error
+        )
+
+
+def _settled(journal: Journal, runtime: Runtime, verdict: Verdict) -> None:
+    """The result of a call is settled, later than it was returned."""
+    _publish(journal, runtime, verdict if isinstance(verdict, Exception) else None)
+    journal.close()
+
+
+def _finish(journal: Journal, error: Exception) -> None:
+    """What a call leaves whose error comes out: a report to the attempt that it was made in; and on
+    the error its history and its note, which replace those of a call further in."""
+    attempts = journal.attempts
+    if not attempts and not journal.reports:
+        return  # rejected: nothing ran
+    exhausted = any(r.exhausted and r.error is error for r in journal.reports)
+    circuits = tuple(c for r in journal.reports if r.error is error for c in r.circuits)
+    outer = get_ambient()
+    if outer is not None and outer.attempt is not None:
+        outer.attempt.report(error, exhausted=exhausted, circuits=circuits)
+    try:
+        facts = _facts_of(error)
+        old = facts.get(_KEY)
+        if old is not None and type(old) is not _Mark:
+            return
+        if old is not None and exhausted and not _adds(journal):
+            # Nothing to add to what a call further in has told.
+            old.serial, old.guard, old.exhausted = journal.serial, journal.guard, True
+            old.circuits = circuits
+            return
+        # The error itself is left out of its own history: a cycle would keep its frames alive.
+        own = frozenset(a.number for a in attempts if a.failure and a.failure.error is error)
+        facts[_KEY] = mark = _Mark(
+            tuple(_without_error(a) if a.number in own else a for a in attempts),
+            own,
+            _account(journal),
+            journal.serial,
+            journal.guard,
+            exhausted,
+            circuits,
+        )
+        _replace_note(facts, None if old is None else old.note, mark.note)
+    except Exception:
+        return
+
+
+_facts_of = BaseException.__dict__["__dict__"].__get__
+_cause_of = BaseException.__dict__["__cause__"].__get__
+
+
+def reported_inside(error: Exception, serial: int, guard: Any) -> tuple[Report, ...]:
+    """What a guarded call inside a call at rest has reported of its error, or of the one that it
+    was raised from: one with a younger number than when the call began.
+
+    One exception object may be raised by several threads in the same function; whether a mark by
+    that very function is from further in (it is recursive) is told by the traceback.
+    """
+    for known in (error, _cause_of(error)):
+        mark = None if known is None else _mark_of(known)
+        if (
+            mark is not None
+            and mark.serial > serial
+            and (not _same(mark.guard, guard) or _passed(error, guard))
+        ):
+            return (Report(1, error, mark.exhausted, mark.circuits),)
+    return ()
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (
+        one is not None and one.pipeline is other.pipeline and one.fn == other.fn
+    )
+
+
+def _passed(error: Exception, guard: Any) -> bool:
+    """Whether the error came up through a call of this guard, in a chain of calls that leads down
+    from the outermost frame of its traceback."""
+    trace: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    above = None
+    while trace is not None:
+        frame = trace.tb_frame
+        if above is not None:
+            if frame.f_back is not above:
+                return False
+            if frame.f_locals.get("guard") is guard:
+                return True
+        above, trace = frame, trace.tb_next
+    return False
 
 
 def _without_error(attempt: Attempt) -> Attempt:
@@ -117,26 +216,45 @@ def _without_error(attempt: Attempt) -> Attempt:
     return evolve(attempt, failure=evolve(attempt.failure, error=None))
 
 
-def _mark(error: BaseException, *, make: bool = False) -> _Mark | None:
+def _mark_of(error: BaseException) -> _Mark | None:
     try:
-        facts = BaseException.__dict__["__dict__"].__get__(error)
-        mark = facts.get(_KEY)
-        if mark is None and make:
-            mark = facts[_KEY] = _Mark()
+        mark = _facts_of(error).get(_KEY)
     except Exception:
         return None
-    return mark if isinstance(mark, _Mark) else None
+    return mark if type(mark) is _Mark else None
 
 
-def _note(error: Exception, mark: _Mark, note: str | None) -> None:
-    try:
-        facts = BaseException.__dict__["__dict__"].__get__(error)
-        notes = facts.get("__notes__")
-        kept = [n for n in notes if n != mark.note] if notes else []
-        if note is not None:
-            kept.append(note)
-        if kept or notes:
-            facts["__notes__"] = kept
-        mark.note = note
-    except Exception:
-        return
+def _replace_note(facts: dict[str, Any], old: str | None, new: str | None) -> None:
+    notes: Sequence[str] | None = facts.get("__notes__")
+    kept = [note for note in notes if note != old] if notes else []
+    if new is not None:
+        kept.append(new)
+    if kept or notes:
+        facts["__notes__"] = kept
+
+
+def _adds(journal: Journal) -> bool:
+    """Whether there is more to tell than one attempt and its error."""
+    return len(journal.attempts) > 1 or bool(journal.remarks) or journal.rejection is not None
+
+
+def _account(journal: Journal) -> str | None:
+    """The call in one line, without arguments or messages; None if there is nothing to add."""
+    if not _adds(journal):
+        return None
+    shown = list(map(_shown, journal.attempts))
+    if len(shown) > _SHOWN:
+        shown[_SHOWN // 2 : -_SHOWN // 2] = ["..."]
+    made = journal.numbers
+    parts = [f"resilience: {made} attempt{'s' if made != 1 else ''} ({', '.join(shown)})"]
+    if journal.rejection is not None:
+        parts.append(f"then {journal.rejection}")
+    return "; ".join([*parts, *journal.remarks])
+
+
+def _shown(attempt: Attempt) -> str:
+    failure = attempt.failure
+    what = "ok" if failure is None else failure.code or failure.status or failure.kind.value
+    model = f"{attempt.model}: " if attempt.model else ""
+    waited = f" after {attempt.waited:.3g} s" if attempt.waited else ""
+    return f"{model}{what}{waited}"

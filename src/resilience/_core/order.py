@@ -27,17 +27,17 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
     """What is wrong with an order, outermost policy first."""
     at: defaultdict[str | None, list[int]] = defaultdict(list)
     for place, policy in enumerate(policies):
-        at[getattr(policy, "role", None)].append(place)
+        at[policy.role].append(place)
     retries, breakers, models, limits = at["retry"], at["breaker"], at["models"], at["timeout"]
 
     if len(retries) > 1:
         yield (
             "two Retry policies in one pipeline: what the inner one gives up on, the outer one "
-            "does not retry (unless again=True); keep one"
+            "does not retry (unless retry_exhausted=True); keep one"
         )
     if retries and any(breaker < retries[0] for breaker in breakers):
         yield (
-            "CircuitBreaker outside Retry: it hears only of calls whose retries have failed, and "
+            "CircuitBreaker outside Retry: it counts only calls whose retries have failed, and "
             "opens late; put it inside Retry"
         )
     for breaker in breakers:
@@ -46,7 +46,7 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
         ):
             yield (
                 "CircuitBreaker with a Timeout outside it and none inside: a call cut from outside "
-                "is no verdict, so it never hears of hung calls; put a Timeout inside it"
+                "is no verdict, so hung calls are never counted; put a Timeout inside it"
             )
             break
     if models and retries and retries[0] < models[0]:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from attrs import field, frozen
 
-from resilience import events
-from resilience._runtimes import runtime_for
-from resilience.typing import Call, Policy, Runtime
+from resilience.events import Listener
+from resilience.policy import Policy
 
-from . import served
-from .around import around
-from .base import base
-from .block import Attempts
-from .callables import Facts, refuse_unguardable
-from .driver import drive
-from .fields import suggesting, to_flag, to_plain_function, to_text
-from .guarded import Guarded
-from .handover import Carried, HandOver, Ready, Resumed
-from .history import remember
-from .identity import Identity
+from .blocks import Attempts
+from .call import Call
+from .emitter import Emitter
+from .functions import facts_of, refuse_unguardable
+from .guard import Guard, closure, guard_of
+from .hooks import Hooks
+from .idle import BUSY_FOR_EVER, Idle
+from .invoke import into_journal, invoke
+from .options import suggesting, to_flag, to_plain_function, to_text
 from .order import warn_of_order
 from .outcome import Outcome
-from .record import Record
-from .rest import Rest
+from .runtime import Inner, Runtime
 
 __all__ = ["Pipeline"]
 
@@ -37,11 +34,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @suggesting
 @frozen(init=False, eq=False, repr=False)
-class Pipeline(Identity):
+class Pipeline(Policy):
     """Policies, outermost first, around any callable, sync or async.
 
     One object may guard many functions; they then share its circuits. It is a policy too, so
-    pipelines nest. Safe from any thread and any event loop.
+    pipelines nest. Safe from any thread and any event loop. It pickles as its options: what its
+    policies have learnt (circuits and the like) begins anew in the other process.
 
     `asynchronous` settles whether results are awaited; None (the default) decides by what comes
     back. `name` is for people. `listeners` are functions that get each event.
@@ -50,12 +48,15 @@ class Pipeline(Identity):
     policies: tuple[Policy, ...]
     asynchronous: bool | None
     name: str | None
-    listeners: tuple[events.Listener, ...]
-    rest: Rest
-    _announce: Callable[[events.Event], None] | None
-    flat: tuple[Any, ...]
-    _refusing: tuple[Any, ...]
-    _chains: dict[Runtime, Call] = field(factory=dict, init=False)
+    listeners: tuple[Listener, ...]
+    _heard: tuple[Listener, ...]
+    _flat: tuple[Policy, ...]
+    _emit: Emitter | None
+    _idle: Any
+    _hooked: tuple[Policy, ...]
+    _refusing: tuple[Policy, ...]
+    _delaying: tuple[Policy, ...]
+    _chains: dict[Runtime, Inner] = field(factory=dict, init=False)
 
     def __init__(
         self,
@@ -73,30 +74,43 @@ class Pipeline(Identity):
         given: Any = listeners
         if isinstance(given, str) or not isinstance(given, Iterable):
             raise TypeError(f"listeners must be a list of functions, got {given!r}")
-        heard = tuple(to_plain_function("listeners", each) for each in listeners)
+        own = tuple(to_plain_function("listeners", each) for each in listeners)
+        heard = own
         for inner in policies:
             if isinstance(inner, Pipeline):  # what was said of a part holds for the whole
-                heard += inner.listeners
+                heard += inner._heard
                 asynchronous = inner.asynchronous if asynchronous is None else asynchronous
         flat = tuple(_flattened(policies))
-        restless = bool(heard) or asynchronous is True
+        resting = not heard and asynchronous is not True and all(p.resting for p in flat)
         cast(Any, self).__attrs_init__(
             policies,
             asynchronous,
             name,
-            heard,
-            rest=Rest([None] if restless else flat),
-            announce=events.announcer(heard),
+            own,
+            heard=heard,
             flat=flat,
-            refusing=tuple(policy for policy in flat if hasattr(policy, "refuses")),
+            emit=Emitter(name, heard) if heard else None,
+            idle=Idle(flat) if resting else BUSY_FOR_EVER,
+            hooked=_having(flat, "rewrite_first", "at_rest") if resting else (),
+            refusing=_having(flat, "refuses"),
+            delaying=_having(flat, "free_in"),
         )
         warn_of_order(flat)
+
+    def __reduce__(self) -> Any:
+        return _made, (self.policies, self.asynchronous, self.name, self.listeners)
+
+    def __copy__(self) -> Pipeline:
+        return self  # what its policies have learnt is shared on purpose
+
+    def __deepcopy__(self, memo: Any) -> Pipeline:
+        return self
 
     # Using it
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn` under the policies. An awaitable comes back if `fn` gives one."""
-        return Guarded.bare(self, fn)(*args, **kwargs)  # type: ignore[no-any-return]
+        return closure(self._guard(fn))(*args, **kwargs)  # type: ignore[no-any-return]
 
     @overload
     def outcome(  # type: ignore[overload-overlap]  # the first is the narrower one
@@ -106,15 +120,28 @@ class Pipeline(Identity):
     def outcome(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]: ...
     def outcome(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `fn` like `call`, but give an `Outcome`: an error is in it, not raised."""
-        return Guarded.bare(self, fn).outcome(*args, **kwargs)
+        return self._guard(fn).run(args, kwargs, outcome=True)
 
     def wrap(self, fn: F) -> F:
-        """`fn` under the policies, with its signature and its overloads: see `Guarded`."""
-        return Guarded.around(self, fn)  # type: ignore[no-any-return]
+        """`fn` under the policies: a function with the same signature, overloads and colour.
 
-    def __call__(self, fn: Callable[P, T], /) -> Guarded[P, T]:
+        What else can be done with it is `guarded(fn)`'s. A class method or static method may be
+        given as it is. TypeError for what cannot be guarded.
+        """
+        if isinstance(fn, (classmethod, staticmethod)):
+            return type(fn)(  # pyright: ignore[reportReturnType]  # of the type that was given
+                self.wrap(fn.__func__)
+            )
+        refuse_unguardable(fn, decorating=True)
+        self.check(fn)
+        guard = Guard(self, fn)
+        made = functools.update_wrapper(closure(guard), fn)
+        made.__resilience__ = guard  # type: ignore[attr-defined]  # a function takes attributes
+        return made  # type: ignore[return-value]
+
+    def __call__(self, fn: F, /) -> F:
         """The same as `wrap`; what makes a pipeline a decorator."""
-        return Guarded.around(self, fn)  # type: ignore[no-any-return]
+        return self.wrap(fn)
 
     def attempts(self) -> Attempts:
         """A block of code instead of a function, for a `for` loop, or an `async for`:
@@ -125,8 +152,9 @@ class Pipeline(Identity):
 
         The block is admitted at `with`, its error or success is the verdict, and the wait before
         the next attempt is done in the loop. After the block's success the loop ends; its last
-        error comes out. A `Fallback` has no value to give a block, and a `Timeout` cannot cut a
-        sync one: TypeError (a Timeout with `pass_as` is allowed).
+        error comes out. In an `async for`, `async with attempt:` may wait to be admitted; a plain
+        `with` cannot, and is rejected instead. A `Fallback` has no value to give a block, and a
+        `Timeout` cannot cut a sync one: TypeError (a Timeout with `pass_as` is allowed).
         """
         return Attempts(self)
 
@@ -140,177 +168,100 @@ class Pipeline(Identity):
 
     # Being a policy
 
-    def bind(self, call: Call, runtime: Runtime) -> Call:
-        """The chain of all policies around `call`."""
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        """The chain of all policies around `inner`."""
         for policy in reversed(self.policies):
-            call = policy.bind(call, runtime)
-        return call
+            inner = policy.bind(inner, runtime)
+        return inner
 
-    # What Guarded asks for
+    def check(self, fn: Callable[..., Any]) -> None:
+        """Raise TypeError for a function that one of the policies cannot guard."""
+        for policy in self._flat:
+            policy.check(fn)
 
-    def vet(self, fn: Callable[..., Any], *, decorating: bool) -> None:
-        """Raise TypeError for a function that cannot be guarded, or that a policy cannot serve."""
-        refuse_unguardable(fn, decorating=decorating)
-        for policy in self.flat:
-            fits = getattr(policy, "fits", None)
-            if fits is not None:
-                fits(fn)
+    def refuses(self, call: Call) -> bool:
+        """Whether one of the policies would reject such a call now."""
+        return any(policy.refuses(call) for policy in self._refusing)
 
-    def run(
-        self,
-        fn: Callable[..., Any],
-        facts: Facts,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        asynchronous: bool | None = None,
-        resumed: Resumed | None = None,
-        ready: Ready | None = None,
-        outcome: bool = False,
-    ) -> Any:
-        """Make a full call: its result, or an awaitable of it where the function is async.
+    def _refuses_inside(self, asking: object, call: Call) -> bool:
+        place = next((n for n, policy in enumerate(self._flat) if policy is asking), -1)
+        return any(policy.refuses(call) for policy in self._flat[place + 1 :])
 
-        `resumed` is the outcome of a first attempt made at rest, `ready` an awaitable that the
-        function has already returned, `asynchronous` what is known of this very call. With
-        `outcome`, an `Outcome` stands for the result.
-        """
-        outer = around.get()
-        record = Record(outer, fn, facts, self.asynchronous)
-        self.equip(record)
-        record.resumed = resumed
-        record.ready = ready
-        if asynchronous is not None:
-            record.asynchronous = asynchronous
-        if record.asynchronous:
-            return self.conduct(record, args, kwargs, outcome)
-        stop = None
-        try:
-            return drive(self.conduct(record, args, kwargs, outcome))
-        except HandOver as over:
-            record.ready = over.ready
-        except Carried as carried:
-            stop = carried.error
-        if stop is not None:
-            try:
-                raise stop
-            finally:
-                del stop
-        record.asynchronous = True
-        return self.conduct(record, args, kwargs, outcome)
+    def free_in(self, call: Call) -> float:
+        """Seconds until all policies would let such a call begin."""
+        return max((policy.free_in(call) for policy in self._delaying), default=0.0)
 
-    def equip(self, record: Record) -> None:
-        """Give a call's record what it needs to know of its pipeline."""
-        record.pipeline = self.name
-        record.emit = self._announce
-        record.refuses = self.refuses
+    # For guards
 
-    def refuses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a policy would turn such a call away right now."""
-        return any(policy.refuses(args, kwargs) for policy in self._refusing)
+    def _hooks(self, fn: Callable[..., Any]) -> Hooks | None:
+        """What the policies do for a call at rest; None if nothing."""
+        if not self._hooked:
+            return None
+        hooks = Hooks(self._hooked, fn)
+        return None if hooks.empty else hooks
 
-    async def conduct(
-        self,
-        record: Record,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        outcome: bool = False,
-        runtime: Runtime | None = None,
-    ) -> Any:
-        """Run the chain for one call, in the runtime that is found here or in the one given."""
-        if runtime is None:
-            runtime = runtime_for(record, asynchronous=record.asynchronous)
-        if record.resumed is not None:
-            record.began = record.resumed.started
-        elif not record.tries:
-            record.began = runtime.now()
-        outer, token = around.get(), None
-        end = record.close
-        try:
-            token = around.set(record)
-            chain = base(runtime) if record.disabled else self._chain(runtime)
-            result = await chain(*args, **(kwargs or {}))
-        except HandOver:
-            end = _goes_on
-            raise
-        except Exception as error:
-            if outcome:
-                return self._outcome(record, runtime, error=error)
-            final = record.own(error)
-            self._ended(record, runtime, final)
-            if final is error:
-                del final
-                raise
-        else:
-            if outcome:
-                return self._outcome(record, runtime, value=result)
-            self._ended(record, runtime, None)
-            return result
-        finally:
-            # The very first thing, and no function of ours: Ctrl-C is heard between two calls, and
-            # a record that stays behind keeps this thread from ever being at rest again.
-            try:
-                around.reset(token)  # type: ignore[arg-type]
-            except ValueError:
-                pass  # an abandoned coroutine is being closed in another context
-            except TypeError:
-                around.set(outer)  # Ctrl-C came before there was a token
-            end()
-        try:
-            raise final
-        finally:
-            del final
-
-    def _chain(self, runtime: Runtime) -> Call:
-        chain = self._chains.get(runtime)
+    def _chain(self, runtime: Runtime, *, disabled: bool = False) -> Inner:
+        """The policies around the innermost step, for one runtime. In sync calls its result goes
+        into the journal: to return it from the outermost coroutine would cost more."""
+        chain = None if disabled else self._chains.get(runtime)
         if chain is None:
-            chain = self.bind(base(runtime), runtime)
-            if getattr(runtime, "lasting", False):
+            chain = invoke(runtime) if disabled else self.bind(invoke(runtime), runtime)
+            if not runtime.asynchronous:
+                chain = into_journal(chain)
+            if runtime.lasting and not disabled:
                 self._chains[runtime] = chain
         return chain
 
-    def _outcome(
-        self, record: Record, runtime: Runtime, *, value: Any = None, error: Exception | None = None
-    ) -> Outcome[Any]:
-        if error is not None:
-            error = _plain(record.own(error))
-        self._ended(record, runtime, error)
-        well = error is None
-        return Outcome(
-            value,
-            error,
-            record.attempts,
-            record.served if well else None,
-            record.degraded and well,
-            runtime.now() - record.began,
+    def _with(self, place: int, policy: Policy) -> Pipeline:
+        """The same pipeline with another policy at a place, counted through nested pipelines."""
+        parts: list[Policy] = []
+        for part in self.policies:
+            size = len(part._flat) if isinstance(part, Pipeline) else 1
+            if 0 <= place < size:
+                part = part._with(place, policy) if isinstance(part, Pipeline) else policy
+            place -= size
+            parts.append(part)
+        return Pipeline(
+            *parts, asynchronous=self.asynchronous, name=self.name, listeners=self.listeners
         )
 
-    def _ended(self, record: Record, runtime: Runtime, error: Exception | None) -> None:
-        if error is not None:
-            error = _plain(error)
-            remember(error, record)
-        if record.model is not None:
-            served.note(record.served if error is None else None)
-        if record.emit is not None:
-            elapsed = runtime.now() - record.began
-            record.emit(
-                events.CallEnded(
-                    self.name, record.attempts, elapsed, record.served, record.degraded, error
-                )
-            )
+    def _guard(self, fn: Any) -> Guard:
+        """For one call: nothing is copied from the function."""
+        guard = guard_of(fn)
+        if guard is not None and guard.pipeline is self:
+            return guard
+        facts = facts_of(fn)
+        if self not in facts.checked:
+            refuse_unguardable(fn, decorating=False)
+            self.check(fn)
+            if not isinstance(fn, functools.partial):  # what is bound differs from one to another
+                facts.checked.add(self)
+        return Guard(self, fn)
 
 
-def _goes_on() -> None:
-    """The record of a call that is handed over stays open: the async call goes on with it."""
+def _made(
+    policies: tuple[Policy, ...],
+    asynchronous: bool | None,
+    name: str | None,
+    listeners: tuple[Listener, ...],
+) -> Pipeline:
+    return Pipeline(*policies, asynchronous=asynchronous, name=name, listeners=listeners)
 
 
-def _plain(error: Exception) -> Exception:
-    return error.error if type(error) is Carried else error
+def _having(policies: Sequence[Policy], *hooks: str) -> tuple[Policy, ...]:
+    """Those whose class has one of these hooks of its own."""
+    defaults = vars(Policy)
+    return tuple(
+        policy
+        for policy in policies
+        if any(getattr(type(policy), hook) is not defaults[hook] for hook in hooks)
+    )
 
 
 def _flattened(policies: Iterable[Policy]) -> Iterator[Policy]:
     for policy in policies:
         if isinstance(policy, Pipeline):
-            yield from _flattened(policy.policies)
+            yield from policy._flat
         else:
             yield policy
 
@@ -321,5 +272,8 @@ def _check_policy(policy: Any) -> None:
             f"policies must be policy objects, got the class {policy.__name__}: "
             f"write {policy.__name__}()"
         )
-    if not callable(getattr(policy, "bind", None)):
-        raise TypeError(f"policies must be policy objects such as Retry(), got {policy!r}")
+    if not isinstance(policy, Policy):
+        raise TypeError(
+            f"policies must be policy objects such as Retry(), derived from "
+            f"resilience.policy.Policy, got {policy!r}"
+        )

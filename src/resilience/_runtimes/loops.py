@@ -1,36 +1,52 @@
-"""Which event loop, if any, runs in this thread."""
+"""Which event loop, if any, runs in this thread, and which runtime is that of a call made here.
+
+Neither asyncio nor trio is imported before a coroutine is awaited.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import threading
+from functools import lru_cache
+from sys import modules
+from typing import cast
 
-__all__ = ["here", "in_trio", "loop_runs_here"]
+from resilience._core.context import Ambient
+from resilience._core.runtime import Runtime
 
+from .running import in_trio, loop_runs_here
+from .threads import not_waiting, serving, threads
 
-def in_trio() -> bool:
-    """Whether the code that asks runs in a trio task."""
-    trio = sys.modules.get("trio")
-    if trio is None:
-        return False
-    try:
-        trio.lowlevel.current_task()
-    except RuntimeError:
-        return False
-    return True
+__all__ = ["in_trio", "loop_runs_here", "loop_runtime", "runtime_for"]
 
 
-def loop_runs_here() -> bool:
-    """Whether this thread is running an event loop, asyncio's or trio's."""
-    return asyncio._get_running_loop() is not None or in_trio()
+def runtime_for(outer: Ambient | None, *, asynchronous: bool, unknown: bool = False) -> Runtime:
+    """The runtime for a call made here and now. Chosen anew for each call, never remembered.
+
+    `unknown`: the function is called as a sync one, but may turn out to need the loop.
+    """
+    may_wait = not (unknown and loop_runs_here())
+    if outer is not None and outer.world is not None:
+        found = outer.world.runtime(asynchronous=asynchronous, may_wait=may_wait)
+        return cast(Runtime, found)
+    if not asynchronous:
+        serving.check()
+        return threads if may_wait else not_waiting
+    return loop_runtime()
 
 
-def here() -> tuple[int, int]:
-    """What tells this thread and this task from all others."""
-    task: object = None
-    if asyncio._get_running_loop() is not None:
-        task = asyncio.current_task()
-    elif in_trio():
-        task = sys.modules["trio"].lowlevel.current_task()
-    return threading.get_ident(), id(task)
+def loop_runtime() -> Runtime:
+    """The real runtime of the event loop that runs here."""
+    return _trio() if "trio" in modules and in_trio() else _asyncio()
+
+
+@lru_cache(1)  # an import statement takes too long to be executed for each call
+def _asyncio() -> Runtime:
+    from .asyncio_ import asyncio_
+
+    return asyncio_
+
+
+@lru_cache(1)
+def _trio() -> Runtime:
+    from .trio_ import trio_
+
+    return trio_

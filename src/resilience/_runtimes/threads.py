@@ -10,18 +10,19 @@ import math
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from resilience._core.base import plainly
-from resilience._core.record import current
-from resilience._core.scope import Expired, Scope
+from resilience._core.call import Call
+from resilience._core.deadline import Deadline, nearest
+from resilience._core.runtime import Inner, NoWaiter, Runtime, Waiter
+from resilience._core.signals import Expired
 from resilience.errors import WorkersBusyError
 
 from . import workers
-from .loops import loop_runs_here
+from .running import loop_runs_here
 
-__all__ = ["Threads", "threads"]
+__all__ = ["Sync", "Threads", "not_waiting", "run_in_background", "serving", "threads"]
 
 T = TypeVar("T")
 _LONGEST = 1e9  # seconds; time.sleep takes no more than some 9e9
@@ -30,100 +31,150 @@ _LONGEST = 1e9  # seconds; time.sleep takes no more than some 9e9
 class _Serving(threading.local):
     """The deadline that this worker thread works under, whose caller waits for it elsewhere."""
 
-    scope: Scope | None = None
+    deadline: Deadline | None = None
 
     def check(self) -> None:
         """Unwind a worker thread whose caller has left: no further attempt, no further wait."""
-        if self.scope is not None and self.scope.fired:
-            raise Expired(self.scope)
+        if self.deadline is not None and self.deadline.fired:
+            raise Expired(self.deadline)
 
 
-_serving = _Serving()
+serving = _Serving()
 
 
-class ThreadBell:
-    """An event that a thread waits for, no longer than its call's deadline."""
-
-    def __init__(self) -> None:
-        self._rung = threading.Event()
-        self.ring = self._rung.set
-
-    async def wait(self, seconds: float) -> bool:
-        _serving.check()
-        scope = current().deadline(threaded=True)
-        left = math.inf if scope is None else max(0.0, scope.end - Threads.now())
-        rung = self._rung.wait(min(seconds, left, threading.TIMEOUT_MAX))
-        if not rung and scope is not None and left <= seconds:
-            raise Expired(scope)
-        return rung
-
-
-class Threads:
-    """Sleeps with `time.sleep`, goes by `time.monotonic`."""
+class Sync(Runtime):
+    """What sync calls have in common, in real time and in virtual time."""
 
     asynchronous = False
-    lasting = True
-    now = staticmethod(time.monotonic)
-    random = staticmethod(random.random)
 
-    async def sleep(self, seconds: float) -> None:
-        _serving.check()
-        scope = current().deadline(threaded=True)
-        if scope is None or self.now() + seconds < scope.end:
-            time.sleep(min(seconds, _LONGEST))
-            return
-        time.sleep(max(0.0, scope.end - self.now()))
-        raise Expired(scope)
+    def bounded(self, seconds: float, inner: Inner) -> Inner:
+        async def timeout(call: Call) -> Any:
+            end, thread = self.now() + seconds, threading.get_ident()
+            return await call.within(Deadline(end, call.deadline, thread), seconds, inner)
 
-    def bell(self) -> ThreadBell:
-        return ThreadBell()
-
-    async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
-        record = current()
-        scope = Scope(self.now() + seconds, seconds, record.scope, threaded=True)
-        with record.scoped(scope):
-            return await thunk()
+        return timeout
 
     async def blocking(self, fn: Callable[[], T]) -> T:
         return fn()
 
-    async def invoke(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        record = current()
-        if _serving.scope is not None:
-            _serving.check()
-        if record.scope is None or (scope := record.deadline(threaded=True)) is None:
-            return plainly(fn, args, kwargs)
-        if scope.end <= self.now():
-            raise record.unstarted(scope)
-        serving = _serving.scope
-        if serving is not None and serving.end <= scope.end:
-            return plainly(fn, args, kwargs)  # the caller of this worker leaves first anyway
-        if not record.facts.synchronous and record.settled is not False and loop_runs_here():
-            # Not yet known: it may turn out to be async and to need the loop that runs here.
-            return plainly(fn, args, kwargs)
 
-        def call() -> Any:
-            _serving.scope = scope
+class ThreadWaiter:
+    """An event that a thread waits for."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.set = self._event.set
+
+    async def wait(self, seconds: float, call: Call | None) -> bool:
+        serving.check()
+        deadline = None if call is None else nearest(call.deadline, threaded=True)
+        left = math.inf if deadline is None else max(0.0, deadline.end - threads.now())
+        done = self._event.wait(min(seconds, left, threading.TIMEOUT_MAX))
+        if not done and deadline is not None and left <= seconds:
+            raise Expired(deadline)
+        return done
+
+
+class Threads(Sync):
+    """Sleeps with `time.sleep`, goes by `time.monotonic`."""
+
+    now = staticmethod(time.monotonic)  # pyright: ignore[reportAssignmentType]  # without a frame
+    random = staticmethod(random.random)  # pyright: ignore[reportAssignmentType]  # the same
+
+    @property
+    def may_wait(self) -> bool:  # type: ignore[override]  # here it depends on the caller
+        """Not on the thread of an event loop: whom it waits for may be a task of that loop."""
+        return not loop_runs_here()
+
+    def waiter(self) -> Waiter:
+        return ThreadWaiter() if self.may_wait else NoWaiter()
+
+    def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
+        run_in_background(job)
+
+    async def _sleep(self, seconds: float, call: Call) -> None:
+        serving.check()
+        deadline = None if call.deadline is None else nearest(call.deadline, threaded=True)
+        if deadline is None or self.now() + seconds < deadline.end:
+            if seconds > 0:
+                time.sleep(min(seconds, _LONGEST))
+            return
+        time.sleep(max(0.0, deadline.end - self.now()))
+        raise Expired(deadline)
+
+    def _prepare(self, call: Call) -> Callable[..., Any]:
+        serving.check()
+        deadline = nearest(call.deadline, threaded=True)
+        if deadline is None:
+            return call.fn
+        if deadline.end <= self.now():
+            raise Expired(deadline)
+        outer = serving.deadline
+        if outer is not None and outer.end <= deadline.end:
+            return call.fn  # the caller of this worker leaves first anyway
+        return lambda *args, **kwargs: self._in_worker(call, deadline, args, kwargs)
+
+    def _in_worker(
+        self, call: Call, deadline: Deadline, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        fn = call.fn
+
+        def work() -> Any:
+            serving.deadline = deadline
             try:
-                return plainly(fn, args, kwargs)
+                return fn(*args, **kwargs)
             finally:
-                _serving.scope = None
+                serving.deadline = None
 
         try:
-            job = workers.start(call)
-            done = job.wait(scope.end - self.now())
+            job = workers.start(work)
+            done = job.wait(deadline.end - self.now())
         except WorkersBusyError:
-            record.withdraw(record.tries[-1])
+            call.withdraw()
             raise
         except BaseException:  # Ctrl-C: what is left behind makes no further attempt either
-            scope.fired = True
+            deadline.fired = True
             raise
         if not done:
-            scope.fired = True
-            raise Expired(scope)
+            deadline.fired = True
+            raise Expired(deadline)
         return job.outcome()
 
 
+class NotWaiting(Threads):
+    """For a sync call of a function not yet known, where an event loop runs.
+
+    The function is called on the spot, not in a worker thread: it may turn out to be async and to
+    need that loop.
+    """
+
+    may_wait = False  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # always
+
+    def waiter(self) -> Waiter:
+        return NoWaiter()
+
+    def _prepare(self, call: Call) -> Callable[..., Any]:
+        serving.check()
+        deadline = nearest(call.deadline, threaded=True)
+        if deadline is not None and deadline.end <= self.now():
+            raise Expired(deadline)
+        return call.fn
+
+
+def run_in_background(job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
+    """Run `job` in a worker thread; where there is none to be had, not at all."""
+
+    def work() -> None:
+        try:
+            job(threads).send(None)  # a sync runtime never suspends
+        except StopIteration:
+            return
+
+    try:
+        workers.start(work)
+    except Exception:
+        pass
+
+
 threads = Threads()
+not_waiting = NotWaiting()

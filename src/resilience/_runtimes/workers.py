@@ -10,11 +10,11 @@ import os
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from resilience._core.locks import new_lock
+from resilience._core.runtime import Waiter
 from resilience.errors import WorkersBusyError
-from resilience.typing import Bell
 
 __all__ = ["LIMIT", "Job", "elsewhere", "start"]
 
@@ -32,35 +32,39 @@ class Job:
     __slots__ = ("_call", "_done", "_pool", "_then", "error", "result")
 
     def __init__(self, call: Callable[[], Any], then: Callable[[], object] | None = None) -> None:
-        context = copy_context()
-        self._call: Callable[[], Any] | None = lambda: context.run(call)
-        self._done = threading.Event()
+        self._call: Any = (copy_context(), call)
+        # A bare lock: an Event takes three times as long to make and to wait for.
+        self._done = threading.Lock()
+        self._done.acquire()
         self._then = then
         self._pool = _pool
         self.result: Any = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        call, self._call = self._call, None
-        assert call is not None
+        (context, call), self._call = self._call, None
         try:
-            self.result = call()
+            self.result = context.run(call)
         except BaseException as error:  # handed to the caller, whatever it is
             self.error = error
-        finally:
-            del call
-            self._done.set()
-            if self._then is not None:
-                self._then()
+
+    def end(self) -> None:
+        """Wake whoever waits for it."""
+        self._done.release()
+        if self._then is not None:
+            self._then()
 
     def wait(self, seconds: float) -> bool:
         """Whether the job was done within `seconds`. A signal's exception comes out of here."""
-        return self._done.wait(min(seconds, threading.TIMEOUT_MAX))
+        if not self._done.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX))):
+            return False
+        self._done.release()  # for whoever asks again
+        return True
 
     @property
     def pending(self) -> bool:
         """Whether it is still to end; what a parent of fork has begun never does."""
-        return not self._done.is_set() and self._pool is _pool
+        return self._done.locked() and self._pool is _pool
 
     def outcome(self) -> Any:
         """The result; or the job's own exception, raised here. Once."""
@@ -74,58 +78,73 @@ class Job:
 
 
 class _Worker:
+    __slots__ = ("_go", "_job", "_pool")
+
     def __init__(self, pool: _Pool, first: Job) -> None:
-        self.pool = pool
-        self.inbox: SimpleQueue[Job] = SimpleQueue()
-        self.inbox.put(first)
+        self._pool = pool
+        self._job: Job | None = first
+        self._go = threading.Lock()
         threading.Thread(target=self._serve, name="resilience-worker", daemon=True).start()
 
+    def do(self, job: Job) -> None:
+        """Hand over a job; the worker must be idle."""
+        self._job = job
+        self._go.release()
+
     def _serve(self) -> None:
+        pool = self._pool
+        self._go.acquire()
         while True:
-            try:
-                job = self.inbox.get(timeout=_IDLE)
-            except Empty:
-                if self.pool.retire(self):
-                    return
-                continue
+            job, self._job = self._job, None
+            assert job is not None
             job.run()
+            pool.park(self)  # before its caller goes on, who may have the next job
+            job.end()
             del job
-            if self.pool is not _pool:
-                return  # a child of fork: whoever waited for the job is not in it
-            self.pool.park(self)
+            if pool is not _pool:
+                return  # a child of fork: nobody here will give it another
+            while not self._go.acquire(timeout=_IDLE):
+                if pool.retire(self):
+                    return
 
 
 class _Pool:
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._idle: list[_Worker] = []
         self._alive = 0
 
     def start(self, job: Job) -> None:
+        try:
+            worker = self._idle.pop()  # one step: nobody else gets this one
+        except IndexError:
+            pass
+        else:
+            worker.do(job)
+            return
         with self._lock:
-            if self._idle:
-                self._idle.pop().inbox.put(job)
-                return
             if self._alive >= LIMIT:
                 raise WorkersBusyError(workers=LIMIT)
             self._alive += 1
         try:
             _Worker(self, job)
-        except BaseException:  # no thread to be had: give the place back
+        except BaseException as error:  # no thread to be had: give the place back
             with self._lock:
                 self._alive -= 1
+            if isinstance(error, RuntimeError):  # as when the interpreter is shutting down
+                raise WorkersBusyError(workers=LIMIT) from error
             raise
 
     def park(self, worker: _Worker) -> None:
-        with self._lock:
-            self._idle.append(worker)
+        self._idle.append(worker)
 
     def retire(self, worker: _Worker) -> bool:
         """Whether an idle worker may end: not if it was given a job a moment ago."""
         with self._lock:
-            if worker not in self._idle:
+            try:
+                self._idle.remove(worker)
+            except ValueError:
                 return False
-            self._idle.remove(worker)
             self._alive -= 1
             return True
 
@@ -143,19 +162,19 @@ if hasattr(os, "register_at_fork"):
 def start(call: Callable[[], Any], then: Callable[[], object] | None = None) -> Job:
     """Begin `call` in a worker thread, and have `then` called there after it.
 
-    Raises `WorkersBusyError` if none is free.
+    Raises `WorkersBusyError` if none is to be had.
     """
     job = Job(call, then)
     _pool.start(job)
     return job
 
 
-async def elsewhere(call: Callable[[], T], bell: Bell) -> T:
-    """The result of `call`, made in a worker thread while an event loop goes on, by its bell.
+async def elsewhere(fn: Callable[[], T], waiter: Waiter) -> T:
+    """The result of `fn`, made in a worker thread while an event loop goes on.
 
     If the wait is cancelled, the thread is left behind.
     """
-    job = start(call, bell.ring)
-    await bell.wait(math.inf)
+    job = start(fn, waiter.set)
+    await waiter.wait(math.inf, None)
     result: T = job.outcome()
     return result

@@ -3,63 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from attrs import field, frozen
 from auriko.errors import AurikoAPIError, RateLimitError
 
-from resilience import CircuitOpenError, Outcome
-from resilience.testing.gateway import Received
+from resilience import CircuitOpenError
 
-if TYPE_CHECKING:
-    from .scenario import Limits, Phase
+from .phase import Promise, Seen, Verdict
 
-__all__ = ["Asked", "Call", "Promise", "Seen", "Verdict"]
-
-
-class Asked(NamedTuple):
-    """One question: its number, its phase, and its second in the run."""
-
-    number: int
-    phase: str
-    at: float
-
-
-class Call(NamedTuple):
-    """What became of a question; `bare` is the bare client's error, None if it had an answer."""
-
-    asked: Asked
-    outcome: Outcome[str]
-    bare: Exception | None
-
-
-@frozen
-class Seen:
-    """One phase, as the callers and the gateway saw it."""
-
-    phase: Phase
-    start: float
-    limits: Limits
-    calls: tuple[Call, ...]
-    requests: tuple[Received, ...] = field(repr=False)
-
-    def served(self, model: str | None = None) -> int:
-        """How many calls were answered, by this model or by any."""
-        models = [call.outcome.served_by for call in self.calls if call.outcome.error is None]
-        return len(models) if model is None else models.count(model)
-
-
-class Verdict(NamedTuple):
-    """Whether a promise was held, and the figures that say so."""
-
-    held: bool
-    claim: str
-    figures: str
-
-
-Promise: TypeAlias = Callable[[Seen], Verdict]
+__all__ = [
+    "answered",
+    "answered_by_first",
+    "first_again",
+    "not_retried",
+    "own_error",
+    "spared",
+    "told_within",
+    "waited_as_asked",
+]
 
 
 def answered(seen: Seen) -> Verdict:
@@ -108,13 +69,13 @@ def told_within(seconds: float) -> Promise:
 
 
 def own_error(seen: Seen) -> Verdict:
-    """The SDK's exception; the refusal of a call that was not made has it for its cause."""
+    """The SDK's exception; the rejection of a call that was not made has it for its cause."""
     errors = [call.outcome.error for call in seen.calls]
     causes = [e.__cause__ if isinstance(e, CircuitOpenError) else e for e in errors]
     held = all(isinstance(cause, AurikoAPIError) for cause in causes)
     kinds = Counter(type(error).__name__ for error in errors)
     figures = ", ".join(f"{count} {name}" for name, count in kinds.items())
-    return Verdict(held, "the SDK's own error, or refused because of it", figures)
+    return Verdict(held, "the SDK's own error, or rejected because of it", figures)
 
 
 def first_again(seen: Seen) -> Verdict:

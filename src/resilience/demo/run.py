@@ -15,8 +15,8 @@ from resilience.events import Event
 from resilience.testing.gateway import Gateway
 from resilience.waits import Exponential, RetryAfter
 
-from .promises import Asked, Call, Seen
-from .scenario import Limits, Scenario
+from .phase import Asked, Call, Limits, Seen
+from .scenario import Scenario
 
 __all__ = ["Build", "Watch", "live", "run", "standard"]
 

@@ -6,42 +6,16 @@ two phases. All times are multiplied by one scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from attrs import Factory, frozen
+from attrs import frozen
 
 from resilience.testing.gateway import Answer, Error, Hang, Ok, Timetable
 
 from . import promises
-from .promises import Promise
+from .phase import Limits, Phase
 
-__all__ = ["Limits", "Phase", "Scenario", "bad_minute"]
-
-
-@frozen
-class Limits:
-    """The figures of the pipeline; times in seconds. The defaults suit a real service."""
-
-    models: tuple[str, ...] = ("gpt-4o", "claude-sonnet-4-6", "gpt-4o-mini")
-    total: float = 60.0
-    attempt: float = 20.0
-    attempts: int = 2
-    patience: float = 10.0
-    backoff: float = 0.5
-    failures: int = 3
-    reset_after: float = 30.0
-
-
-@frozen
-class Phase:
-    """A stretch of the minute. `trouble` says what models answer for `lasts` seconds (None: to
-    its end); other models, and all of them afterwards, are well."""
-
-    name: str
-    seconds: float
-    promises: tuple[Promise, ...] = ()
-    trouble: Mapping[str, Answer] = Factory(dict[str, Answer])
-    lasts: float | None = None
+__all__ = ["Scenario", "bad_minute"]
 
 
 @frozen

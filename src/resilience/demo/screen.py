@@ -12,8 +12,7 @@ from rich.table import Table
 from resilience.events import AttemptEnded, CallEnded, Event
 from resilience.failures import Advice
 
-from .promises import Asked, Call, Seen, Verdict
-from .scenario import Limits
+from .phase import Asked, Call, Limits, Seen, Verdict
 
 __all__ = ["Screen"]
 
@@ -42,7 +41,7 @@ class Screen:
         self.say(_COLUMNS.format(*names), "bold")
 
     def watch(self, asked: Asked, now: float, event: Event) -> None:
-        """A line for each attempt, and for a call that was refused without one."""
+        """A line for each attempt, and for a call that was rejected without one."""
         if isinstance(event, AttemptEnded):
             attempt, failure = event.attempt, event.attempt.failure
             call = f"{asked.number}.{attempt.number}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from . import run
-from .promises import Verdict
-from .scenario import Limits, Scenario
+from .phase import Limits, Verdict
+from .scenario import Scenario
 from .screen import Screen
 
 __all__ = ["live", "play"]

@@ -1,5 +1,6 @@
 """One policy per file: its options and its behaviour together."""
 
+from .bad_result import BadResult
 from .breaker import CircuitBreaker, Consecutive, FailureRate, SlowCalls
 from .fallback import Fallback
 from .models import Model, ModelFallback
@@ -7,6 +8,7 @@ from .retry import Retry
 from .timeout import Timeout
 
 __all__ = [
+    "BadResult",
     "CircuitBreaker",
     "Consecutive",
     "FailureRate",

@@ -6,15 +6,18 @@ calls. Not for errors of the caller's own: `SERVICE_FAULT` leaves those out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from attrs import Factory, field, frozen
+from attrs import Factory, field, fields, frozen
 
 from resilience._core.arguments import slot_of
-from resilience._core.aside import hurried
-from resilience._core.fields import (
+from resilience._core.clock import monotonic
+from resilience._core.clock import now as clock_now
+from resilience._core.options import (
+    Seconds,
     call_repr,
     checked,
     count,
@@ -25,25 +28,36 @@ from resilience._core.fields import (
     to_number,
     to_plain_function,
     to_text,
+    warn_option_failed,
 )
-from resilience._core.history import charge, charged_inside
-from resilience._core.identity import Identity
-from resilience._core.record import Record, current
-from resilience._core.rest import Heard, Rest
-from resilience._core.world import now as world_now
-from resilience.matching import SERVICE_FAULT, Match, to_match
-from resilience.typing import Call, Runtime, Seconds
-
-from ._admission import admitted
-from ._circuit import Circuit
-from ._circuits import Circuits
-from ._limits import Limits
-from ._opening import to_open_time
-from ._permit import Isolation, Permit
-from ._pybreaker import Listeners, Storages, to_listeners, to_storage
-from ._snapshot import Snapshot
-from ._states import BY_HAND, Change
-from ._trip import Consecutive, FailureRate, SlowCalls, to_trip
+from resilience.circuit.circuit import Circuit
+from resilience.circuit.isolation import Isolation
+from resilience.circuit.keys import reader_of
+from resilience.circuit.limits import Limits
+from resilience.circuit.listeners import Listeners, to_listeners
+from resilience.circuit.opening import to_open_time
+from resilience.circuit.permit import Permit, permit_of
+from resilience.circuit.pybreaker import Storages, to_storage
+from resilience.circuit.registry import Circuits
+from resilience.circuit.snapshot import Snapshot
+from resilience.circuit.states import MANUAL, Change, Closed, Disabled, Open
+from resilience.circuit.storage import SharedState
+from resilience.circuit.trip import Consecutive, FailureRate, SlowCalls, to_trip
+from resilience.circuit.waiting import wait_for_verdict
+from resilience.errors import RejectedError
+from resilience.failures import Failure
+from resilience.matching import SERVICE_FAULT, Match, On, to_match
+from resilience.policy import (
+    BUSY,
+    NO_VERDICT,
+    Call,
+    Gate,
+    Idle,
+    InHand,
+    Runtime,
+    Verdict,
+)
+from resilience.waits import Exponential
 
 __all__ = ["CircuitBreaker", "Consecutive", "FailureRate", "SlowCalls"]
 
@@ -70,59 +84,59 @@ def _made(make: Callable[[Any], Any]) -> Any:
 
 @suggesting
 @frozen(eq=False, repr=False)
-class CircuitBreaker(Identity):
-    """After `failures` in a row, refuse calls for `reset_after` seconds, then try `trials` at once.
+class CircuitBreaker(Gate):
+    """After `failures` in a row, reject calls for `reset_after` seconds, then try `trials` at once.
 
     - `failures` (5): failures in a row that open the circuit. Or `trip` (None): a rule or several
       joined with `|`: `Consecutive(5)`, `FailureRate(0.5)`, `SlowCalls(10, 0.5)`.
-    - `reset_after` (60): seconds for which it stays open; or a wait such as `Exponential(5)`, asked
-      with the number of openings in a row. Longer, up to a day, if the failure that opened it says
-      so.
+    - `reset_after` (`Exponential(5, factor=2, max=12)`): seconds for which it stays open; or a
+      wait, asked with the number of openings in a row. Longer, up to a day, if the failure that
+      opened it says so.
     - `trials` (1): calls let through at the same time while half open; `successes` (1): how many
       of them must go well to close it. One that fails opens it again, unless `tolerate` (0), the
       share of trials that may fail, allows for it.
-    - `trial_timeout` (None): seconds after which a trial that hangs is given up on: its place is
+    - `trial_timeout` (None): seconds after which a trial that hangs is given up on: its slot is
       free, and its answer changes nothing.
     - `wait_for_trial` (None): seconds for which calls beyond the trials wait for their verdict
-      instead of being refused at once.
+      instead of being rejected at once.
     - `ramp` (None): seconds after closing during which only a share of the calls is let through,
       which grows from none to all.
     - `on` (`SERVICE_FAULT`): what counts as a failure. No error is a success; any other error is
-      neither, and so is a cancelled call, or one cut by a `Timeout` outside.
-    - `on_result` (None): a function of the result, true if it counts as a failure.
+      neither, and so is a cancelled call, one cut by a `Timeout` outside, or a rejection of ours.
     - `key` (None): an argument's name, or a function of the call's arguments: one circuit for each
-      value, got with `circuit(value)`. A call whose key cannot be told (the function raises, the
-      value is not hashable) is not guarded by this breaker, and the log says so. Closed circuits
-      are forgotten when they are clean and unused for `forget_after` seconds (600), open ones when
-      nobody has tried them for so long; the oldest of both when there are more than `keep`
-      (100,000).
+      value, got with `circuit(value)`. A call whose key cannot be computed (the function raises,
+      the value is not hashable) is not guarded by this breaker, and the log says so. Closed
+      circuits are forgotten when they are clean and unused for `forget_after` seconds (600), open
+      ones when nobody has tried them for so long; the oldest of both when there are more than
+      `keep` (100,000).
     - `name` (None): for people.
     - `storage` (None): a `resilience.shared.RedisCircuit`, to share circuits between processes; or
       a pybreaker storage; keyed, a function of the key that gives one.
-      Read at most every `refresh` seconds (1). If it fails, the circuit goes on by itself.
+      Read at most every `refresh` seconds (1). If it fails, the circuit uses local state.
     - `listeners`: pybreaker listeners.
 
-    A refused call gets `CircuitOpenError`. The object is shared on purpose: every pipeline that
-    holds it shares its circuit. Safe from any thread and any event loop.
+    A rejected call gets `CircuitOpenError`. The object is shared on purpose: every pipeline that
+    holds it shares its circuit. It pickles as its options: its circuits begin anew in the other
+    process. Safe from any thread and any event loop.
     """
 
-    role: ClassVar = "breaker"
+    role: ClassVar[str | None] = "breaker"
 
     trip: Any = field(default=None, converter=_to_optional_trip, kw_only=True)
     failures: int | None = checked(
         to_count,
         Factory(lambda self: 5 if self.trip is None else None, takes_self=True),
         optional=True,
+        metadata={"shown": 5},
     )
-    reset_after: Any = checked(to_open_time, 60.0)
+    reset_after: Any = checked(to_open_time, Factory(lambda: Exponential(5, factor=2, max=12)))
     trials: int = count(1)
     successes: int = count(1)
-    on: Match = checked(to_match, SERVICE_FAULT)
-    on_result: Callable[[Any], Any] | None = checked(to_plain_function, None, optional=True)
+    on: On = checked(to_match, SERVICE_FAULT)
     key: str | Callable[..., Hashable] | None = checked(_to_key, None, optional=True)
     name: str | None = checked(to_text, None, optional=True)
     storage: Any = field(default=None)
-    listeners: tuple[Any, ...] = checked(to_listeners, ())
+    listeners: Sequence[Any] = checked(to_listeners, ())
     refresh: Seconds = seconds(1.0, positive=False)
     tolerate: float = checked(_to_tolerance, 0.0)
     trial_timeout: Seconds | None = seconds(None, optional=True)
@@ -130,29 +144,46 @@ class CircuitBreaker(Identity):
     ramp: Seconds | None = seconds(None, optional=True)
     keep: int = count(100_000)
     forget_after: Seconds = seconds(600.0)
-    _limits: Limits = _made(lambda self: Limits.of(self))
     _circuits: Circuits = _made(
         lambda self: Circuits(
-            self._limits, self.name, self.keep, plain(self.forget_after), self._changed
+            Limits.of(self), self.name, self.keep, plain(self.forget_after), self._publish
         )
     )
+    _listeners: Listeners | None = _made(lambda self: Listeners.of(tuple(self.listeners)))
     _storages: Storages | None = _made(
         lambda self: Storages.of(self.storage, self.key is not None, plain(self.refresh))
     )
-    _told: Listeners | None = _made(lambda self: Listeners.of(self.listeners))
+    _one: Circuit | None = _made(lambda self: None if self.key else self._circuits.at(None))
+    # A healthy call needs nothing of a closed circuit, unless somebody is to hear of it.
+    resting: bool = _made(
+        lambda self: (
+            self.storage is None and (self._listeners is None or not self._listeners.healthy)
+        )
+    )
+    _at_once: bool = _made(lambda self: self.resting and not self._circuits.limits.rates)
 
     def __attrs_post_init__(self) -> None:
         to_storage("storage", self.storage, keyed=self.key is not None)
-        if self.key is None:
-            self._circuits.at(None)
 
     def __repr__(self) -> str:
         shown = call_repr(self)
         if self.key is not None:
             return shown
-        return f"<{shown}: {self._only.shown}>"
+        return f"<{shown}: {self._only._shown}>"
 
-    # By hand
+    def __reduce__(self) -> Any:
+        options = {each.name: getattr(self, each.name) for each in fields(type(self)) if each.init}
+        if self.trip is not None:
+            del options["failures"]
+        return _made_of, (type(self), options)
+
+    def __copy__(self) -> CircuitBreaker:
+        return self  # there is one of it in one process
+
+    def __deepcopy__(self, memo: Any) -> CircuitBreaker:
+        return self
+
+    # Manual commands
 
     def circuit(self, value: Hashable) -> Circuit:
         """The circuit for one value of the key."""
@@ -188,7 +219,7 @@ class CircuitBreaker(Identity):
         self._only.close()
 
     def isolate(self) -> Isolation:
-        """Refuse all calls until what is returned is released (`release()`, or the end of a `with`
+        """Reject all calls until what is returned is released (`release()`, or the end of a `with`
         block), the last of them if there are several; or until `close()`."""
         return self._only.isolate()
 
@@ -197,173 +228,208 @@ class CircuitBreaker(Identity):
         self._only.disable()
 
     def shadow(self) -> None:
-        """Until `close()`, count and report changes of state, but refuse nothing."""
+        """Until `close()`, count and report changes of state, but reject nothing."""
         self._only.shadow()
 
     @property
     def _only(self) -> Circuit:
-        if self.key is not None:
+        if self._one is None:
             raise TypeError("this breaker is keyed: use circuit(value) and ask that")
-        return self._circuits[None]
+        return self._one
 
     # At rest
 
-    @property
-    def rests(self) -> bool:
-        """A healthy call needs nothing of a closed circuit, unless somebody is to hear of it."""
-        return (
-            self.on_result is None
-            and self.storage is None
-            and (self._told is None or not self._told.healthy)
-        )
+    def watch(self, idle: Idle) -> None:
+        self._circuits.watch(idle)
 
-    @property
-    def hears(self) -> Callable[[Callable[..., Any]], Heard] | None:
-        """What counts a function's healthy calls at rest; None where only failures count."""
-        return self._hearing if self._limits.rates else None
+    def busy(self) -> bool:
+        return self._circuits.busy()
 
-    def _hearing(self, fn: Callable[..., Any]) -> Heard:
-        if self.key is None:
-            return self._only.heard
-        read, find, make = _reader(fn, self.key), self._circuits.find, self._circuits.at
+    def at_rest(
+        self, fn: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[..., bool]] | None:
+        """Healthy calls are counted where a rule looks at a share of the calls."""
+        if not self._circuits.limits.rates:
+            return None
+        read = None if self.key is None else reader_of(fn, self.key)
 
-        def heard(
-            args: tuple[Any, ...], kwargs: dict[str, Any], epoch: int, began: float, ended: float
-        ) -> bool:
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             try:
-                value = read(args, kwargs)
-                circuit = find(value)
-                if circuit is None:
-                    circuit = make(value)
+                circuit = self._one if read is None else self._circuits.at(read(args, kwargs))
             except Exception:
-                return False  # to be said in the full chain
-            return circuit.heard(args, kwargs, epoch, began, ended)
+                return BUSY  # to be said on the full path
+            assert circuit is not None
+            return circuit, circuit._state, monotonic()
 
-        return heard
+        def end(held: Any, error: Verdict, result: Any) -> bool:
+            circuit, state, began = held
+            if error is not None:
+                return True
+            now = monotonic()
+            return bool(circuit._count_success(state, now - began, now))
 
-    def watch(self, rest: Rest) -> None:
-        """Tell `rest` when a circuit ceases to be closed and clean, and when all are again."""
-        self._circuits.watch(rest)
+        return begin, end
 
-    # In the chain
+    # On the full path
 
-    def fits(self, fn: Callable[..., Any]) -> None:
+    def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
         if isinstance(self.key, str):
             slot_of(fn, self.key, reading=True)
 
-    def refuses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether such a call would be refused now."""
-        if not self._circuits.restless:
+    def refuses(self, call: Call) -> bool:
+        circuit = self._one or self._found(call)
+        if circuit is None or type(circuit._state) is Closed:
             return False
-        record = current()
+        return circuit._refuses(clock_now(), call)
+
+    def free_in(self, call: Call) -> float:
+        circuit = self._one or self._found(call)
+        if circuit is None or not circuit._refuses(clock_now(), call):
+            return 0.0
+        left = circuit.retry_after
+        return left or math.inf  # nobody knows when an isolation or a trial ends
+
+    def try_enter(self, call: Call, runtime: Runtime) -> Any:
+        circuit = self._one
+        if circuit is None:
+            circuit = self._circuit_of(call)
+            if circuit is None:
+                return _UNGUARDED
+            circuit._used = runtime.now()
+        state = circuit._state
+        if self._at_once and type(state) is Closed and state.ramp is None:
+            permit = _new(Permit)  # made in place: a call would cost as much again
+            permit.circuit = circuit
+            permit.state = state
+            permit.began = 0.0
+            permit.runtime = runtime
+            return permit
+        if self._storages is not None or self.wait_for_trial is not None:
+            return None
+        if type(state) is Open and state.asked is None and not circuit._shadow:
+            now = runtime.now()
+            if now < state.until:
+                raise circuit._refusal(now)
+        admitted = circuit._admit(call, runtime)
+        if admitted is None:
+            raise circuit._refusal(runtime.now())
+        if self._listeners is not None:
+            self._announce(admitted, call)
+        return admitted
+
+    async def enter(self, call: Call, runtime: Runtime) -> Any:
+        circuit = self._one or self._circuit_of(call)
+        if circuit is None:
+            return _UNGUARDED
+        shared = None
+        if self._storages is not None:
+            shared = await self._storages.refreshed(circuit, runtime)
+        end = runtime.now() + plain(self.wait_for_trial or 0.0)
+        while (permit := circuit._admit(call, runtime)) is None:
+            if not await wait_for_verdict(circuit, call, runtime, end):
+                raise circuit._refusal(runtime.now())
         try:
-            circuit = self._circuit_for(record, args, kwargs)
-        except Exception:
-            return False  # it goes through, and there the log tells why
-        return circuit.refuses(world_now(), record.calls)
+            asked = shared if permit.trial and runtime.may_wait else None
+            if asked is not None and not await asked.claim(runtime, permit):
+                raise circuit._refusal(runtime.now())
+        except BaseException:
+            circuit._settle(permit, None, runtime.now())
+            raise
+        if self._listeners is not None:
+            self._announce(permit, call)
+        return permit
 
-    async def before_block(self, runtime: Runtime) -> None:
-        """Hear what others say of the circuit where a block's `with` could not wait for it.
+    def resume(self, permit: Any, call: Call, in_hand: InHand) -> Any:
+        if permit is not None:
+            circuit, state, began = permit
+            return permit_of(circuit, state, began, None)
+        circuit = self._one or self._circuit_of(call)
+        return _UNGUARDED if circuit is None else circuit._resume(in_hand.epoch, in_hand.started)
 
-        Of a keyed breaker, only the block itself can tell which circuit that is.
-        """
-        if self._storages is not None and self.key is None:
-            backing = await self._storages.attach(self._only, runtime)
-            assert backing is not None  # only a keyed breaker's has to be made first
-            await backing.refresh(runtime)
+    def leave(self, permit: Any, call: Call, error: Verdict) -> None:
+        circuit, state = permit.circuit, permit.state
+        if error is None and self._at_once and type(state) is Closed and state.run == 0:
+            return  # a healthy call of a healthy circuit
+        if state is None:
+            return
+        failed: bool | None = False
+        cause = failure = None
+        if error is not None:
+            failed, cause, failure = self._judge(permit, call, error)
+        now = clock_now() if permit.runtime is None else permit.runtime.now()
+        circuit._settle(permit, failed, now, cause, failure)
+        if self._listeners is not None:
+            if cause is not None:
+                self._listeners.failure(circuit, cause)
+            elif failed is False:
+                self._listeners.success(circuit)
+        if self._storages is not None and type(state) is not Disabled:
+            self._storages.record(permit, failed, now, cause, failure)
 
-    def bind(self, call: Call, runtime: Runtime) -> Call:
-        patience = plain(self.wait_for_trial) if self.wait_for_trial is not None else None
-        waits = self._storages is not None or patience is not None
-
-        async def broken(*args: Any, **kwargs: Any) -> Any:
-            record = current()
-            resumed = record.resumed
-            try:
-                circuit = self._circuit_for(record, args, kwargs)
-            except Exception as problem:
-                # At rest nobody would have asked for its key: it goes through here too.
-                record.grumble("key", problem)
-                return await call(*args, **kwargs)
-            backing, wait = circuit.backing, patience
-            if waits and hurried(record, runtime):
-                backing, wait = self._storages and self._storages.later(circuit), None
-            elif backing is None and self._storages is not None:
-                backing = await self._storages.attach(circuit, runtime)
-            if backing is not None:
-                await backing.refresh(runtime)
-            if resumed is not None:
-                permit = circuit.resume(resumed.epoch, resumed.started)
-            elif wait is None and backing is None:
-                permit = circuit.admit(runtime.now(), runtime.random, record.calls)
-            else:
-                permit = await admitted(circuit, runtime, backing, wait, record.calls)
-            if permit.part:
-                return await call(*args, **kwargs)
-            failed: bool | None = None
-            try:
-                if self._told is not None and record.ready is None:  # or it was told before
-                    self._told.before_call(circuit, record.fn, args, kwargs)
-                result = await call(*args, **kwargs)
-            except Exception as error:
-                failed = self._failed(record, permit, error)
-                raise
-            else:
-                failed = record.bad(self.on_result, result)
-                (permit.failed if failed else permit.succeeded)()
-                if self._told is not None and not failed:
-                    self._told.success(circuit)
-                return result
-            finally:
-                permit.released()
-                if circuit.refuses(runtime.now()):
-                    record.opened = True
-                if backing is not None:
-                    if failed is not None:
-                        await backing.verdict(runtime, permit, failed=failed)
-                    else:
-                        backing.released(permit)
-
-        return broken
-
-    def _failed(self, record: Record, permit: Permit, error: Exception) -> bool | None:
-        """Count the error, unless it is none of ours or was counted in a call inside this one."""
-        failure = record.failure(error)
+    def _judge(
+        self, permit: Permit, call: Call, error: Any
+    ) -> tuple[bool | None, BaseException | None, Failure | None]:
+        """Whether an error counts, and what it is then. Not if it is none of ours, or was counted
+        in a call further in; and our own rejections say nothing about the service."""
+        if error is NO_VERDICT:
+            return None, None, None
+        failure = call.failure(error)
         own = failure.error if failure.error is not None else error
-        if not record.matches(self.on, failure):
+        if issubclass(type(own), RejectedError) or not call.matches(cast(Match, self.on), failure):
+            return None, None, None
+        circuit = permit.circuit
+        for report in call.reported(call.branch.number - 1, own):
+            if circuit in report.circuits:
+                return None, None, None
+        call.report(own, circuits=(circuit,))
+        return True, own, failure
+
+    def _circuit_of(self, call: Call) -> Circuit | None:
+        """The circuit for a call; None if its key cannot be computed."""
+        key: Any = self.key
+        try:
+            if type(key) is str and key in call.kwargs:
+                return self._circuits.at(call.kwargs[key])
+            return self._circuits.at(reader_of(call.fn, key)(call.args, call.kwargs))
+        except Exception as problem:
+            warn_option_failed("key", problem)
             return None
-        if charged_inside(own, permit.circuit, record):
-            return None
-        charge(own, permit.circuit, record)
-        permit.failed(own, failure)
-        if permit.circuit.backing is not None:
-            permit.circuit.backing.blame(own, failure)
-        if self._told is not None:
-            self._told.failure(permit.circuit, own)
-        return True
 
-    def _circuit_for(
-        self, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Circuit:
-        if self.key is None:
-            return self._circuits[None]
-        return self._circuits.at(_reader(record.fn, self.key)(args, kwargs))
+    def _found(self, call: Call) -> Circuit | None:
+        """The same, if there is one already."""
+        key: Any = self.key
+        try:
+            if type(key) is str and key in call.kwargs:
+                return self._circuits.find(call.kwargs[key])
+            return self._circuits.find(reader_of(call.fn, key)(call.args, call.kwargs))
+        except Exception:
+            return None  # the call goes through, and there the log says why
 
-    def _changed(self, circuit: Circuit, change: Change) -> None:
-        backing = circuit.backing
-        if backing is None and self._storages is not None and change.event in BY_HAND:
-            backing = self._storages.at_hand(circuit)
-        if backing is not None:
-            backing.note(change)
-        if self._told is not None and change.old != change.new:
-            self._told.state_change(circuit, change)
+    def _announce(self, permit: Permit, call: Call) -> None:
+        """Tell listeners of a call, unless it was begun before and they have heard of it."""
+        if self._listeners is None or permit.state is None or call.branch.in_hand is not None:
+            return
+        try:
+            self._listeners.before_call(permit.circuit, call.fn, call.args, call.kwargs)
+        except BaseException:  # Ctrl-C in a listener: the slot is not lost
+            permit.circuit._settle(permit, None, clock_now())
+            raise
+
+    def _publish(self, circuit: Circuit, change: Change) -> None:
+        shared: SharedState | None = circuit._storage
+        if shared is None and self._storages is not None and change.event in MANUAL:
+            shared = self._storages.at_once(circuit)
+        if shared is not None:
+            shared.note(change)
+        if self._listeners is not None and change.old != change.new:
+            self._listeners.state_change(circuit, change)
 
 
-def _reader(
-    fn: Callable[..., Any], key: str | Callable[..., Hashable]
-) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
-    """What tells the key's value from a call's arguments."""
-    if isinstance(key, str):
-        return slot_of(fn, key, reading=True).read
-    return lambda args, kwargs: key(*args, **kwargs)
+_new = object.__new__
+_UNGUARDED = permit_of(None, None, 0.0, None)
+"""The permit of a call whose key cannot be computed."""
+
+
+def _made_of(cls: type[CircuitBreaker], options: dict[str, Any]) -> CircuitBreaker:
+    return cls(**options)

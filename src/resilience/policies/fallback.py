@@ -7,39 +7,50 @@ and circuits apart for each.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from copy import copy
+from enum import Enum
+from typing import Any, ClassVar, cast
 
 from attrs import frozen
 
-from resilience._core.fields import checked, suggesting, title, to_callable
-from resilience._core.record import Record, current
+from resilience._core.options import checked, suggesting, title, to_callable
 from resilience._core.results import is_awaitable
 from resilience.failures import Failure
-from resilience.matching import Match, raised, to_match
-from resilience.typing import Call, Runtime
+from resilience.matching import Match, On, raised, to_match
+from resilience.policy import Call, Inner, Policy, Runtime
 
 __all__ = ["Fallback"]
 
 
-_NOTHING = object()
+class _Nothing(Enum):
+    """No value was given."""
+
+    NOTHING = "nothing"
+
+    def __repr__(self) -> str:
+        return "<nothing>"
+
+
+_NOTHING = _Nothing.NOTHING
 
 
 @suggesting
 @frozen(eq=False, repr=False)
-class Fallback:
+class Fallback(Policy):
     """`Fallback(value)` returns the value; `Fallback(call=function)` what the function returns.
 
-    The function gets the `Failure`, then the call's own arguments; in an async call it may be
-    async. What it raises comes out. `on` (`Exception`): which failures. An `Outcome` of such a call
-    is marked degraded. Values only: safe from any thread.
+    A list, dict or set is copied for each caller. The function gets the `Failure`, then the call's
+    own arguments; in an async call it may be async. What it raises comes out. `on` (`Exception`):
+    which failures. An `Outcome` of such a call is marked degraded. Values only: safe from any
+    thread.
     """
 
-    role: ClassVar = "fallback"
-    rests: ClassVar = True
+    role: ClassVar[str | None] = "fallback"
+    resting = True
 
     value: Any = _NOTHING
     call: Callable[..., Any] | None = checked(to_callable, None, optional=True)
-    on: Match = checked(to_match, raised(Exception))
+    on: On = checked(to_match, raised(Exception))
 
     def __attrs_post_init__(self) -> None:
         if (self.value is _NOTHING) == (self.call is None):
@@ -51,27 +62,24 @@ class Fallback:
         on = "" if self.on == raised(Exception) else f", on={self.on!r}"
         return f"Fallback({what}{on})"
 
-    def fits_block(self, *, asynchronous: bool) -> None:
+    def check_block(self, *, asynchronous: bool) -> None:
         """Raise TypeError: a block has no value that could be replaced."""
         raise TypeError(f"{self!r} has no value to give to a block of code; guard a function")
 
-    def bind(self, call: Call, runtime: Runtime) -> Call:
-        async def resorted(*args: Any, **kwargs: Any) -> Any:
-            record = current()
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        async def fallback(call: Call) -> Any:
             try:
-                return await call(*args, **kwargs)
+                return await inner(call)
             except Exception as error:
-                found = self._handles(record, error)
+                found = self._handled(call, error)
                 if found is None:
                     raise
-            record.turn()
-            record.degraded = True
-            record.served = None
+            call.journal.answered_by(None, degraded=True)
             if self.call is None:
                 del found  # the failure holds the error, and the error this frame
-                return self.value
+                return copy(self.value) if type(self.value) in (list, dict, set) else self.value
             try:
-                result = self.call(found, *args, **kwargs)
+                result = self.call(found, *call.args, **call.kwargs)
             finally:
                 del found
             if not is_awaitable(result):
@@ -85,8 +93,9 @@ class Fallback:
                 f"function is async too, say so with asynchronous=True"
             )
 
-        return resorted
+        return fallback
 
-    def _handles(self, record: Record, error: Exception) -> Failure | None:
-        failure = record.failure(record.own(error))
-        return failure if record.matches(self.on, failure) else None
+    def _handled(self, call: Call, error: Exception) -> Failure | None:
+        """What the error means, if it is to be handled."""
+        failure = call.failure(call.journal.own(error))
+        return failure if call.matches(cast(Match, self.on), failure) else None

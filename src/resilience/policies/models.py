@@ -6,18 +6,26 @@ each model has its own. Not for errors no model can help: `RECOVERABLE` leaves t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
-from resilience._core.arguments import Slot, slot_of
-from resilience._core.fields import checked, suggesting, title, to_callable, to_seconds, to_text
-from resilience._core.record import Record, current
-from resilience.errors import is_refusal
+from resilience._core.arguments import slot_of
+from resilience._core.options import (
+    Seconds,
+    checked,
+    suggesting,
+    title,
+    to_callable,
+    to_seconds,
+    to_text,
+)
+from resilience.errors import RejectedError
 from resilience.failures import Failure
-from resilience.matching import RECOVERABLE, Match, to_match
-from resilience.typing import Call, Runtime
+from resilience.matching import RECOVERABLE, Match, On, to_match
+from resilience.policy import Arguments, Call, Inner, Policy, Runtime, note_served
 
 from .timeout import Timeout
 
@@ -53,64 +61,52 @@ class Model:
 _PRIVATE = ("header", "key", "token", "secret", "auth", "password", "cookie", "query", "message")
 
 
-def _to_around(name: str, value: Any) -> Any:
+def _to_per_model(name: str, value: Any) -> Any:
     if isinstance(value, type):
         raise TypeError(f"{name} must be a policy, seconds or a function, got {value!r}")
-    if callable(getattr(value, "bind", None)) or callable(value):
+    if isinstance(value, Policy) or callable(value):
         return value
     return Timeout(to_seconds(name, value))
 
 
-@define(eq=False)
-class _Turn:
-    model: Model
-    fn: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-@define(eq=False)
-class _Turns:
-    """Where one call stands in the chain; `fn` is the guarded function itself."""
-
-    fn: Callable[..., Any]
-    all: list[_Turn]
-    at: int = 0
-
-
 @suggesting
 @frozen(eq=False, repr=False, init=False)
-class ModelFallback:
+class ModelFallback(Policy):
     """Try the next model when one fails with an error that `on` matches.
 
     - `*models`: names or `Model` values, in order. A call that names its own model starts with it
       and goes on with the rest; one that does not starts with the first.
-    - `on` (`RECOVERABLE`): which failures. A refusal (an open circuit) always moves on at once.
+    - `on` (`RECOVERABLE`): which failures. A rejection (an open circuit) always moves on at once.
     - `argument` ("model"): the argument that carries the model's name.
     - `per_model` (None): what goes around each model's turn: seconds, a policy, or a function of
-      the model's name that gives a policy (asked once for each, so that each has its own state).
+      the model's name that gives a policy (called once for each, so that each has its own state).
 
     The last error that a model gave comes out; `history()` has all of them in order. Values only:
     safe from any thread.
     """
 
-    role: ClassVar = "models"
+    role: ClassVar[str | None] = "models"
 
     models: tuple[Model, ...]
     on: Match = checked(to_match, RECOVERABLE)
     argument: str = checked(to_text, "model")
-    per_model: Any = checked(_to_around, None, optional=True)
-    _own: dict[str, Any] = field(factory=dict, init=False)
+    per_model: Any = checked(_to_per_model, None, optional=True)
+    resting: bool = field(init=False)
+    _own: dict[str, Policy] = field(factory=dict, init=False)
 
     def __init__(
         self,
         *models: str | Model,
-        on: Any = RECOVERABLE,
+        on: On = RECOVERABLE,
         argument: str = "model",
-        per_model: Any = None,
+        per_model: Seconds | Policy | Callable[[str], Policy] | None = None,
     ) -> None:
         chain = tuple(self._model(model) for model in models)
         cast(Any, self).__attrs_init__(chain, on, argument, per_model)
+        # A healthy call's first attempt needs only its arguments rewritten.
+        object.__setattr__(
+            self, "resting", self.per_model is None and all(model.call is None for model in chain)
+        )
         if not chain:
             raise ValueError("models must name at least one model, got none")
         seen: list[tuple[str, Any]] = []
@@ -135,7 +131,7 @@ class ModelFallback:
 
     def __repr__(self) -> str:
         parts = [repr(model.name if model == Model(model.name) else model) for model in self.models]
-        if self.on is not RECOVERABLE:
+        if self.on != RECOVERABLE:
             parts.append(f"on={self.on!r}")
         if self.argument != "model":
             parts.append(f"argument={self.argument!r}")
@@ -143,12 +139,7 @@ class ModelFallback:
             parts.append(f"per_model={self.per_model!r}")
         return f"ModelFallback({', '.join(parts)})"
 
-    @property
-    def rests(self) -> bool:
-        """A healthy call's first attempt needs only its arguments rewritten: see `first`."""
-        return self.per_model is None and all(model.call is None for model in self.models)
-
-    def fits(self, fn: Callable[..., Any]) -> None:
+    def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function, or a `Model(call=)`, that does not take the arguments
         it would be given."""
         slot_of(fn, self.argument)
@@ -156,105 +147,62 @@ class ModelFallback:
             for name in (self.argument, *model.overrides):
                 slot_of(model.call or fn, name)
 
-    def first(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """For a function: what gives the model and the arguments of a call's first attempt."""
+    def rewrite_first(self, fn: Callable[..., Any]) -> Callable[..., Arguments] | None:
         slot = slot_of(fn, self.argument)
         chain = {model.name: model for model in reversed(self.models)}
         default = self.models[0]
+        argument, given = slot.name, slot.given
+        plain = {name for name, model in chain.items() if not model.overrides}
+        by_name = slot.position is None and default.name in plain
 
-        def rewritten(
-            args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-            named = slot.given(args, kwargs)
+        def rewritten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+            named = kwargs.get(argument) if by_name else given(args, kwargs)
+            if named is None and by_name:
+                note_served(default.name)
+                return args, {**kwargs, argument: default.name}
+            if type(named) is str and named in plain:
+                note_served(named)
+                return args, kwargs
             model = chain.get(named) if isinstance(named, str) and named else default
             if model is None:
-                return named, args, kwargs
-            return model.name, *self._rewritten(fn, slot, model, args, kwargs)
+                note_served(named)
+                return args, kwargs
+            note_served(model.name)
+            return _overridden(model, fn, *slot.replaced(args, kwargs, model.name))
 
         return rewritten
 
-    def bind(self, call: Call, runtime: Runtime) -> Call:
-        calls: dict[str, Call] = {}
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        own: dict[str | None, Inner] = {}
 
-        def inward(model: Model) -> Call:
-            if self.per_model is None:
-                return call
-            if model.name not in calls:
-                calls[model.name] = self._around(model.name).bind(call, runtime)
-            return calls[model.name]
+        def around(turn: Call) -> Inner:
+            if turn.model not in own:
+                own[turn.model] = self._policy(str(turn.model)).bind(inner, runtime)
+            return own[turn.model]
 
-        async def chained(*args: Any, **kwargs: Any) -> Any:
-            record = current()
-            with record.progress(self, lambda: self._turns(record, args, kwargs)) as turns:
-                while True:
-                    turn = turns.all[turns.at]
-                    self._begin(record, turns)
-                    try:
-                        result = await inward(turn.model)(*turn.args, **turn.kwargs)
-                    except Exception as error:
-                        following = self._following(record, turns, error)
-                        if following is None:
-                            raise
-                    else:
-                        record.degraded = record.degraded or turns.at > 0
-                        return result
-                    finally:
-                        record.alternatives = None
-                        record.fn = turns.fn
-                    record.turn()
-                    turns.at = following
+        async def model_fallback(call: Call) -> Any:
+            chain = _Chain(self, call)
+            while True:
+                turn = chain.turn(chain.at)
+                try:
+                    result = await (inner if self.per_model is None else around(turn))(turn)
+                except Exception as error:
+                    if not chain.moves_on(error):
+                        note_served(None)
+                        raise
+                else:
+                    call.journal.answered_by(turn.model, degraded=chain.at > 0)
+                    return result
 
-        return chained
+        return model_fallback
 
-    def _begin(self, record: Record, turns: _Turns) -> None:
-        turn, rest = turns.all[turns.at], turns.all[turns.at + 1 :]
-        record.model = turn.model.name
-        record.substituted = turn.model.call is not None
-        record.fn = turn.fn
-        if rest:
-            record.alternatives = lambda failure: any(
-                _may_help(failure, turn, after) and not self._refused(record, after)
-                for after in rest
-            )
-
-    def _refused(self, record: Record, turn: _Turn) -> bool:
-        """Whether a circuit would turn this model away now."""
-        if record.refuses is not None and record.refuses(turn.args, turn.kwargs):
+    def _rejected_for(self, turn: Call) -> bool:
+        """Whether a policy would reject the call for a model now."""
+        if turn.refuses(self):
             return True
-        if self.per_model is None:
+        if self.per_model is None or turn.model is None:
             return False
-        refuses = getattr(self._around(turn.model.name), "refuses", None)
-        return refuses is not None and bool(refuses(turn.args, turn.kwargs))
-
-    def _following(self, record: Record, turns: _Turns, error: Exception) -> int | None:
-        """Whose turn it is after this error; None to let the error out."""
-        rest = range(turns.at + 1, len(turns.all))
-        if is_refusal(error):
-            return next(iter(rest), None)
-        failure = record.failure(error)
-        if not record.matches(self.on, failure):
-            return None
-        if not self.on.by_advice(failure):  # whoever names an error means it
-            return next(iter(rest), None)
-        turn = turns.all[turns.at]
-        return next((at for at in rest if _may_help(failure, turn, turns.all[at])), None)
-
-    def _turns(self, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Turns:
-        fn = record.fn
-        slot = slot_of(fn, self.argument)
-        start = self._start(slot.given(args, kwargs))
-        order = [start, *(model for model in self.models if model is not start)]
-        return _Turns(
-            fn,
-            [
-                _Turn(
-                    model,
-                    model.call or record.fn,
-                    *self._rewritten(record.fn, slot, model, args, kwargs),
-                )
-                for model in order
-            ],
-        )
+        return self._policy(turn.model).refuses(turn)
 
     def _start(self, named: Any) -> Model:
         """The model a call begins with: its own, else the first of the chain."""
@@ -265,38 +213,92 @@ class ModelFallback:
                 return model
         return Model(named)
 
-    def _rewritten(
-        self,
-        fn: Callable[..., Any],
-        slot: Slot,
-        model: Model,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = slot.replaced(args, kwargs, model.name)
-        for name, value in model.overrides.items():
-            place = slot_of(model.call or fn, name)
-            if isinstance(value, Mapping):
-                before = place.given(args, kwargs)
-                value = _merged(before if isinstance(before, Mapping) else {}, value)
-            args, kwargs = place.replaced(args, kwargs, value)
-        return args, kwargs
-
-    def _around(self, name: str) -> Any:
-        if callable(getattr(self.per_model, "bind", None)):
+    def _policy(self, name: str) -> Policy:
+        """What goes around a model's turn."""
+        if isinstance(self.per_model, Policy):
             return self.per_model
         if name not in self._own:
             policy = self.per_model(name)
-            if isinstance(policy, type) or not callable(getattr(policy, "bind", None)):
+            if not isinstance(policy, Policy):
                 raise TypeError(f"per_model must give a policy for {name!r}, got {policy!r}")
             self._own.setdefault(name, policy)
         return self._own[name]
 
 
-def _may_help(failure: Failure, turn: _Turn, after: _Turn) -> bool:
-    """Whether another model may do what this one did not: not where the limit is the account's own
-    and the call would go to the same place."""
-    return failure.elsewhere is not False or after.fn is not turn.fn
+class _Chain:
+    """The models of one call, in their order; the call as it is for each; whose turn it is."""
+
+    __slots__ = ("at", "call", "order", "policy", "slot")
+
+    def __init__(self, policy: ModelFallback, call: Call) -> None:
+        self.policy = policy
+        self.call = call
+        self.at = 0
+        self.slot = call.slot(policy.argument)
+        start = policy._start(self.slot.given(call.args, call.kwargs))
+        self.order = policy.models
+        if start is not self.order[0]:
+            self.order = (start, *(model for model in policy.models if model is not start))
+
+    def turn(self, at: int) -> Call:
+        """The call for a model."""
+        call, model = self.call, self.order[at]
+        turn = call.until(call.deadline)
+        turn.model = model.name
+        turn.args, turn.kwargs = self.slot.replaced(call.args, call.kwargs, model.name)
+        if model.overrides:
+            turn.args, turn.kwargs = _overridden(model, call.fn, turn.args, turn.kwargs)
+        if model.call is not None:
+            turn.fn = model.call
+        if at + 1 < len(self.order):
+            turn.alternatives = self._free_in
+        return turn
+
+    def moves_on(self, error: Exception) -> bool:
+        """Whether it is another model's turn after this error; else the error comes out."""
+        after = self._following(error)
+        if after is not None:
+            self.at = after
+        return after is not None
+
+    def _following(self, error: Exception) -> int | None:
+        after = range(self.at + 1, len(self.order))
+        if issubclass(type(error), RejectedError):
+            return next(iter(after), None)
+        call, on = self.call, self.policy.on
+        failure = call.failure(error)
+        if not call.matches(on, failure):
+            return None
+        if not on.by_advice(failure):  # whoever names an error means it
+            return next(iter(after), None)
+        return next((each for each in after if self._may_help(failure, each)), None)
+
+    def _free_in(self, failure: Failure) -> float:
+        """Seconds until a model after this one may be called; infinite where none will do."""
+        for each in range(self.at + 1, len(self.order)):
+            if self._may_help(failure, each) and not self.policy._rejected_for(self.turn(each)):
+                return 0.0
+        return math.inf
+
+    def _may_help(self, failure: Failure, after: int) -> bool:
+        """Whether another model may do what this one did not: not where the limit is the account's
+        own and the call would go to the same place."""
+        return failure.elsewhere is not False or (
+            self.order[after].call is not self.order[self.at].call
+        )
+
+
+def _overridden(
+    model: Model, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Arguments:
+    """A call's arguments with a model's overrides put in."""
+    for name, value in model.overrides.items():
+        slot = slot_of(model.call or fn, name)
+        if isinstance(value, Mapping):
+            before = slot.given(args, kwargs)
+            value = _merged(before if isinstance(before, Mapping) else {}, value)
+        args, kwargs = slot.replaced(args, kwargs, value)
+    return args, kwargs
 
 
 def _shown(name: str, value: Any) -> str:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from attrs import Factory, define, frozen
-from tenacity import Future, RetryCallState
+from attrs import Factory, field, frozen
+from tenacity import RetryCallState
 from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 
-from resilience._core.fields import (
+from resilience._core.options import (
+    Seconds,
     call_repr,
     checked,
     count,
@@ -25,14 +26,13 @@ from resilience._core.fields import (
     seconds,
     suggesting,
     to_plain_function,
+    warn_option_failed,
 )
-from resilience._core.history import spend, spent_inside
-from resilience._core.record import Record, current
-from resilience.errors import is_refusal
+from resilience.errors import RejectedError
 from resilience.failures import Advice, Failure, Kind
-from resilience.matching import TRANSIENT, Match, to_match
-from resilience.typing import Call, Runtime, Seconds
-from resilience.waits import RetryAfter, to_wait
+from resilience.matching import TRANSIENT, Match, On, to_match
+from resilience.policy import Call, Inner, Policy, Runtime
+from resilience.waits import RetryAfter, State, Wait, is_own, to_wait
 
 __all__ = ["Retry"]
 
@@ -53,21 +53,23 @@ def _to_stop(name: str, value: Any) -> Any:
     return value
 
 
-@define(eq=False)
 class _Run:
-    """Where one call stands in this policy."""
+    """Where one call stands in this policy, once an attempt has failed."""
 
-    started: float
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    made: int = 0
-    limits: dict[object, int] = Factory(dict)
-    waited: float = 0.0
+    __slots__ = ("call", "limits", "made", "runtime", "started", "waited")
+
+    def __init__(self, call: Call, runtime: Runtime, started: float) -> None:
+        self.call = call
+        self.runtime = runtime
+        self.started = started
+        self.made = 0
+        self.waited = 0.0
+        self.limits: dict[object, int] = {}
 
 
 @suggesting
 @frozen(eq=False, repr=False)
-class Retry:
+class Retry(Policy):
     """Call again, up to `attempts` times in all, while `on` matches the failure.
 
     - `attempts` (3): calls in all, the first included; None for no end.
@@ -76,196 +78,211 @@ class Retry:
       wait, or seconds.
     - `within` (None): seconds of retrying in all; a wait that would end later is not begun.
     - `stop` (None): a tenacity stop, asked as well.
-    - `on_result` (None): a function of the result, true if it is to be called again. When attempts
-      run out, the last result is returned.
     - `adjust` (None): a function of the failed `Attempt`, its args and its kwargs that gives the
       `(args, kwargs)` of the next one.
     - `patience` (None): how long it may wait for a model that asks for it (advice WAIT) while a
       `ModelFallback` has another free model; by default it leaves to that model at once.
     - `idempotent` (True): with False, only failures where the request surely was not executed.
-    - `again` (False): retry even what a `Retry` further in has given up on.
+    - `retry_exhausted` (False): retry even what a `Retry` further in has given up on.
 
     The failing call's own exception comes out. No wait and no attempt when a circuit inside has
     just opened, or when the wait would end after the nearest deadline. An advice with a limit
     (`Failure.retry_limit`) is followed where `on` matched by advice. Values only: safe anywhere.
     """
 
-    role: ClassVar = "retry"
+    role: ClassVar[str | None] = "retry"
 
     attempts: int | None = count(3, optional=True)
-    on: Any = checked(_to_on, TRANSIENT)
-    wait: Any = checked(to_wait, Factory(RetryAfter))
+    on: On | retry_base = checked(_to_on, TRANSIENT)
+    wait: Wait = checked(to_wait, Factory(RetryAfter))
     within: Seconds | None = seconds(None, optional=True)
-    stop: Any = checked(_to_stop, None, optional=True)
-    on_result: Callable[[Any], Any] | None = checked(to_plain_function, None, optional=True)
+    stop: Callable[[RetryCallState], object] | None = checked(_to_stop, None, optional=True)
     adjust: Callable[..., Any] | None = checked(to_plain_function, None, optional=True)
     patience: Seconds | None = seconds(None, positive=False, optional=True)
     idempotent: bool = flag(True)
-    again: bool = flag(False)
+    retry_exhausted: bool = flag(False)
+    resting: bool = field(
+        default=Factory(lambda self: not isinstance(self.on, retry_base), takes_self=True),
+        init=False,
+        repr=False,
+    )
 
     def __repr__(self) -> str:
         return call_repr(self)
 
-    @property
-    def rests(self) -> bool:
-        """A healthy call needs nothing of it, unless its result is to be looked at."""
-        return self.on_result is None and not isinstance(self.on, retry_base)
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        looks = not self.resting
+        timed = looks or self.within is not None or self.stop is not None or not is_own(self.wait)
 
-    def bind(self, call: Call, runtime: Runtime) -> Call:
-        looks = not self.rests
+        async def retry(call: Call) -> Any:
+            run: _Run | None = None
+            started = _begun(call, runtime) if timed else 0.0
+            if looks:
+                call.journal.keeps = True  # attempts that it repeats for their results count, too
+            while True:
+                number = call.branch.number
+                try:
+                    result = await inner(call)
+                except RejectedError:
+                    raise  # the call was not even begun
+                except Exception as error:
+                    run = run or _Run(call, runtime, started)
+                    pause = self._after_error(run, number, error)
+                    if pause is None:
+                        raise
+                else:
+                    if not looks:
+                        return result
+                    run = run or _Run(call, runtime, started)
+                    pause = self._after_result(run, result)
+                    if pause is None:
+                        return result
+                    del result
+                call = run.call
+                await runtime.sleep(pause, call)
 
-        async def retried(*args: Any, **kwargs: Any) -> Any:
-            record = current()
-            resumed = record.resumed
-            began = runtime.now() if resumed is None else resumed.started
-            with record.progress(self, lambda: _Run(began, args, kwargs)) as run:
-                while True:
-                    try:
-                        result = await call(*run.args, **run.kwargs)
-                    except Exception as error:
-                        run.made += 1
-                        pause = self._after_error(record, run, runtime, error)
-                        if pause is None:
-                            raise
-                    else:
-                        if not looks:
-                            return result
-                        run.made += 1
-                        pause = self._after_result(record, run, runtime, result)
-                        if pause is None:
-                            return result
-                        del result
-                    run.waited = pause
-                    record.waiting(pause)
-                    await runtime.sleep(pause)
-                    record.turn()
+        return retry
 
-        return retried
-
-    def _after_error(
-        self, record: Record, run: _Run, runtime: Runtime, error: Exception
-    ) -> float | None:
+    def _after_error(self, run: _Run, number: int, error: Exception) -> float | None:
         """Seconds to wait before the next attempt; None to let the error out."""
-        if is_refusal(error) or not record.tries:
-            return None  # refused, or the call was never made
-        failure = record.failure(error)
+        call = run.call
+        run.made += 1
+        if not call.journal.attempts:
+            return None  # the call was never made
+        failure = call.failure(error)
         if failure.kind is Kind.REJECTED or failure.error is None:
             return None
         try:
-            state = self._state(record, run, runtime)
-            state.outcome.set_exception(failure.error)
-            state.failure = failure
-            if not self._wanted(record, run, failure, state):
+            if not self._wanted(run, number, failure):
                 return None
             if self.attempts is not None and run.made >= self.attempts:
                 if self.attempts > 1:
-                    spend(failure.error, record)
+                    call.report(failure.error, exhausted=True)
                 return None
-            pause = self._pause(record, run, runtime, state, failure)
+            pause = self._pause(run, self._state(run, failure, failure.error, None), failure)
             if pause is not None:
-                self._adjust(record, run)
-                _trim(record, failure.error)
+                if self.adjust is not None:
+                    self._adjust(run, self.adjust)
+                if len(call.journal.attempts) > 1:
+                    _trim(call, failure.error)
             return pause
         except Exception as problem:  # of a predicate, wait, stop or adjust: the call's own wins
-            record.remark(f"Retry gave up: its option raised {type(problem).__name__}")
+            call.journal.remark(f"Retry gave up: its option raised {type(problem).__name__}")
             return None
 
-    def _after_result(
-        self, record: Record, run: _Run, runtime: Runtime, result: Any
-    ) -> float | None:
-        """Seconds to wait because of a bad result; None to return it."""
-        by_tenacity = isinstance(self.on, retry_base)
+    def _after_result(self, run: _Run, result: Any) -> float | None:
+        """Seconds to wait because tenacity's predicate wants another result; None to return it."""
+        run.made += 1
         try:
-            state = self._state(record, run, runtime)
-            state.outcome.set_result(result)
-            if not (self.on_result is not None and self.on_result(result)) and not (
-                by_tenacity and self.on(state)
-            ):
+            state = self._state(run, None, None, result)
+            if not cast(Any, self.on)(state) or not self.idempotent:
                 return None
-            if not self.idempotent or (self.attempts is not None and run.made >= self.attempts):
+            if self.attempts is not None and run.made >= self.attempts:
                 return None
-            pause = self._pause(record, run, runtime, state, None)
-            if pause is not None:
-                self._adjust(record, run)
+            pause = self._pause(run, state, None)
+            if pause is not None and self.adjust is not None:
+                self._adjust(run, self.adjust)
             return pause
         except Exception as problem:  # the call has succeeded; its bookkeeping must not undo that
-            record.grumble("Retry", problem)
+            warn_option_failed("Retry", problem)
             return None
 
-    def _wanted(self, record: Record, run: _Run, failure: Failure, state: Any) -> bool:
-        assert failure.error is not None
-        if not self.again and spent_inside(failure.error, record):
-            return False
+    def _wanted(self, run: _Run, number: int, failure: Failure) -> bool:
+        error = failure.error
+        assert error is not None
+        if not self.retry_exhausted:
+            for report in run.call.reported(number, error):
+                if report.exhausted:
+                    return False
         if not self.idempotent and failure.sent is not False:
             return False
-        if not self.on(state if isinstance(self.on, retry_base) else failure):
+        if isinstance(self.on, retry_base):
+            return bool(self.on(self._state(run, failure, error, None)))
+        on = cast(Match, self.on)
+        if not run.call.matches(on, failure):
             return False
         limit = failure.retry_limit
-        if limit is None or not (isinstance(self.on, Match) and self.on.by_advice(failure)):
+        if limit is None or not on.by_advice(failure):
             return True
         subject = failure.code or failure.kind
         run.limits[subject] = run.limits.get(subject, 0) + 1
         return run.limits[subject] <= limit
 
-    def _pause(
-        self, record: Record, run: _Run, runtime: Runtime, state: Any, failure: Failure | None
-    ) -> float | None:
+    def _pause(self, run: _Run, state: State, failure: Failure | None) -> float | None:
         """The wait, unless there is a reason not to begin it."""
-        if record.opened:
-            record.remark("no retry: a circuit on its way is open")
+        call = run.call
+        if call.refuses(self):
+            call.journal.remark("no retry: a circuit on its way is open")
             return None
-        pause = float(self.wait(state))
+        pause = float(cast(Any, self.wait)(state))
         if math.isnan(pause):
             raise ValueError  # of what an option raises, only the class is told
         pause = max(0.0, pause)
         if math.isinf(pause):
-            record.remark("no retry: " + _too_long(record))
+            call.journal.remark("no retry: " + _too_long(call))
             return None
-        state.upcoming_sleep = pause
+        state.upcoming_sleep = run.waited = pause
         if self.stop is not None and self.stop(state):
             return None
         if (
             failure is not None
             and failure.advice is Advice.WAIT
             and pause > plain(self.patience or 0.0)
-            and record.alternatives is not None
-            and record.alternatives(failure)
+            and call.alternatives is not None
+            and call.alternatives(failure) <= 0
         ):
-            record.remark("did not wait: another model is free")
+            call.journal.remark("did not wait: another model is free")
             return None
-        now = runtime.now()
-        room = record.room(now)
-        if self.within is not None:
-            room = min(room, run.started + plain(self.within) - now)
+        room = self._room(run)
         if pause >= room:
-            record.remark(
+            call.journal.remark(
                 f"no retry: a wait of {pause:.3g} s would not have fitted "
                 f"into the {max(0.0, room):.3g} s left"
             )
             return None
         return pause
 
-    def _state(self, record: Record, run: _Run, runtime: Runtime) -> Any:
+    def _room(self, run: _Run) -> float:
+        """Seconds left for a wait."""
+        if self.within is None and run.call.deadline is None:
+            return math.inf
+        now = run.runtime.now()
+        room = run.call.room(now)
+        return room if self.within is None else min(room, run.started + plain(self.within) - now)
+
+    def _state(
+        self, run: _Run, failure: Failure | None, error: Exception | None, result: Any
+    ) -> State:
         """What tenacity's objects are asked with, by our clock."""
-        state: Any = RetryCallState(None, record.fn, run.args, run.kwargs)  # type: ignore[arg-type]
-        state.start_time = run.started
-        state.attempt_number = run.made
-        state.outcome = Future(run.made)
-        state.outcome_timestamp = runtime.now()
-        state.upcoming_sleep = run.waited
-        state.chance = runtime.random
-        return state
+        call = run.call
+        return State(
+            call.fn,
+            call.args,
+            call.kwargs,
+            number=run.made,
+            started=run.started,
+            ended=run.runtime.now(),
+            waited=run.waited,
+            failure=failure,
+            error=error,
+            result=result,
+            chance=run.runtime.random,
+        )
 
-    def _adjust(self, record: Record, run: _Run) -> None:
-        if self.adjust is None:
-            return
-        given = self.adjust(record.seen(record.tries[-1]), run.args, run.kwargs)
-        args, kwargs = given
-        run.args, run.kwargs = tuple(args), dict(kwargs)
+    def _adjust(self, run: _Run, adjust: Callable[..., Any]) -> None:
+        call = run.call
+        args, kwargs = adjust(call.last_attempt(), call.args, call.kwargs)
+        run.call = call.replace(args=tuple(args), kwargs=dict(kwargs))
 
 
-def _too_long(record: Record) -> str:
-    last = record.tries[-1]
+def _begun(call: Call, runtime: Runtime) -> float:
+    """When the attempt in hand began, if it was made already."""
+    in_hand = call.branch.in_hand
+    return in_hand.started if in_hand is not None and in_hand.made else runtime.now()
+
+
+def _too_long(call: Call) -> str:
+    last = call.last_attempt()
     asked = last.failure.retry_after if last.failure is not None else None
     if asked is None:
         return "the wait said to give up"
@@ -273,12 +290,12 @@ def _too_long(record: Record) -> str:
     return f"the server asked for {asked:.6g} s, longer than the longest wait{at}"
 
 
-def _trim(record: Record, error: Exception) -> None:
+def _trim(call: Call, error: Exception) -> None:
     """Keep the traceback of an exception object that is raised again and again from growing."""
-    if len(record.tries) > 1:
-        before = record.tries[-2].failure
-        if before is not None and before.error is error:
-            try:
-                error.__traceback__ = None
-            except Exception:
-                return
+    attempts = call.journal.attempts
+    before = attempts[-2].failure
+    if before is not None and before.error is error:
+        try:
+            error.__traceback__ = None
+        except Exception:
+            return

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from resilience._core.arguments import slot_of
-from resilience._core.fields import (
+from resilience._core.deadline import Deadline
+from resilience._core.options import (
+    Seconds,
     call_repr,
     checked,
     plain,
@@ -22,10 +24,7 @@ from resilience._core.fields import (
     to_seconds,
     to_text,
 )
-from resilience._core.record import current
-from resilience._core.scope import Scope
-from resilience.errors import DeadlineExceededError
-from resilience.typing import Call, Runtime, Seconds
+from resilience.policy import Call, Inner, Policy, Runtime
 
 __all__ = ["Timeout"]
 
@@ -38,7 +37,7 @@ def _to_limit(name: str, value: Any) -> Any:
 
 @suggesting
 @frozen(eq=False, repr=False)
-class Timeout:
+class Timeout(Policy):
     """After `seconds`, raise `DeadlineExceededError` (a TimeoutError too).
 
     `seconds` may be a function of the call's arguments. The call's own TimeoutError stays its own.
@@ -55,7 +54,7 @@ class Timeout:
     Values only: safe from any thread.
     """
 
-    role: ClassVar = "timeout"
+    role: ClassVar[str | None] = "timeout"
 
     seconds: Seconds | Callable[..., Seconds] = checked(_to_limit)
     pass_as: str | None = checked(to_text, None, optional=True)
@@ -63,12 +62,12 @@ class Timeout:
     def __repr__(self) -> str:
         return call_repr(self, ("seconds",))
 
-    def fits(self, fn: Callable[..., Any]) -> None:
+    def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function that does not take the argument to pass the time in."""
         if self.pass_as is not None:
             slot_of(fn, self.pass_as)
 
-    def fits_block(self, *, asynchronous: bool) -> None:
+    def check_block(self, *, asynchronous: bool) -> None:
         """Raise TypeError for a sync block, which nothing can cut."""
         if not asynchronous and self.pass_as is None:
             raise TypeError(
@@ -76,29 +75,34 @@ class Timeout:
                 f"can stop it there; give Timeout a pass_as, or guard a function"
             )
 
-    def bind(self, call: Call, runtime: Runtime) -> Call:
-        async def timed(*args: Any, **kwargs: Any) -> Any:
-            record = current()
-            try:
-                limit = self._limit(args, kwargs)
-                if self.pass_as is None:
-                    return await runtime.within(limit, lambda: call(*args, **kwargs))
-                scope = Scope(runtime.now() + limit, limit, record.scope, pass_as=self.pass_as)
-                with record.scoped(scope):
-                    return await call(*args, **kwargs)
-            except DeadlineExceededError as error:
-                record.cut(error, runtime.now())
-                raise
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        bounded = runtime.bounded if self.pass_as is None else self._passing_on(runtime)
+        if not callable(self.seconds):
+            return bounded(plain(self.seconds), inner)
 
-        return timed
-
-    def _limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-        if callable(self.seconds):
-            found = self.seconds(*args, **kwargs)
-            limit = to_number(
-                "seconds", found.total_seconds() if isinstance(found, timedelta) else found
-            )
+        async def timeout(call: Call) -> Any:
+            limit = self._limit(call)
             if limit <= 0:
-                raise DeadlineExceededError(limit)  # the time was up before the call
-            return limit
-        return plain(self.seconds)
+                raise call.expired(limit)  # the time was up before the call
+            return await bounded(limit, inner)(call)
+
+        return timeout
+
+    def _passing_on(self, runtime: Runtime) -> Callable[[float, Inner], Inner]:
+        def bounded(limit: float, inner: Inner) -> Inner:
+            async def timeout(call: Call) -> Any:
+                end = runtime.now() + limit
+                deadline = Deadline(end, call.deadline, pass_as=self.pass_as)
+                return await call.within(deadline, limit, inner)
+
+            return timeout
+
+        return bounded
+
+    def _limit(self, call: Call) -> float:
+        """What a function of the arguments says."""
+        assert callable(self.seconds)
+        found = self.seconds(*call.args, **call.kwargs)
+        return to_number(
+            "seconds", found.total_seconds() if isinstance(found, timedelta) else found
+        )

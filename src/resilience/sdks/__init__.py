@@ -12,12 +12,9 @@ import builtins
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+from resilience._core.failure import Failure
 from resilience.sdks._shapes import is_stream_manager
-
-if TYPE_CHECKING:
-    from resilience.failures import Failure
 
 __all__ = ["in_framework", "is_known", "is_stream_manager", "package_of", "reader_for"]
 

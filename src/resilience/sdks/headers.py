@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from resilience._core.world import wall
+from resilience._core.clock import wall
 
 from .resets import RESETS, reset_in
 from .values import LONGEST, http_date, number, text
@@ -54,6 +54,9 @@ class Hints(dict[str, object]):
         if wait is None and "retry-after" in self:
             value = self["retry-after"]
             wait = number(value)
+            if wait is None:
+                value = _once(value)
+                wait = number(value)
             if wait is None and (then := http_date(value)) is not None:
                 wait = max(0.0, then - self._now())
                 return wait if wait <= LONGEST else None
@@ -145,7 +148,20 @@ def _name(key: object) -> str | None:
 def _milliseconds(value: object) -> float | None:
     """Seconds, of milliseconds as a header gives them."""
     found = number(value)
+    if found is None:
+        found = number(_once(value))
     return None if found is None else found / 1000
+
+
+def _once(value: object) -> object:
+    """A header that was sent several times with one value, and joined on its way, as it was sent
+    once. Different values are left as they are, and are nothing that is read."""
+    written = text(value)
+    parts = [] if written is None else [part.strip() for part in written.split(",")]
+    for size in (1, 2):  # a date has a comma of its own
+        if len(parts) > size and parts == parts[:size] * (len(parts) // size):
+            return ", ".join(parts[:size])
+    return value
 
 
 def _word(value: object) -> bool | None:

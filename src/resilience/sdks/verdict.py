@@ -40,6 +40,10 @@ _HINTED = (413, 429, 503)
 """Statuses whose wait hint is worth knowing even when this call is not repeated."""
 
 
+_BLANK = vars(Failure(Kind.UNKNOWN, Advice.STOP))
+"""Every field of a failure, at its default."""
+
+
 @frozen
 class Meaning:
     """What a status, a type or a class of errors stands for."""
@@ -51,15 +55,18 @@ class Meaning:
 
     def failure(self, error: Exception, sdk: str | None, **facts: Any) -> Failure:
         """The `Failure` of an error that decides by its class; `facts` are further fields."""
-        return Failure(
-            self.kind,
-            self.advice,
+        failure = object.__new__(Failure)
+        failure.__dict__.update(
+            _BLANK,
+            kind=self.kind,
+            advice=self.advice,
             sdk=sdk,
             retry_limit=self.retry_limit,
             sent=self.sent,
             error=error,
             **facts,
         )
+        return failure
 
 
 MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)

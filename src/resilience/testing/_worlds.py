@@ -6,18 +6,19 @@ The clock jumps when everybody waits. A sync call waits alone; an event loop is 
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
-from resilience._core.base import plainly
-from resilience._core.record import current
-from resilience._core.scope import Expired, Scope
-from resilience._runtimes.asyncio_ import CancelScope
-from resilience.errors import DeadlineExceededError
+from resilience._core.call import Call
+from resilience._core.deadline import Deadline, nearest
+from resilience._core.runtime import Inner, NoWaiter, Runtime, Waiter
+from resilience._core.signals import Expired
+from resilience._runtimes.asyncio_ import TaskDeadline
+from resilience._runtimes.threads import Sync as RealSync
 
-if TYPE_CHECKING:
-    from .virtual import VirtualTime
+from ._clock import Clock
 
 __all__ = ["Async", "Asyncio", "Sync", "Trio"]
 
@@ -26,10 +27,12 @@ T = TypeVar("T")
 _IDLE_ROUNDS = 25  # turns of an asyncio loop without news after which everybody is waiting
 
 
-class _Virtual:
+class _Virtual(Runtime):
     """What the three have in common."""
 
-    def __init__(self, clock: VirtualTime) -> None:
+    lasting = False
+
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     def now(self) -> float:
@@ -41,60 +44,77 @@ class _Virtual:
     async def blocking(self, fn: Callable[[], T]) -> T:
         return fn()
 
-    async def invoke(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        return plainly(fn, args, kwargs)
-
-
-class _SyncBell:
-    """In one thread, only what is due on the clock can ring it."""
-
-    def __init__(self, clock: VirtualTime) -> None:
-        self._clock = clock
-        self._rung = False
-
-    def ring(self) -> None:
-        self._rung = True
-
-    async def wait(self, seconds: float) -> bool:
-        scope = current().deadline(threaded=True)
-        end = self._clock.now() + seconds
-        ours = scope is None or end < scope.end
-        self._clock.pass_until(end if scope is None else min(end, scope.end), lambda: self._rung)
-        if not self._rung and not ours and scope is not None:
-            raise Expired(scope)
-        return self._rung
-
-
-class Sync(_Virtual):
-    asynchronous = False
-
-    def bell(self) -> _SyncBell:
-        return _SyncBell(self._clock)
-
-    async def sleep(self, seconds: float) -> None:
-        self._clock.sleeps.append(seconds)
-        self._clock.sleep(seconds)
-
-    async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
-        record = current()
-        with record.scoped(Scope(self.now() + seconds, seconds, record.scope, threaded=True)):
-            return await thunk()
-
-    async def invoke(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        record = current()
-        scope = record.deadline(threaded=True)
-        if scope is not None and scope.end <= self.now():
-            raise record.unstarted(scope)
+    def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
+        """In virtual time nothing is slow: done at once."""
         try:
-            return plainly(fn, args, kwargs)
-        finally:
-            # In real time the caller would have left at the deadline, whatever came later.
-            if scope is not None and self.now() > scope.end:
-                raise Expired(scope)
+            job(Sync(self._clock)).send(None)
+        except StopIteration:
+            return
+
+
+class _SyncWaiter:
+    """In one thread, only what is due on the clock can set it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._done = False
+
+    def set(self) -> None:
+        self._done = True
+
+    async def wait(self, seconds: float, call: Call | None) -> bool:
+        deadline = None if call is None else nearest(call.deadline, threaded=True)
+        end = self._clock.now() + seconds
+        ours = deadline is None or end < deadline.end
+        until = end if deadline is None else min(end, deadline.end)
+        if not self._done:
+            self._clock._pass_until(until, lambda: self._done)
+        if self._done:
+            return True
+        if not ours and deadline is not None:
+            raise Expired(deadline)
+        if until == math.inf:
+            raise RuntimeError("a call waits for ever: nothing is due that could end its wait")
+        return False
+
+
+class Sync(_Virtual, RealSync):
+    def __init__(self, clock: Clock, *, may_wait: bool = True) -> None:
+        super().__init__(clock)
+        self.may_wait = may_wait
+
+    def waiter(self) -> Waiter:
+        return _SyncWaiter(self._clock) if self.may_wait else NoWaiter()
+
+    async def sleep(self, seconds: float, call: Call) -> None:
+        if seconds <= 0:  # not waited for, but a wait all the same
+            self._clock.sleeps.append(seconds)
+        await super().sleep(seconds, call)
+
+    async def _sleep(self, seconds: float, call: Call) -> None:
+        self._clock.sleeps.append(seconds)
+        deadline = nearest(call.deadline, threaded=True)
+        if deadline is not None and deadline.end < self.now() + seconds:
+            self._clock.advance(max(0.0, deadline.end - self.now()))
+            raise Expired(deadline)
+        self._clock.advance(seconds)
+
+    def _prepare(self, call: Call) -> Callable[..., Any]:
+        deadline = nearest(call.deadline, threaded=True)
+        if deadline is None:
+            return call.fn
+        if deadline.end <= self.now():
+            raise Expired(deadline)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return call.fn(*args, **kwargs)
+            finally:
+                # In real time the caller would have left at the deadline, whatever came later.
+                if self.now() > deadline.end:
+                    raise Expired(deadline)
+
+        return timed
 
 
 class _Waker(Protocol):
@@ -102,28 +122,28 @@ class _Waker(Protocol):
     async def wait(self) -> Any: ...
 
 
-class _AsyncBell:
+class _AsyncWaiter:
     """An event of the loop's kind, and a moment on the clock."""
 
     def __init__(self, runtime: Async) -> None:
         self._runtime = runtime
         self._woken = runtime.waker()
-        self._rung = False
+        self._done = False
 
-    def ring(self) -> None:
-        self._rung = True
+    def set(self) -> None:
+        self._done = True
         self._woken.set()
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float, call: Call | None) -> bool:
         await self._runtime.rest(seconds, self._woken)
-        return self._rung
+        return self._done
 
 
-class Async(_Virtual, ABC):
+class Async(_Virtual):
     asynchronous = True
 
-    def bell(self) -> _AsyncBell:
-        return _AsyncBell(self)
+    def waiter(self) -> Waiter:
+        return _AsyncWaiter(self)
 
     @abstractmethod
     def waker(self) -> _Waker:
@@ -133,7 +153,7 @@ class Async(_Virtual, ABC):
     def pumped(self) -> _Pumped:
         """Lets the clock jump whenever all tasks wait, for as long as anybody is inside."""
 
-    async def sleep(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float, call: Call) -> None:
         self._clock.sleeps.append(seconds)
         await self.rest(seconds)
 
@@ -154,17 +174,25 @@ class Asyncio(Async):
     def pumped(self) -> _Pumped:
         return _Pumped(self._clock)
 
-    async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
-        record = current()
-        if seconds <= 0:
-            raise DeadlineExceededError(seconds)
-        end = self.now() + seconds
-        with (
-            record.scoped(Scope(end, seconds, record.scope)),
-            CancelScope(seconds, lambda fire: _Timer(self._clock, end, fire)),
-            self.pumped(),
-        ):
-            return await thunk()
+    def bounded(self, seconds: float, inner: Inner) -> Inner:
+        async def timeout(call: Call) -> Any:
+            if seconds <= 0:
+                raise call.expired(seconds)
+            deadline = TaskDeadline(self.now() + seconds, call.deadline)
+            timer = _Timer(self._clock, deadline.end, deadline.fire)
+            try:
+                with self.pumped():
+                    return await inner(call.until(deadline))
+            except asyncio.CancelledError:
+                if not deadline.close():
+                    raise
+            finally:
+                timer.cancel()
+                if not deadline.ended:
+                    deadline.close()
+            raise call.expired(seconds)
+
+        return timeout
 
 
 class _Timer:
@@ -172,7 +200,7 @@ class _Timer:
     not either. A task that moves the clock past its own deadline hears of it when it next waits.
     """
 
-    def __init__(self, clock: VirtualTime, when: float, fire: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, when: float, fire: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._fire = fire
@@ -194,7 +222,7 @@ class _Pumped:
     A class, as contextlib would touch the traceback of an error that passes.
     """
 
-    def __init__(self, clock: VirtualTime) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     def __enter__(self) -> None:
@@ -213,7 +241,7 @@ class _Pumped:
 
         def pump(rounds: int) -> None:
             if rounds == 0:
-                clock.jump()
+                clock._jump()
                 rounds = _IDLE_ROUNDS
             clock._pump = loop.call_soon(pump, rounds - 1)
 
@@ -236,7 +264,7 @@ class _PumpedByTrio(_Pumped):
             with stop:
                 while True:
                     await trio.testing.wait_all_tasks_blocked()
-                    clock.jump()
+                    clock._jump()
 
         clock._stop = trio.CancelScope()
         trio.lowlevel.spawn_system_task(pump, clock._stop)
@@ -254,18 +282,21 @@ class Trio(Async):
     def pumped(self) -> _Pumped:
         return _PumpedByTrio(self._clock)
 
-    async def within(self, seconds: float, thunk: Callable[[], Awaitable[T]]) -> T:
+    def bounded(self, seconds: float, inner: Inner) -> Inner:
         import trio
 
-        record = current()
-        if seconds <= 0:
-            raise DeadlineExceededError(seconds)
-        end = self.now() + seconds
-        limit = trio.CancelScope()
-        call_off = self._clock.at(end, limit.cancel)
-        try:
-            with record.scoped(Scope(end, seconds, record.scope)), limit, self.pumped():
-                return await thunk()
-        finally:
-            call_off()
-        raise DeadlineExceededError(seconds)
+        async def timeout(call: Call) -> Any:
+            if seconds <= 0:
+                raise call.expired(seconds)
+            deadline = Deadline(self.now() + seconds, call.deadline)
+            limit = trio.CancelScope()
+            call_off = self._clock.at(deadline.end, limit.cancel)
+            try:
+                with limit, self.pumped():
+                    return await inner(call.until(deadline))
+            finally:
+                deadline.ended = True
+                call_off()
+            raise call.expired(seconds)
+
+        return timeout

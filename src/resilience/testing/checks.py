@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 from attrs import Attribute
 
-from resilience._core.fields import to_count, to_number, to_seconds
+from resilience._core.options import to_count, to_number, to_seconds
 from resilience.sdks.auriko import CODES
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from resilience._core.around import Surroundings, around
+from resilience._core.context import Surroundings, ambient, get_ambient
 
 __all__ = ["disabled"]
 
@@ -16,10 +16,8 @@ def disabled() -> Generator[None]:
 
     Holds for the calling thread or task and the tasks it starts, and for nobody else.
     """
-    surroundings = Surroundings(around.get())
-    surroundings.disabled = True
-    token = around.set(surroundings)
+    token = ambient.set(Surroundings(get_ambient(), disabled=True))
     try:
         yield
     finally:
-        around.reset(token)
+        ambient.reset(token)

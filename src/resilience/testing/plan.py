@@ -15,7 +15,7 @@ from typing import ClassVar, TypeAlias, cast
 
 from attrs import field, frozen
 
-from resilience._core.fields import suggesting, to_seconds
+from resilience._core.options import suggesting, to_seconds
 from resilience.sdks.auriko import CODES
 from resilience.testing.checks import (
     copied,

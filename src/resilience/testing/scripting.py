@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
@@ -37,7 +36,7 @@ class _AsyncScript(Script):
         return await result if inspect.isawaitable(result) else result
 
 
-def script(*steps: Any, asynchronous: bool = False) -> Callable[..., Any]:
+def script(*steps: Any, asynchronous: bool = False) -> Script:
     """A function whose nth call does the nth step; the last step is then repeated.
 
     A step that is an exception (or a class of one) is raised; a function is called with the call's

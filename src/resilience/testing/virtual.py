@@ -9,65 +9,27 @@ that jumps straight to the next moment at which something is due. Nothing really
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from itertools import count
-from typing import Any
 
-from resilience._core.around import Surroundings, around
-from resilience._core.scope import Expired
+from resilience._core.context import Surroundings, ambient, get_ambient
+from resilience._core.deadline import nearest
+from resilience._core.runtime import Runtime
+from resilience._core.signals import Expired
 from resilience._runtimes.loops import in_trio
-from resilience.typing import Runtime
 
+from ._clock import Clock
 from ._worlds import Async, Asyncio, Sync, Trio
 
 __all__ = ["VirtualTime", "virtual_time"]
 
 
-class VirtualTime:
+class VirtualTime(Clock):
     """The clock: `now()`, `advance(seconds)`, and `sleeps`, the waits made so far in order.
 
     `sleep` and `asleep` let a scripted function take its (virtual) time. `random()` is seeded;
     assign another function to choose the jitter. For one thread or one event loop at a time.
     """
-
-    def __init__(self, *, start: float = 1_000.0, wall: float = 1_800_000_000.0, seed: int = 0):
-        self._now = start
-        self._offset = wall - start
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = count()
-        self._waiting = 0
-        self._pump: Any = None  # asyncio's handle, while somebody waits in its loop
-        self._stop: Any = None  # trio's scope, likewise
-        self.sleeps: list[float] = []
-        self.random: Callable[[], float] = random.Random(seed).random
-        self._runtimes: dict[str, Runtime] = {}
-
-    def now(self) -> float:
-        """Seconds on the virtual clock."""
-        return self._now
-
-    def wall(self) -> float:
-        """Virtual seconds since 1970."""
-        return self._now + self._offset
-
-    def move_wall(self, seconds: float) -> None:
-        """Set the wall clock forward or back; time itself does not pass."""
-        self._offset += seconds
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass; whatever becomes due happens on the way, in order."""
-        self.pass_until(self._now + seconds, lambda: False)
-
-    def pass_until(self, end: float, enough: Callable[[], bool]) -> None:
-        """Let time pass until `end`, or until something that happens on the way is enough."""
-        while self._due and self._due[0][0] <= end:
-            self._step()
-            if enough():
-                return
-        self._now = max(self._now, end)
 
     def sleep(self, seconds: float) -> None:
         """Take virtual time in a sync function; what is due meanwhile happens.
@@ -75,12 +37,12 @@ class VirtualTime:
         In a guarded function whose deadline comes first, the call is left at the deadline, as a
         caller leaves a worker thread.
         """
-        surroundings = around.get()
-        call = surroundings.call if surroundings is not None else None
-        scope = call.deadline(threaded=True) if call is not None else None
-        if scope is not None and scope.end < self._now + seconds:
-            self.advance(max(0.0, scope.end - self._now))
-            raise Expired(scope)
+        here = get_ambient()
+        call = None if here is None else here.attempt
+        deadline = None if call is None else nearest(call.deadline, threaded=True)
+        if deadline is not None and deadline.end < self._now + seconds:
+            self.advance(max(0.0, deadline.end - self._now))
+            raise Expired(deadline)
         self.advance(seconds)
 
     async def asleep(self, seconds: float) -> None:
@@ -89,39 +51,11 @@ class VirtualTime:
         assert isinstance(runtime, Async)
         await runtime.rest(seconds)
 
-    def runtime(self, *, asynchronous: bool) -> Runtime:
+    def runtime(self, *, asynchronous: bool, may_wait: bool = True) -> Runtime:
         """The runtime that goes by this clock for a call made here."""
-        kind = "sync" if not asynchronous else "trio" if in_trio() else "asyncio"
-        if kind not in self._runtimes:
-            kinds: dict[str, type[Sync | Asyncio | Trio]] = {
-                "sync": Sync,
-                "asyncio": Asyncio,
-                "trio": Trio,
-            }
-            self._runtimes[kind] = kinds[kind](self)
-        return self._runtimes[kind]
-
-    def at(self, when: float, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` when the clock gets there; returns what calls it off."""
-        entry = (when, next(self._numbers), wake)
-        heapq.heappush(self._due, entry)
-
-        def call_off() -> None:
-            if entry in self._due:
-                self._due.remove(entry)
-                heapq.heapify(self._due)
-
-        return call_off
-
-    def jump(self) -> None:
-        """Go to the next moment at which something is due, if anything ever is."""
-        if self._due:
-            self._step()
-
-    def _step(self) -> None:
-        when, _, wake = heapq.heappop(self._due)
-        self._now = max(self._now, when)
-        wake()
+        if not asynchronous:
+            return Sync(self, may_wait=may_wait)
+        return Trio(self) if in_trio() else Asyncio(self)
 
 
 @contextmanager
@@ -135,10 +69,8 @@ def virtual_time(
     clocks, `seed` that of the random numbers.
     """
     clock = VirtualTime(start=start, wall=wall, seed=seed)
-    surroundings = Surroundings(around.get())
-    surroundings.world = clock
-    token = around.set(surroundings)
+    token = ambient.set(Surroundings(get_ambient(), world=clock))
     try:
         yield clock
     finally:
-        around.reset(token)
+        ambient.reset(token)

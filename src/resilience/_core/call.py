@@ -1,0 +1,427 @@
+"""A call on its way inward, and the journal of what has happened in it.
+
+A `Call` is passed from policy to policy. Whoever changes something passes on a changed copy, so two
+attempts may be under way at once. What belongs to one line of attempts is in its `Branch`; the
+`Journal` is the first branch, and holds what belongs to the user's call as a whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from attrs import evolve
+
+from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.failures import Failure, describe
+
+from .arguments import Slot, slot_of
+from .attempt import Attempt
+from .clock import moment
+from .context import Ambient, Surroundings, World, note_served
+from .deadline import Deadline, live, nearest
+from .in_hand import InHand
+from .locks import new_lock
+from .results import Unguardable
+from .signals import Carried, Expired, Report
+
+__all__ = ["Branch", "Call", "Journal", "attempt_of"]
+
+T = TypeVar("T")
+
+_KEPT = 1000
+"""Attempts kept of one call, half of them the first ones: a Retry may be endless."""
+_REPORTS = 64
+"""Reports kept in one branch: a function may guard calls for as long as the program runs."""
+
+_new = object.__new__
+_cause = BaseException.__dict__["__cause__"].__get__
+_numbering = new_lock()
+_next_serial = itertools.count(1).__next__
+serials = 0
+"""The number of the latest call on the full path; calls at rest read it before they begin."""
+
+
+class Branch:
+    """One line of attempts, one after the other: what is in hand, and what is under way."""
+
+    __slots__ = ("in_hand", "number", "parent", "reports", "started", "waited", "waiting")
+
+    number: int
+    """Of the attempt under way, or of the last one; 0 while there was none."""
+    started: float
+    """When it began."""
+    waited: float
+    """Seconds waited just before it."""
+    waiting: float
+    """Seconds waited since."""
+
+    def __init__(self, parent: Branch | None) -> None:
+        self.parent = parent
+        self.in_hand: InHand | None = None
+        self.reports: tuple[Report, ...] = ()
+        self.waited = self.waiting = 0.0
+        self.number = 0
+
+    def report(self, report: Report) -> None:
+        """Have policies further out know what was done about an error, in this branch and those
+        that it comes from."""
+        branch: Branch | None = self
+        while branch is not None:
+            branch.reports = (*branch.reports[1 - _REPORTS :], report)
+            branch = branch.parent
+
+
+class Journal(Branch):
+    """One call of the user's: its attempts, and what policies note of it. Never shared by two."""
+
+    # Set one by one on 3.11, a slot costs less than a default that is read from the class; what is
+    # rare has such a default all the same.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "attempts",
+        "began",
+        "born_in",
+        "guard",
+        "keeps",
+        "numbers",
+        "outer",
+        "result",
+        "serial",
+    )
+
+    began: float | None
+    """When the call began, by its runtime; None until somebody wants to know."""
+    result: Any
+    """Of the chain."""
+    interrupted: tuple[Attempt, ...] = ()
+    """Attempts that something unwound."""
+    remarks: tuple[str, ...] = ()
+    rejection: str | None = None
+    served: str | None = None
+    degraded = False
+    memo: dict[object, Any] | None = None
+
+    def __init__(self, guard: Any, outer: Ambient | None, in_hand: InHand | None = None) -> None:
+        global serials
+        self.parent = None
+        self.in_hand = in_hand
+        self.reports = ()
+        self.waited = self.waiting = 0.0
+        self.number = self.numbers = 0
+        self.began = None
+        self.guard = guard
+        self.outer = outer
+        """What was around the call when it began."""
+        self.born_in = None if outer is None else live(outer.deadline)
+        """The deadline that the call was made under."""
+        self.keeps = guard.emit is not None
+        """Whether attempts that go well are recorded, too."""
+        self.attempts: Sequence[Attempt] = ()
+        self.serial = serials = _next_serial()
+
+    def begin(self, runtime: Any) -> None:
+        """Note when the call began: at the latest before it waits for anything."""
+        if self.began is None:
+            in_hand = self.in_hand
+            self.began = runtime.now() if in_hand is None else in_hand.started or runtime.now()
+
+    def remember(self, owner: object, make: Callable[[], T]) -> T:
+        """A fact of this call that a policy makes once; it outlives a hand-over to async mode."""
+        if self.memo is None:
+            self.memo = {}
+        if owner not in self.memo:
+            self.memo[owner] = make()
+        found: T = self.memo[owner]
+        return found
+
+    def remark(self, text: str) -> None:
+        """Something to be told in the note on the error."""
+        self.remarks = (*self.remarks, text)
+
+    def next_number(self) -> int:
+        """The number of the next attempt, where several may begin at once."""
+        with _numbering:
+            self.numbers += 1
+            return self.numbers
+
+    def add(self, attempt: Attempt) -> None:
+        """Record an attempt: one that has ended, or is settled later (its duration is None)."""
+        attempts = self.attempts
+        if type(attempts) is not list:
+            attempts = self.attempts = []
+        attempts.append(attempt)
+        if len(attempts) > _KEPT:
+            del attempts[_KEPT // 2]
+        if self.guard.emit is not None and attempt.duration is not None:
+            self.guard.emit.ended(attempt)
+
+    def own(self, error: Exception) -> Exception:
+        """The call's own last error in place of a rejection, if the call was made at all."""
+        if issubclass(type(error), RejectedError):
+            in_hand = self.in_hand
+            if in_hand is not None and in_hand.error is not None:  # no policy has called inward
+                self.rejection = str(error)
+                return in_hand.error
+            for attempt in reversed(self.attempts):
+                own = None if attempt.failure is None else attempt.failure.error
+                if own is not None:
+                    self.rejection = str(error)
+                    return Carried(own) if issubclass(type(own), StopIteration) else own
+        return error
+
+    def answered_by(self, model: str | None, *, degraded: bool = False) -> None:
+        """Note the model that has answered, or that none has; `degraded`: not the first choice."""
+        self.served = model
+        self.degraded = self.degraded or degraded
+        note_served(model)
+
+    @property
+    def answerer(self) -> str | None:
+        """The model that has answered: as a chain says, or by the last attempt."""
+        if self.served is not None or self.degraded or not self.attempts:
+            return self.served
+        return self.attempts[-1].model
+
+    def take_result(self) -> Any:
+        """The result, which is nobody else's: a frame that held it, and that an error's traceback
+        holds, would keep it alive."""
+        try:
+            return self.result
+        finally:
+            self.result = None
+
+    def close(self) -> None:
+        """Let go of errors, whose tracebacks lead back here, and of the call that this one is in:
+        a task may start its own successor for ever."""
+        self.attempts = self.reports = self.interrupted = ()
+        if self.outer is not None:
+            self.outer = Surroundings(self.outer)
+            self.outer.attempt = None
+
+
+class Call:
+    """What is to be called, with what, for which model, until when.
+
+    - `fn`, `args`, `kwargs`: what the innermost step calls.
+    - `model`: whose turn it is; None without a chain of models.
+    - `deadline`: the innermost one.
+    - `alternatives`: what a chain of models offers, a function that gives the seconds until another
+      model is available that may do what this one did not (0: now, infinite: never).
+    - `judge`: a function of the attempt's result that gives the error to raise instead, or None.
+    - `journal`, `branch`: the record of this call, and of this line of attempts.
+    """
+
+    __slots__ = (
+        "alternatives",
+        "args",
+        "branch",
+        "deadline",
+        "fn",
+        "journal",
+        "judge",
+        "kwargs",
+        "model",
+    )
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    model: str | None
+    deadline: Deadline | None
+    alternatives: Callable[[Failure], float] | None
+    judge: Callable[[Any], Exception | None] | None
+    journal: Journal
+    branch: Branch
+
+    # A changed copy
+
+    def replace(self, **changes: Any) -> Call:
+        """A copy with other values of some of: `fn`, `args`, `kwargs`, `model`, `deadline`,
+        `alternatives`, `judge`."""
+        copy = self.until(self.deadline)
+        for name, value in changes.items():
+            setattr(copy, name, value)
+        return copy
+
+    def until(self, deadline: Deadline | None) -> Call:
+        """A copy with another deadline."""
+        copy = _new(Call)
+        copy.journal = self.journal
+        copy.branch = self.branch
+        copy.fn = self.fn
+        copy.args = self.args
+        copy.kwargs = self.kwargs
+        copy.model = self.model
+        copy.deadline = deadline
+        copy.alternatives = self.alternatives
+        copy.judge = self.judge
+        return copy
+
+    def branches(self, number: int) -> list[Call]:
+        """Copies for attempts that are made at the same time, each with a branch of its own.
+
+        An outcome in hand goes to the first alone.
+        """
+        copies = [self.replace(branch=Branch(self.branch)) for _ in range(number)]
+        copies[0].branch.in_hand, self.branch.in_hand = self.branch.in_hand, None
+        return copies
+
+    # Asking
+
+    def slot(self, name: str, *, reading: bool = False) -> Slot:
+        """The place of an argument of the function, to read its value or to put another in.
+
+        TypeError if there is none, as of `slot_of`.
+        """
+        guard = self.journal.guard
+        if self.fn is not guard.fn:
+            return slot_of(self.fn, name, reading=reading)
+        found: Slot | None = guard.slots.get((name, reading))
+        if found is None:
+            found = guard.slots[name, reading] = slot_of(self.fn, name, reading=reading)
+        return found
+
+    def refuses(self, asking: object = None) -> bool:
+        """Whether a policy of the pipeline would reject such a call now: one further in than the
+        policy that is asking, as those further out have let it in already."""
+        return bool(self.journal.guard.pipeline._refuses_inside(asking, self))
+
+    def free_in(self) -> float:
+        """Seconds until all policies of the pipeline would let such a call begin."""
+        return float(self.journal.guard.pipeline.free_in(self))
+
+    def room(self, now: float) -> float:
+        """Seconds left until the nearest deadline."""
+        found = nearest(self.deadline)
+        return math.inf if found is None else found.end - now
+
+    def failure(self, error: Exception) -> Failure:
+        """What an error means, read once for each attempt."""
+        own = error.error if type(error) is Carried else error
+        attempts = self.journal.attempts
+        if attempts:
+            for attempt in reversed(attempts) if self.branch.parent is not None else attempts[-1:]:
+                failure = attempt.failure
+                if failure is not None and failure.error is own:
+                    return failure
+        return describe(own)
+
+    def last_attempt(self) -> Attempt:
+        """The latest attempt that has ended."""
+        return self.journal.attempts[-1] if self.journal.attempts else Attempt()
+
+    def matches(self, match: Callable[[Failure], object], failure: Failure) -> bool:
+        """Ask a policy's `on`. If it raises, that is remarked on, and the answer is no."""
+        if type(failure.error) is Unguardable:
+            return False  # a mistake in the program, not a failure of the call
+        try:
+            return bool(match(failure))
+        except Exception as problem:
+            self.journal.remark(f"on= raised {type(problem).__name__}")
+            return False
+
+    def is_inside(self, journal: Journal) -> bool:
+        """Whether this call is that one, or was made in an attempt of it."""
+        own: Journal | None = self.journal
+        while own is not None:
+            if own is journal:
+                return True
+            outer = own.outer
+            attempt = None if outer is None else outer.attempt
+            own = None if attempt is None else attempt.journal
+        return False
+
+    def withdraw(self) -> None:
+        """The attempt has not happened, or not yet."""
+        if self.branch is self.journal:
+            self.journal.numbers -= 1
+        self.branch.number = 0
+        self.branch.waiting = self.branch.waited
+
+    async def within(self, deadline: Deadline, seconds: float, inner: Any) -> Any:
+        """Go inward under a deadline that nobody enforces by cancelling: waits and attempts look at
+        it. What it unwinds comes out as its error."""
+        try:
+            return await inner(self.until(deadline))
+        except Expired as expired:
+            if expired.deadline is not deadline:
+                raise
+        finally:
+            deadline.ended = True
+        raise self.expired(seconds)
+
+    def expired(self, seconds: float) -> DeadlineExceededError:
+        """The error of a deadline that has passed; the attempts that it unwound are recorded."""
+        error = DeadlineExceededError(seconds)
+        journal = self.journal
+        attempts, journal.interrupted = journal.interrupted, ()
+        for attempt in attempts:
+            journal.add(evolve(attempt, failure=describe(error)))
+        return error
+
+    # Reports
+
+    def report(
+        self, error: Exception, *, exhausted: bool = False, circuits: tuple[object, ...] = ()
+    ) -> None:
+        """Have policies further out know that retries of this error are exhausted, or that
+        circuits have counted it."""
+        self.branch.report(Report(self.branch.number, error, exhausted, circuits))
+
+    def reported(self, since: int, error: Exception) -> list[Report]:
+        """What was reported about an error, or the one it was raised from, in attempts after
+        number `since`."""
+        if not self.branch.reports:
+            return []
+        own = error.error if type(error) is Carried else error
+        cause = _cause(own)
+        return [
+            report
+            for report in self.branch.reports
+            if report.number > since and (report.error is own or report.error is cause)
+        ]
+
+    # Being what user code finds around it
+
+    @property
+    def attempt(self) -> Call:
+        """This call."""
+        return self
+
+    @property
+    def world(self) -> World | None:
+        """What replaces the real clocks, chance and runtimes; None in real life."""
+        outer = self.journal.outer
+        return None if outer is None else outer.world
+
+    @property
+    def disabled(self) -> bool:
+        """Whether policies are switched off."""
+        outer = self.journal.outer
+        return outer is not None and outer.disabled
+
+
+def attempt_of(
+    call: Call, duration: float | None = None, failure: Failure | None = None
+) -> Attempt:
+    """The attempt under way in a call, or just ended, as data."""
+    branch = call.branch
+    model = call.model
+    if model is None and isinstance(named := call.kwargs.get("model"), str):
+        model = named
+    wait = None if failure is None else failure.retry_after
+    attempt = _new(Attempt)  # as `Attempt(...)` would, at a third of the cost
+    attempt.__dict__.update(
+        number=branch.number,
+        started=branch.started - (call.journal.began or branch.started),
+        duration=duration,
+        model=model,
+        failure=failure,
+        waited=branch.waited,
+        retry_at=None if wait is None else moment(wait),
+    )
+    return attempt

@@ -1,0 +1,436 @@
+"""A function under policies: what it does at rest, and how its full path begins and ends.
+
+What `Pipeline.wrap` gives is a real function, a closure over the user's function and its `Guard`.
+At rest it calls the user's function directly; that is the only fast path of the library.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, TypeVar
+
+from resilience._runtimes.loops import loop_runtime, runtime_for
+from resilience._runtimes.threads import threads
+
+from . import call as calls  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for closures
+from .arguments import Slot
+from .call import Call, Journal
+from .clock import monotonic  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for closures
+from .context import get_ambient
+from .functions import facts_of
+from .history import raised, reported_inside, returned
+from .hooks import Hooks
+from .idle import BUSY_FOR_EVER, Period
+from .in_hand import Held, InHand
+from .results import PLAIN, is_awaitable, is_plain
+from .runtime import Runtime
+from .signals import (
+    BUSY,  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for closures
+    NO_VERDICT,
+    Carried,
+    HandOver,
+    plain,
+)
+
+__all__ = ["Guard", "closure", "drive", "guard_of"]
+
+T = TypeVar("T")
+
+_new = object.__new__
+
+# A closure's only global is this module, of which it takes everything else: so a notebook can send
+# it to another process by value. (A context variable's method, named in it, could not be sent.)
+here = sys.modules[__name__]
+
+
+def closure(guard: Guard) -> Callable[..., Any]:
+    """The function that stands for a guard's, of the same colour."""
+    asynchronous = guard.pipeline.asynchronous
+    if asynchronous is None:
+        asynchronous = guard.facts.certain
+    return (_async_closure if asynchronous else _sync_closure)(guard.fn, guard)
+
+
+def guard_of(fn: Any) -> Guard | None:
+    """The guard of a guarded function; None for anything else.
+
+    `functools.wraps` copies a function's attributes: a guard is valid only if it is of this one.
+    """
+    guard = getattr(fn, "__dict__", {}).get("__resilience__")
+    cells = getattr(fn, "__closure__", None) or ()
+    if type(guard) is Guard and getattr(fn, "__code__", None) in _CODES:
+        return guard if any(cell.cell_contents is guard for cell in cells) else None
+    return None
+
+
+def _sync_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        period = guard.idle.period
+        if period is None or here.get_ambient() is not None:
+            return guard.run(args, kwargs)
+        first = args
+        named = kwargs
+        held = None
+        in_hand: InHand | None
+        hooks = guard.hooks
+        if hooks is not None:
+            try:
+                if hooks.start is not None:
+                    held = hooks.start(args, kwargs)
+                    if held is not here.BUSY:
+                        first, named, held = held
+                else:
+                    if hooks.rewrite is not None:
+                        first, named = hooks.rewrite(args, kwargs)
+                    if hooks.begin is not None:
+                        held = hooks.begin(first, named)
+            except Exception:
+                held = here.BUSY  # the full path says what is wrong
+            if held is here.BUSY:
+                return guard.run(args, kwargs)
+        serial = here.calls.serials
+        started = here.monotonic()
+        try:
+            result = fn(*first, **named)
+        except Exception as error:
+            in_hand = guard.failed(period, serial, started, first, named, held, error)
+        except BaseException:
+            guard.abandoned(held)
+            raise
+        else:
+            if type(result) in here.PLAIN:
+                if guard.idle.period is period and (
+                    hooks is None or hooks.end is None or hooks.end(held, None, result)
+                ):
+                    return result
+                in_hand = guard.succeeded(period, started, first, named, held, result)
+            else:
+                in_hand = guard.looked(period, started, first, named, held, result)
+                if in_hand is None:
+                    return result
+            result = None  # it is not kept alive by this frame
+        return guard.run(args, kwargs, in_hand)
+
+    return guarded
+
+
+def _async_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        period = guard.idle.period
+        if period is None or here.get_ambient() is not None:
+            return await guard.conduct(args, kwargs)
+        first = args
+        named = kwargs
+        held = None
+        in_hand: InHand | None
+        hooks = guard.hooks
+        if hooks is not None:
+            try:
+                if hooks.start is not None:
+                    held = hooks.start(args, kwargs)
+                    if held is not here.BUSY:
+                        first, named, held = held
+                else:
+                    if hooks.rewrite is not None:
+                        first, named = hooks.rewrite(args, kwargs)
+                    if hooks.begin is not None:
+                        held = hooks.begin(first, named)
+            except Exception:
+                held = here.BUSY  # the full path says what is wrong
+            if held is here.BUSY:
+                return await guard.conduct(args, kwargs)
+        serial = here.calls.serials
+        started = here.monotonic()
+        try:
+            result = await fn(*first, **named)
+            at_once = type(result) in here.PLAIN or here.is_plain(result)
+        except Exception as error:
+            in_hand = guard.failed(period, serial, started, first, named, held, error)
+        except BaseException:
+            guard.abandoned(held)
+            raise
+        else:
+            if (
+                at_once
+                and guard.idle.period is period
+                and (hooks is None or hooks.end is None or hooks.end(held, None, result))
+            ):
+                return result
+            in_hand = guard.succeeded(period, started, first, named, held, result)
+            result = None  # it is not kept alive by this frame
+        return await guard.conduct(args, kwargs, in_hand)
+
+    return guarded
+
+
+_CODES = {make(print, None).__code__ for make in (_sync_closure, _async_closure)}  # type: ignore[arg-type]
+"""Of guarded functions. One that wraps such a function may have cells that are empty yet."""
+
+
+class Guard:
+    """What a guarded function knows: its pipeline, and what that does at rest for this function."""
+
+    __slots__ = ("emit", "facts", "fn", "hooks", "idle", "pipeline", "slots")
+
+    def __init__(self, pipeline: Any, fn: Callable[..., Any]) -> None:
+        self.pipeline = pipeline
+        self.fn = fn
+        self.facts = facts_of(fn)
+        self.slots: dict[tuple[str, bool], Slot] = {}
+        self.emit = pipeline._emit
+        self.idle: Any = pipeline._idle
+        """`BUSY_FOR_EVER` once the function is known to call guarded functions: such a call must
+        be found in the context by the calls inside it."""
+        self.hooks: Hooks | None = pipeline._hooks(fn)
+
+    def __reduce__(self) -> Any:
+        return Guard, (self.pipeline, self.fn)
+
+    # A call at rest that goes on in the full path
+
+    def failed(
+        self,
+        period: Period,
+        serial: int,
+        started: float,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        held: Any,
+        error: Exception,
+    ) -> InHand:
+        """What to hand to the chain after a call at rest that has failed."""
+        reports = reported_inside(error, serial, self)
+        if reports:
+            self.idle = BUSY_FOR_EVER
+        return InHand(
+            args,
+            kwargs,
+            error=error,
+            epoch=period.epoch,
+            started=started,
+            held=self._permits(held),
+            reports=reports,
+        )
+
+    def succeeded(
+        self,
+        period: Period,
+        started: float,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        held: Any,
+        result: Any,
+    ) -> InHand:
+        """What to hand to the chain after a call at rest that has gone well."""
+        return InHand(
+            args,
+            kwargs,
+            result=result,
+            epoch=period.epoch,
+            started=started,
+            held=self._permits(held),
+        )
+
+    def looked(
+        self,
+        period: Period,
+        started: float,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        held: Any,
+        result: Any,
+    ) -> InHand | None:
+        """What to hand to the chain after a sync call at rest whose result is not known to be
+        plain; None if that result is all."""
+        if self.pipeline.asynchronous is not False and is_awaitable(result):
+            self.facts.awaitable = True
+            self.abandoned(held)  # nothing is held until it is awaited
+            return InHand(args, kwargs, ready=result)
+        try:
+            at_once = is_plain(result)
+        except BaseException:
+            self.abandoned(held)
+            raise
+        self.facts.plain = True
+        end = None if self.hooks is None else self.hooks.end
+        if at_once and self.idle.period is period and (end is None or end(held, None, result)):
+            return None
+        return self.succeeded(period, started, args, kwargs, held, result)
+
+    def abandoned(self, held: Any) -> None:
+        """Give back what is held for a call at rest that was cancelled or interrupted."""
+        if self.hooks is not None and self.hooks.end is not None:
+            self.hooks.end(held, NO_VERDICT, None)
+
+    def _permits(self, held: Any) -> Held | None:
+        return None if self.hooks is None else self.hooks.permits(held)
+
+    # The full path
+
+    def run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        in_hand: InHand | None = None,
+        outcome: bool = False,
+    ) -> Any:
+        """A call on the full path: its result, or a coroutine of it where the function is async.
+
+        With `outcome`, an `Outcome` stands for the result.
+        """
+        facts, settled = self.facts, self.pipeline.asynchronous
+        if settled or (
+            settled is None
+            and (facts.certain or facts.likely or facts.awaitable)
+            and (facts.asynchronous or (in_hand is not None and in_hand.ready is not None))
+        ):
+            return self.conduct(args, kwargs, in_hand, outcome)
+        outer = get_ambient()
+        journal = Journal(self, outer, in_hand)
+        known = settled is False or (facts.plain and not facts.awaitable)
+        if outer is None and known:
+            runtime: Runtime = threads
+        else:
+            runtime = runtime_for(outer, asynchronous=False, unknown=not known)
+        whole = self.pipeline._chains.get(runtime)
+        if whole is None or outer is not None:
+            whole = self.pipeline._chain(runtime, disabled=outer is not None and outer.disabled)
+        call = _new(Call)
+        call.journal = call.branch = journal
+        call.fn = self.fn
+        call.args = args
+        call.kwargs = kwargs
+        call.model = call.alternatives = call.judge = None
+        call.deadline = journal.born_in
+        if outcome:
+            journal.keeps = True
+        if journal.keeps:
+            journal.begin(runtime)
+        final: Exception | None = None
+        try:
+            driven = whole(call)
+            for _ in driven.__await__():
+                _refuse_to_wait(driven)
+        except HandOver as over:
+            # Afresh, with the awaitable in hand; what policies remember in the journal stays.
+            return self.conduct(args, kwargs, over.in_hand, outcome, journal)
+        except Exception as error:
+            final = raised(journal, runtime, error, outcome)
+            if final is error and type(error) is not Carried:
+                del final
+                raise
+        except BaseException:
+            journal.close()
+            raise
+        else:
+            result, journal.result = journal.result, None
+            if type(result) in PLAIN and not (
+                outcome or journal.keeps or journal.attempts or journal.reports or outer is not None
+            ):
+                return result  # there is nothing to tell, and nobody to tell it
+            journal.result = result
+            returned(journal, runtime, outcome)
+        finally:
+            if in_hand is not None and in_hand.held and self.hooks is not None:
+                self.hooks.give_back(in_hand.held)
+        if final is None:
+            return journal.take_result()
+        try:
+            raise plain(final)
+        finally:
+            del final
+
+    async def conduct(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        in_hand: InHand | None = None,
+        outcome: bool = False,
+        journal: Journal | None = None,
+        runtime: Runtime | None = None,
+    ) -> Any:
+        """The same in the event loop that runs here, or in the runtime given. `journal` is that of
+        a call which began as a sync one."""
+        if journal is None:
+            journal = Journal(self, get_ambient(), in_hand)
+        else:
+            journal.in_hand = in_hand
+        outer = journal.outer
+        if runtime is None:
+            runtime = loop_runtime() if outer is None else runtime_for(outer, asynchronous=True)
+        chain = self.pipeline._chains.get(runtime)
+        if chain is None or outer is not None:
+            chain = self.pipeline._chain(runtime, disabled=outer is not None and outer.disabled)
+        call = _new(Call)
+        call.journal = call.branch = journal
+        call.fn = self.fn
+        call.args = args
+        call.kwargs = kwargs
+        call.model = call.alternatives = call.judge = None
+        call.deadline = journal.born_in
+        if outcome:
+            journal.keeps = True
+        if journal.keeps:
+            journal.begin(runtime)
+        final: Exception | None = None
+        try:
+            result = await chain(call)
+        except Exception as error:
+            final = raised(journal, runtime, error, outcome)
+            if final is error and type(error) is not Carried:
+                del final
+                raise
+        except BaseException:
+            journal.close()
+            raise
+        else:
+            if type(result) in PLAIN and not (
+                outcome or journal.keeps or journal.attempts or journal.reports or outer is not None
+            ):
+                return result
+            journal.result = result
+            returned(journal, runtime, outcome)
+        finally:
+            if in_hand is not None:
+                if in_hand.ready is not None:
+                    in_hand.discard()
+                if in_hand.held and self.hooks is not None:
+                    self.hooks.give_back(in_hand.held)
+        if final is None:
+            return journal.take_result()
+        try:
+            raise plain(final)
+        finally:
+            del final
+
+
+def drive(inner: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends to its end, in one go, and return what it returns."""
+    box: list[T] = []
+    for _ in _into(box, inner).__await__():
+        _refuse_to_wait(inner)
+    return box.pop()
+
+
+async def _into(box: list[T], inner: Coroutine[Any, Any, T]) -> None:
+    box.append(await inner)
+
+
+def _refuse_to_wait(inner: Coroutine[Any, Any, Any]) -> NoReturn:
+    culprit = _innermost(inner)
+    inner.close()
+    raise RuntimeError(
+        f"{culprit} waited for an event loop in a sync call; a policy may only wait by its "
+        f"runtime (await runtime.sleep(seconds, call))"
+    )
+
+
+def _innermost(inner: Any) -> str:
+    """The name of the policy's coroutine that has suspended."""
+    name = str(inner.__qualname__)
+    while (inner := getattr(inner, "cr_await", None)) is not None:
+        found = str(getattr(inner, "__qualname__", ""))
+        if ".bind." in found:
+            name = found
+    return name

@@ -1,0 +1,36 @@
+"""Which attempt is under way, and which model answered: for code inside or after a call."""
+
+from __future__ import annotations
+
+from .attempt import Attempt
+from .call import attempt_of
+from .context import get_ambient, served
+
+__all__ = ["current_attempt", "served_by"]
+
+_FIRST = Attempt()
+
+
+def current_attempt() -> Attempt:
+    """The attempt under way, for code inside a guarded function.
+
+    A healthy call's first attempt carries nothing but its number, 1; that is also what comes
+    outside of any guarded function.
+    """
+    here = get_ambient()
+    call = None if here is None else here.attempt
+    return _FIRST if call is None or not call.branch.number else attempt_of(call)
+
+
+def served_by() -> str | None:
+    """The model that answered the last call with a `ModelFallback` in this thread or task.
+
+    Inside the guarded function: the model of the attempt under way. None where no such call was
+    made. A call that ran in a task of its own is known in that task only; its `Outcome` has the
+    same fact.
+    """
+    here = get_ambient()
+    call = None if here is None else here.attempt
+    if call is not None and call.branch.number:
+        return attempt_of(call).model
+    return served.get()

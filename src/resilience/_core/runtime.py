@@ -1,0 +1,106 @@
+"""What a policy may do besides calling inward: wait, look at a clock, draw a random number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from .call import Call
+
+__all__ = ["Inner", "NoWaiter", "Runtime", "Waiter"]
+
+T = TypeVar("T")
+
+Inner: TypeAlias = Callable[[Call], Awaitable[Any]]
+"""The next thing inward: awaited with a call, in sync calls too."""
+
+
+class Waiter(Protocol):
+    """What one call waits for and another sets, once."""
+
+    def set(self) -> object:
+        """Wake the call that waits, or will, from any thread; nothing happens if it has gone."""
+
+    async def wait(self, seconds: float, call: Call | None) -> bool:
+        """Wait until it is set, for `seconds` at most and no longer than the deadline of the call,
+        if it is one that waits: whether it was set. False at once where a call may not wait
+        (`Runtime.may_wait`)."""
+        ...
+
+
+class NoWaiter:
+    """Where a call may not wait."""
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+    async def wait(self, seconds: float, call: Call | None) -> bool:
+        return False
+
+
+class Runtime(ABC):
+    """One for each world: threads, asyncio, trio, and the virtual ones of `resilience.testing`.
+
+    Chosen anew for each call, and handed to `Policy.bind`. Nothing else in a policy may wait, look
+    at a clock, draw a random number or leave the thread.
+    """
+
+    asynchronous: bool
+    """Whether awaitables that come back from the user's function are awaited."""
+
+    may_wait: bool = True
+    """False where waiting would stop an event loop: the call runs on one, but is not awaited (its
+    function is not known yet, or it is a block entered with `with` in an `async for`)."""
+
+    lasting: bool = True
+    """Whether there is one such runtime for the whole process."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds on a clock that never jumps."""
+
+    @abstractmethod
+    def random(self) -> float:
+        """A random number in [0, 1)."""
+
+    async def sleep(self, seconds: float, call: Call) -> None:
+        """Wait before the next attempt, no longer than the call's deadline."""
+        call.branch.waiting += seconds
+        emit = call.journal.guard.emit
+        if emit is not None:
+            emit.waiting(call, seconds)
+        if seconds > 0 or self.asynchronous:  # a loop gets its turn in any case
+            await self._sleep(seconds, call)
+
+    @abstractmethod
+    def bounded(self, seconds: float, inner: Inner) -> Inner:
+        """`inner` under a deadline of so many seconds; `DeadlineExceededError` when it has passed.
+
+        An error of the user's own comes out as itself, a TimeoutError included.
+        """
+
+    async def within(self, seconds: float, inner: Inner, call: Call) -> Any:
+        """`await inner(call)` under a deadline, as `bounded`."""
+        return await self.bounded(seconds, inner)(call)
+
+    @abstractmethod
+    def waiter(self) -> Waiter:
+        """Something to wait for in this call."""
+
+    @abstractmethod
+    async def blocking(self, fn: Callable[[], T]) -> T:
+        """Run something slow that is not the user's function, off the event loop."""
+
+    @abstractmethod
+    def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
+        """Run `job` with a sync runtime in a worker thread, and do not wait for it; where there is
+        no thread to be had, not at all. From anywhere, a finalizer included."""
+
+    @abstractmethod
+    async def _sleep(self, seconds: float, call: Call) -> None:
+        """Wait; `sleep` has recorded it."""
+
+    def _prepare(self, call: Call) -> Callable[..., Any]:
+        """What calls the function of a call that has a deadline, before the attempt is opened."""
+        return call.fn

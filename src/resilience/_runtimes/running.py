@@ -1,0 +1,28 @@
+"""Whether an event loop runs in this thread. Neither asyncio nor trio is imported for that."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["in_trio", "loop_runs_here"]
+
+_modules = sys.modules
+
+
+def in_trio() -> bool:
+    """Whether the code that asks runs in a trio task."""
+    trio = _modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
+def loop_runs_here() -> bool:
+    """Whether this thread is running an event loop, asyncio's or trio's."""
+    asyncio = _modules.get("asyncio")
+    running = getattr(asyncio, "_get_running_loop", None)  # it may be just being imported
+    return (running is not None and running() is not None) or in_trio()

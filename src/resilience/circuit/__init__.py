@@ -1,0 +1,1 @@
+"""A circuit: its states, what opens it, and how it is shared with others."""

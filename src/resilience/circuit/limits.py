@@ -1,0 +1,82 @@
+"""What makes a circuit open and close: a breaker's options, as its circuits ask for them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from attrs import field, frozen
+
+from resilience._core.options import plain
+
+from .trip import Consecutive, Counted, rules_of
+
+__all__ = ["Limits"]
+
+
+@frozen
+class Limits:
+    """Shared by all circuits of a breaker."""
+
+    failures: float = 5  # in a row; infinite where no rule counts those
+    reset_after: Any = 60.0  # seconds, or a wait
+    trials: int = 1
+    successes: int = 1
+    failable_trials: int = 0  # trials that may go badly
+    rates: tuple[Counted, ...] = ()
+    trial_timeout: float = math.inf
+    ramp: float = 0.0
+    slow_after: float = field(init=False)
+    """Seconds from which on a call is bad for some rule, however it ends."""
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(
+            self, "slow_after", min((r.slow_after for r in self.rates), default=math.inf)
+        )
+
+    @classmethod
+    def of(cls, breaker: Any) -> Limits:
+        """A breaker's options; raises for those that do not go together."""
+        failures, rates = _tripping(breaker)
+        failable_trials = _failable_trials(breaker.successes, breaker.tolerate)
+        if breaker.tolerate and not failable_trials:
+            raise ValueError(
+                f"tolerate={breaker.tolerate:g} lets no trial fail with successes="
+                f"{breaker.successes}; that takes more successes"
+            )
+        timeout = breaker.trial_timeout
+        return cls(
+            failures=failures,
+            reset_after=breaker.reset_after,
+            trials=breaker.trials,
+            successes=breaker.successes,
+            failable_trials=failable_trials,
+            rates=rates,
+            trial_timeout=math.inf if timeout is None else plain(timeout),
+            ramp=0.0 if breaker.ramp is None else plain(breaker.ramp),
+        )
+
+
+def _tripping(breaker: Any) -> tuple[float, tuple[Counted, ...]]:
+    """Failures in a row, and the rules about rates."""
+    failures, trip = breaker.failures, breaker.trip
+    if trip is None:
+        if failures is None:
+            raise TypeError("failures must be a whole number where there is no trip, got None")
+        return failures, ()
+    if failures is not None:
+        raise ValueError(f"give failures or trip, not both, got failures={failures}, trip={trip!r}")
+    rules = rules_of(trip)
+    runs = [rule.number for rule in rules if isinstance(rule, Consecutive)]
+    rates = tuple(rule for rule in rules if not isinstance(rule, Consecutive))
+    return min(runs, default=math.inf), rates
+
+
+def _failable_trials(successes: int, tolerate: float) -> int:
+    """How many trials may go badly beside `successes` good ones, for a share of `tolerate`."""
+    try:
+        return math.floor(successes * tolerate / (1 - tolerate) + 1e-9)
+    except OverflowError:
+        raise ValueError(
+            f"successes must be less than 1e308, got one of {successes.bit_length()} bits"
+        ) from None

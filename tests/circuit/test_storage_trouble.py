@@ -1,0 +1,271 @@
+"""A pybreaker storage that fails, hangs or cannot be made: what it costs, and what it is told
+later."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import warnings
+from typing import Any
+
+import pybreaker
+import pytest
+
+from conftest import World
+from resilience import CircuitBreaker, Pipeline
+from resilience import guarded as handle
+from resilience.testing import virtual_time
+from support.calling import error_of
+from support.circuits import admit, fail, rejected
+from support.polling import until
+
+quietly = pytest.mark.filterwarnings("ignore:the storage of:RuntimeWarning")
+
+
+class Failing(pybreaker.CircuitMemoryStorage):
+    """Takes its time, counts what it is asked, and raises while it is `down`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.down = False
+        super().__init__("closed")
+        self.down = True
+        self.asked: list[str] = []
+
+    def trouble(self, what: str) -> None:
+        if self.down:
+            self.asked.append(what)
+            self.world.clock.advance(0.5)
+            raise OSError
+
+    @property
+    def state(self) -> str:
+        self.trouble("state")
+        return str(super().state)
+
+    @state.setter
+    def state(self, value: str) -> None:
+        self.trouble("set state")
+        pybreaker.CircuitMemoryStorage.state.fset(self, value)
+
+    def increment_counter(self) -> None:
+        self.trouble("count")
+        super().increment_counter()
+
+
+class Dead(pybreaker.CircuitMemoryStorage):
+    """Cannot be read."""
+
+    @property
+    def state(self) -> str:
+        raise OSError("away")
+
+    @state.setter
+    def state(self, value: str) -> None: ...
+
+    def increment_counter(self) -> None:
+        raise OSError("away")
+
+
+def never(value: Any) -> Any:
+    raise OSError("away")
+
+
+# What is said of it
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"storage": Dead("closed")}, "<circuit chat: closed>"),
+        ({"storage": never, "key": "model"}, "<circuit chat for 'm': closed>"),
+    ],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_is_said_of_a_dead_storage(
+    world: World, caplog: pytest.LogCaptureFixture, options: Any, named: str, strict: bool
+) -> None:
+    """Whose it is and what went wrong: a warning, or an error in the log where those are errors;
+    and no word of what the error says."""
+    guarded = Pipeline(CircuitBreaker(name="chat", **options)).wrap(world.function("ok"))
+    with warnings.catch_warnings(record=not strict) as warned:
+        warnings.simplefilter("error" if strict else "always")
+        assert world.run(guarded, model="m") == "ok"
+
+    (said,) = caplog.messages if warned is None else [str(each.message) for each in warned]
+    assert named in said
+    assert "OSError" in said
+    assert "away" not in said
+
+
+def test_a_storage_that_raises_is_warned_of_once(world: World) -> None:
+    """A dead storage costs one warning; the circuit uses local state."""
+    breaker = CircuitBreaker(failures=2, reset_after=60, storage=Dead("closed"), refresh=0)
+    guarded = Pipeline(breaker).wrap(world.function(ConnectionError, ConnectionError, "ok"))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        error_of(world, guarded)
+        error_of(world, guarded)
+        rejected(world, guarded)
+        world.clock.advance(60)
+        assert world.run(guarded) == "ok"
+
+    assert [each.category for each in warned] == [RuntimeWarning]
+    assert breaker.state == "closed"
+
+
+@pytest.mark.fault(70)
+@pytest.mark.parametrize("outcome", ["ok", ConnectionError])
+def test_a_dead_storage_under_warnings_as_errors(world: World, outcome: Any) -> None:
+    """Under `-W error` the warning of a dead storage still neither stops nor hides the call."""
+    guarded = Pipeline(CircuitBreaker(storage=Dead("closed"))).wrap(world.function(outcome))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = world.run(handle(guarded).outcome)
+
+    assert len(world.calls) == 1
+    assert found.value == "ok" if outcome == "ok" else type(found.error) is ConnectionError
+
+
+def test_a_storage_that_cannot_be_made_is_tried_again_every_second(world: World) -> None:
+    """The circuit uses local state meanwhile; that is warned of once, and healed by itself."""
+    asked: list[float] = []
+
+    def storage(value: str) -> pybreaker.CircuitMemoryStorage:
+        asked.append(world.clock.now())
+        if len(asked) < 4:
+            raise ConnectionError("redis is away")
+        return made
+
+    made = pybreaker.CircuitMemoryStorage("closed")
+    breaker = CircuitBreaker(key="model", failures=9, storage=storage)
+    guarded = Pipeline(breaker).wrap(world.function(ConnectionError))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(8):
+            error_of(world, guarded, model="m")
+            world.clock.advance(0.5)
+
+    assert asked == [1000, 1001, 1002, 1003]
+    assert len(warned) == 1
+    assert breaker.circuit("m").failures == 8
+    assert made.counter == 2
+
+
+# What it costs, and what it is told later
+
+
+@quietly
+def test_a_storage_that_fails_is_left_alone_for_the_refresh_time(world: World) -> None:
+    """Neither failures nor rejections pay for it more often than once in `refresh` seconds."""
+    storage = Failing(world)
+    breaker = CircuitBreaker(failures=3, storage=storage, refresh=2)
+    guarded = Pipeline(breaker).wrap(world.function(ConnectionError))
+    for _ in range(6):
+        assert world.run(handle(guarded).outcome).error is not None
+    assert breaker.state == "open"
+    assert storage.asked == ["state"]
+    world.clock.advance(2)
+    for _ in range(6):
+        world.run(handle(guarded).outcome)
+    assert storage.asked == ["state", "set state"]
+
+
+@quietly
+def test_what_it_was_not_told_it_is_told_later(world: World) -> None:
+    """The circuit's opening is written once the storage works again."""
+    storage = Failing(world)
+    guarded = Pipeline(CircuitBreaker(failures=1, storage=storage, refresh=2)).wrap(
+        world.function(ConnectionError)
+    )
+    world.run(handle(guarded).outcome)
+    storage.down = False
+    world.run(handle(guarded).outcome)
+    assert storage.state == "closed"
+    world.clock.advance(2)
+    world.run(handle(guarded).outcome)
+    assert storage.state == "open"
+
+
+@quietly
+def test_storages_that_could_not_be_made_are_forgotten_with_their_circuits() -> None:
+    """However many values a key has had."""
+    breaker = CircuitBreaker(key=lambda key: key, storage=never, keep=5)
+    pipeline = Pipeline(breaker)
+    for key in range(100):
+        pipeline.call(lambda key: key, key)
+    gc.collect()
+    assert breaker._storages is not None
+    assert len(breaker._storages._failed) <= 6
+
+
+@pytest.mark.real
+def test_one_call_writes_while_the_others_go_on() -> None:
+    """A change that is being written slowly holds up nobody else."""
+    writing, over = threading.Event(), threading.Event()
+    writes: list[str] = []
+
+    class Slow(pybreaker.CircuitMemoryStorage):
+        @property
+        def state(self) -> str:
+            return str(super().state)
+
+        @state.setter
+        def state(self, value: str) -> None:
+            writes.append(value)
+            writing.set()
+            assert over.wait(10)
+            pybreaker.CircuitMemoryStorage.state.fset(self, value)
+
+    over.set()
+    storage = Slow("closed")
+    breaker = CircuitBreaker(storage=storage, reset_after=60)
+    pipeline = Pipeline(breaker)
+    assert pipeline.call(lambda: "ok") == "ok"
+    writes.clear()
+    over.clear()
+    writing.clear()
+    breaker.open()
+    slow = threading.Thread(target=pipeline.outcome, args=(lambda: "ok",))
+    slow.start()
+    assert writing.wait(10)
+    for _ in range(3):
+        assert pipeline.outcome(lambda: "ok").error is not None
+    assert writes == ["open"]
+    over.set()
+    slow.join(10)
+    until(lambda: storage.state == "open")
+
+
+@pytest.mark.real
+def test_a_call_that_fails_does_not_wait_for_its_storage() -> None:
+    """A verdict is written in the background: the storage hangs, and the error comes out. As soon
+    as it goes on, all are written."""
+    writing, over = threading.Event(), threading.Event()
+
+    class Hanging(pybreaker.CircuitMemoryStorage):
+        def increment_counter(self) -> None:
+            writing.set()
+            assert over.wait(50)
+            super().increment_counter()
+
+    storage = Hanging("closed")
+    pipeline = Pipeline(CircuitBreaker(failures=10**6, storage=storage, refresh=1e6))
+    assert type(pipeline.outcome(fail).error) is ConnectionError
+    assert writing.wait(10)
+    for _ in range(19):
+        assert type(pipeline.outcome(fail).error) is ConnectionError
+    assert storage.counter == 0
+    over.set()
+    until(lambda: storage.counter == 20)
+
+
+def test_what_a_storage_that_hangs_is_to_be_told_takes_no_memory_without_end() -> None:
+    """The latest thousand verdicts are kept."""
+    breaker = CircuitBreaker(failures=10**6, storage=pybreaker.CircuitMemoryStorage("closed"))
+    with virtual_time() as clock:
+        Pipeline(breaker).outcome(fail)
+        shared: Any = breaker._only._storage
+        for _ in range(3000):
+            shared.record(admit(breaker._only).permit, True, clock.now(), None, None)
+    assert len(shared._verdicts) == 1000

@@ -1,0 +1,94 @@
+"""Orders of policies that defeat one of them: which are warned of, and where the line is."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilience import (
+    CircuitBreaker,
+    ModelFallback,
+    Pipeline,
+    PolicyOrderWarning,
+    Retry,
+    Timeout,
+)
+from support.policies import Busy
+
+TWO_RETRIES = "two"
+BREAKER_OUTSIDE = "late"
+NEVER_COUNTED = "hung"
+RETRY_OUTSIDE = "chain"
+NO_TOTAL = "together"
+TOO_SLOW = "shorten"
+WORDS = (TWO_RETRIES, BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE, NO_TOTAL, TOO_SLOW)
+"""A word of each hazard's reason that no other one has."""
+
+MODELS = ModelFallback("a", "b")
+
+
+def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
+    """The hazards that a pipeline of these policies is warned of, and their messages."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        Pipeline(*policies)
+    assert all(warning.category is PolicyOrderWarning for warning in warned)
+    messages = [str(warning.message) for warning in warned]
+    found = [[word for word in WORDS if re.search(rf"\b{word}\b", told)] for told in messages]
+    assert all(len(words) == 1 for words in found), messages
+    return [word for (word,) in found], messages
+
+
+@pytest.mark.parametrize(
+    ("policies", "said"),
+    [
+        (lambda: [Retry(), Retry()], [TWO_RETRIES]),
+        (lambda: [Retry(), Busy(), Retry(), Retry()], [TWO_RETRIES]),
+        (lambda: [CircuitBreaker(), Retry()], [BREAKER_OUTSIDE]),
+        (lambda: [CircuitBreaker(), Retry(), CircuitBreaker()], [BREAKER_OUTSIDE]),
+        (lambda: [Retry(), CircuitBreaker()], []),
+        (lambda: [Timeout(60), CircuitBreaker(), CircuitBreaker()], [NEVER_COUNTED]),
+        (lambda: [Timeout(60), CircuitBreaker(), Timeout(5), CircuitBreaker()], [NEVER_COUNTED]),
+        (lambda: [Timeout(60), CircuitBreaker(), Timeout(5)], []),
+        (lambda: [CircuitBreaker(), Timeout(5)], []),
+        (lambda: [Retry(), MODELS], [RETRY_OUTSIDE]),
+        (lambda: [MODELS, Retry()], []),
+        (lambda: [MODELS, Timeout(9), Retry()], [NO_TOTAL]),
+        (lambda: [Timeout(99), MODELS, Timeout(9), Retry()], []),
+        (lambda: [MODELS, Retry(), Timeout(9)], []),
+        (lambda: [Timeout(9), Retry()], []),
+        (lambda: [Timeout(30), MODELS, Retry(attempts=2), Timeout(15)], [TOO_SLOW]),
+        (lambda: [Timeout(31), MODELS, Retry(attempts=2), Timeout(15)], []),
+        (lambda: [Timeout(30), MODELS, Retry(attempts=2), Timeout(14)], []),
+        (lambda: [Timeout(90), Timeout(30), MODELS, Retry(attempts=2), Timeout(15)], [TOO_SLOW]),
+        (lambda: [Timeout(30), MODELS, Retry(attempts=2), Timeout(15), Timeout(5)], []),
+        (lambda: [Timeout(30), MODELS, Retry(attempts=None), Timeout(15)], []),
+        (lambda: [Timeout(30), MODELS, Retry(attempts=2), Timeout(lambda **kwargs: 15)], []),
+        (lambda: [Timeout(lambda **kwargs: 3), MODELS, Retry(attempts=2), Timeout(15)], []),
+        (lambda: [Timeout(30), MODELS, Retry(attempts=2)], []),
+        (lambda: [MODELS, Retry(attempts=2), Timeout(15)], []),
+        (lambda: [Timeout(30), Retry(attempts=2), Timeout(15)], []),
+        (lambda: [Timeout(30), Retry(attempts=2), MODELS, Timeout(15)], [RETRY_OUTSIDE]),
+        (lambda: [Retry(), Retry(), CircuitBreaker()], [TWO_RETRIES]),
+        (
+            lambda: [Timeout(60), CircuitBreaker(), Retry(), MODELS],
+            [BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE],
+        ),
+        (lambda: [Busy(), Busy()], []),
+    ],
+)
+def test_what_is_said_of_an_order(policies: Callable[[], list[Any]], said: list[str]) -> None:
+    """Each hazard is told once, with its reason; orders that are fine are not warned of."""
+    assert hazards(policies())[0] == said
+
+
+def test_attempts_that_use_up_the_total_are_told_in_figures() -> None:
+    """How many attempts, the seconds of each, and the nearest total."""
+    policies = [Timeout(90), Timeout(30), MODELS, Retry(attempts=2), Timeout(15), Timeout(40)]
+    (message,) = hazards(policies)[1]
+
+    assert re.findall(r"\d+", message) == ["2", "15", "30"]

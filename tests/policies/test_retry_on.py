@@ -1,0 +1,311 @@
+"""Retry: which failures are retried, and how often for their own limit."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import tenacity
+
+from conftest import Takes, World
+from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Retry, Timeout, history
+from resilience.failures import Advice, Kind
+from resilience.matching import TRANSIENT, raised, status
+from support.calling import error_of
+from support.errors import DescribedError, note_of, rate_limit
+
+
+def http_error(status: int, **response: Any) -> httpx.HTTPStatusError:
+    """An error by status, as httpx raises it."""
+    request = httpx.Request("GET", "http://x")
+    return httpx.HTTPStatusError("x", request=request, response=httpx.Response(status, **response))
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyError(), DescribedError(Advice.STOP)])
+def test_unknown_and_stopped_errors_are_not_retried(world: World, error: Exception) -> None:
+    """What TRANSIENT leaves out comes out after one call, with no note."""
+    assert error_of(world, Pipeline(Retry()).wrap(world.function(error))) is error
+    assert len(world.calls) == 1
+    assert not getattr(error, "__notes__", None)
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        KeyError,
+        LookupError,
+        [ValueError, KeyError],
+        raised(KeyError) | raised(OSError),
+        lambda failure: type(failure.error) is KeyError,
+        Kind.UNKNOWN,
+    ],
+)
+def test_on_forms(world: World, on: Any) -> None:
+    """Every form of the `on=` language chooses what is retried."""
+    assert world.run(Pipeline(Retry(on=on)).wrap(world.function(KeyError, "ok"))) == "ok"
+
+
+def test_a_status_is_matched_as_one(world: World) -> None:
+    """`on=` a status follows the failure's status."""
+    fn = world.function(rate_limit(), ConnectionError())
+    error = error_of(world, Pipeline(Retry(on=status(429), wait=0)).wrap(fn))
+
+    assert type(error) is ConnectionError
+    assert len(world.calls) == 2
+
+
+@pytest.mark.fault(54)
+@pytest.mark.parametrize(
+    ("status", "calls"),
+    [
+        *[(status, 1) for status in (400, 401, 403, 404, 409, 422, 501, 505)],
+        *[(status, 3) for status in (408, 429, 500, 502, 503, 504, 529)],
+    ],
+)
+def test_by_status_alone(world: World, status: int, calls: int) -> None:
+    """By status alone the documented ones are retried, and no others."""
+    breaker = CircuitBreaker(failures=1) if calls == 1 else CircuitBreaker()
+    error_of(world, Pipeline(Retry(), breaker).wrap(world.function(http_error(status))))
+
+    assert len(world.calls) == calls
+    if status < 500:
+        assert breaker.state == "closed"
+
+
+@pytest.mark.fault(55)
+def test_a_spent_quota_is_not_a_rate_limit(world: World) -> None:
+    """OpenAI's `insufficient_quota` 429 is not retried although its status is."""
+    request = httpx.Request("POST", "http://x")
+    body = {"code": "insufficient_quota", "type": "insufficient_quota"}
+    error = openai.RateLimitError("x", response=httpx.Response(429, request=request), body=body)
+
+    assert error_of(world, Pipeline(Retry()).wrap(world.function(error))) is error
+    assert len(world.calls) == 1
+
+
+# tenacity's predicates
+
+
+@pytest.mark.parametrize(
+    ("on", "retried"),
+    [
+        (tenacity.retry_if_exception_type(KeyError), True),
+        (tenacity.retry_if_exception_type(OSError), False),
+        (tenacity.retry_unless_exception_type(KeyError), False),
+        (tenacity.retry_if_exception_message(match=".*lost"), True),
+        (tenacity.retry_if_exception(lambda error: isinstance(error, KeyError)), True),
+        (
+            tenacity.retry_if_exception_type(OSError) | tenacity.retry_if_exception_type(KeyError),
+            True,
+        ),
+        (
+            tenacity.retry_if_exception_type(OSError) & tenacity.retry_if_exception_type(KeyError),
+            False,
+        ),
+    ],
+)
+def test_tenacity_predicates(world: World, on: Any, retried: bool) -> None:
+    """tenacity's `retry_if_*` objects are accepted and asked with the call's own error."""
+    fn = Pipeline(Retry(on=on)).wrap(world.function(KeyError("lost"), "ok"))
+    if retried:
+        assert world.run(fn) == "ok"
+    else:
+        assert type(error_of(world, fn)) is KeyError
+
+
+BY_RESULT = tenacity.retry_if_result(lambda result: result == "bad")
+"""tenacity's own way to judge results; ours is `BadResult`."""
+
+
+def test_tenacity_retry_if_result(world: World) -> None:
+    """A tenacity predicate may look at results as well, and is told the very result."""
+    fn = world.function("bad", "bad", "good")
+
+    assert world.run(Pipeline(Retry(on=BY_RESULT, wait=1)).wrap(fn)) == "good"
+    assert world.clock.sleeps == [1, 1]
+
+
+def test_tenacity_retry_if_result_returns_the_last_result(world: World) -> None:
+    """Where attempts run out the last bad result is returned, as the function would have."""
+    retry = Retry(attempts=2, on=BY_RESULT, wait=0)
+
+    assert world.run(Pipeline(retry).wrap(world.function("bad"))) == "bad"
+    assert len(world.calls) == 2
+
+
+def test_tenacity_retry_if_result_lets_errors_out(world: World) -> None:
+    """It is about results only: an error is not retried for it."""
+    fn = world.function("bad", ConnectionError(), "good")
+    error = error_of(world, Pipeline(Retry(on=BY_RESULT, wait=0)).wrap(fn))
+
+    assert type(error) is ConnectionError
+    assert len(world.calls) == 2
+
+
+def test_tenacity_retry_if_result_adjusts_the_arguments(world: World) -> None:
+    """`adjust` makes the next attempt's arguments after such a result too."""
+
+    def adjust(attempt: Any, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "size": attempt.number * 10}
+
+    retry = Retry(wait=0, on=BY_RESULT, adjust=adjust)
+
+    assert world.run(Pipeline(retry).wrap(world.function("bad", "bad", "good")), size=1) == "good"
+    assert [kwargs for _, kwargs in world.calls] == [{"size": 1}, {"size": 10}, {"size": 20}]
+
+
+def test_attempts_that_are_repeated_for_their_result_are_recorded(world: World) -> None:
+    """They went well, and are in the history and in the note of an error that comes after."""
+    retry = Retry(attempts=2, wait=0, on=BY_RESULT | tenacity.retry_if_exception_type(OSError))
+    error = error_of(world, Pipeline(retry).wrap(world.function("bad", ConnectionError())))
+
+    assert [a.failure and a.failure.kind for a in history(error)] == [None, Kind.CONNECTION]
+    assert [a.number for a in history(error)] == [1, 2]
+    assert "ok, connection" in note_of(error)
+
+
+def test_a_wait_sees_the_one_before_a_result(world: World) -> None:
+    """The state of a result has the last wait in it, as that of an error has."""
+
+    def longer(state: Any) -> float:
+        return float(state.upcoming_sleep) * 2 or 1.0
+
+    world.run(Pipeline(Retry(attempts=4, wait=longer, on=BY_RESULT)).wrap(world.function("bad")))
+
+    assert world.clock.sleeps == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"idempotent": False},
+        {"wait": 9, "within": 5},
+        {"wait": lambda state: float("inf")},
+        {"stop": tenacity.stop_after_attempt(1)},
+    ],
+    ids=str,
+)
+def test_a_result_that_is_not_asked_for_again(
+    world: World, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call that returned was executed; and a wait may end it. The result is returned quietly."""
+    adjusted: list[Any] = []
+    retry = Retry(
+        on=BY_RESULT,
+        adjust=lambda attempt, args, kwargs: adjusted.append(args) or (args, kwargs),
+        **options,
+    )
+
+    assert world.run(Pipeline(retry).wrap(world.function("bad"))) == "bad"
+    assert len(world.calls) == 1
+    assert world.clock.sleeps == adjusted == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on": BY_RESULT, "wait": lambda state: {}["secret"]},
+        {"on": tenacity.retry_if_result(lambda result: {}["secret"])},
+    ],
+    ids=["wait", "on"],
+)
+def test_an_option_that_raises_after_a_result(
+    world: World, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The result is returned, and the log says whose option raised what."""
+    assert world.run(Pipeline(Retry(**options)).wrap(world.function("bad"))) == "bad"
+    (record,) = caplog.records
+    assert record.name == "resilience"
+    assert "Retry" in record.getMessage()
+    assert "KeyError" in record.getMessage()
+    assert "secret" not in caplog.text
+
+
+if find_spec("tenacity.asyncio"):  # from 8.4 on; before that tenacity has none
+
+    def test_tenacity_async_predicates_are_refused() -> None:
+        """An async predicate's answer would always be true, so it is refused at construction."""
+        from tenacity.asyncio import retry as predicates
+
+        async def worth_it(error: BaseException) -> bool:
+            return False
+
+        for on in (
+            predicates.retry_if_exception(worth_it),
+            predicates.retry_if_result(worth_it),
+            tenacity.retry_if_exception_type(OSError) | predicates.retry_if_exception(worth_it),
+        ):
+            with pytest.raises(TypeError, match=r"\bon\b"):
+                Retry(on=on)
+
+
+@pytest.mark.fault(67)
+@pytest.mark.parametrize(
+    "on", [lambda failure: 1 / 0, tenacity.retry_if_exception(lambda error: 1 / 0)]
+)
+def test_predicate_that_raises(world: World, on: Any) -> None:
+    """The call's own error comes out; what the predicate raised is named in the note."""
+    error = error_of(world, Pipeline(Retry(on=on)).wrap(world.function(ConnectionError)))
+
+    assert type(error) is ConnectionError
+    assert len(world.calls) == 1
+    assert "ZeroDivisionError" in note_of(error)
+
+
+# Calls that must not be repeated, and failures with a limit of their own
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (ConnectionRefusedError(), 3),
+        (rate_limit(sent=False), 3),
+        (ConnectionResetError(), 1),
+        (TimeoutError(), 1),
+        (DescribedError(Advice.RETRY, Kind.SERVER, sent=True), 1),
+        (DescribedError(Advice.RETRY, Kind.UNAVAILABLE, sent=None), 1),
+    ],
+)
+def test_not_idempotent_retries_only_what_was_surely_not_executed(
+    world: World, error: Exception, calls: int
+) -> None:
+    """With `idempotent=False` a request that may have been executed is not sent again."""
+    error_of(world, Pipeline(Retry(idempotent=False)).wrap(world.function(error)))
+
+    assert len(world.calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("on", "calls"),
+    [(TRANSIENT, 2), (Advice.RETRY, 2), (DescribedError, 5), (Kind.SERVER, 5), ("odd", 5)],
+)
+def test_retry_limit_holds_for_matches_by_advice(world: World, on: Any, calls: int) -> None:
+    """A failure's own limit counts where `on` matched by advice, not where it named the error."""
+    error = DescribedError(Advice.RETRY, Kind.SERVER, code="odd", retry_limit=1)
+    error_of(world, Pipeline(Retry(attempts=5, on=on)).wrap(world.function(error)))
+
+    assert len(world.calls) == calls
+
+
+def test_retry_limits_are_counted_for_each_code(world: World) -> None:
+    """Two different once-only failures get one retry each."""
+    one = DescribedError(Advice.RETRY, Kind.SERVER, code="one", retry_limit=1)
+    two = DescribedError(Advice.RETRY, Kind.SERVER, code="two", retry_limit=1)
+    error = error_of(world, Pipeline(Retry(attempts=9)).wrap(world.function(one, two, one)))
+
+    assert error is one
+    assert len(world.calls) == 3
+
+
+@pytest.mark.parametrize(("on", "calls"), [(TRANSIENT, 2), (DeadlineExceededError, 5)])
+def test_an_attempt_cut_by_a_timeout_is_retried_once(world: World, on: Any, calls: int) -> None:
+    """By default an attempt that was cut is retried once; whoever names the error means it."""
+    retry = Retry(attempts=5, wait=1, on=on)
+    error = error_of(world, Pipeline(retry, Timeout(2)).wrap(world.function(Takes(10))))
+
+    assert type(error) is DeadlineExceededError
+    assert len(world.calls) == calls
