@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from resilience.policies._states import TABLE, Event
+from resilience.circuit.states import TABLE, Event
 
 PAGE = Path(__file__).parent / "circuit.md"
 BEGIN = "<!-- states: drawn by `python docs/circuit.py` -->"

@@ -1,6 +1,6 @@
 """Write docs/codes.md: what each status, type and code is taken for, from the library's own tables.
 
-python docs/codes.py [--check]
+python docs/project/codes.py [--check]
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 from resilience.sdks import FAMILIES
 from resilience.sdks.verdict import STATUSES, TYPES, Meaning
 
-PAGE = Path(__file__).parent / "codes.md"
+PAGE = Path(__file__).parent.parent / "codes.md"
 HEAD = """# What an error is taken for
 
-Written by `python docs/codes.py` from the tables in `resilience.sdks`; do not edit.
+Written by `python docs/project/codes.py` from the tables in `resilience.sdks`; do not edit.
 
-Evidence is believed in this order: the server's own word (`x-should-retry`), Auriko's
+The first of these that says something decides: the server's own word (`x-should-retry`), Auriko's
 `X-Budget-Exceeded` (quota, stop), the code, Auriko's `X-Error-Retryable`, the type, the status.
-Message texts are never read.
+Messages are never read. What the words mean is in [errors.md](errors.md).
 
-A status that is not listed: of the 4xx, invalid, stop; of the 5xx, server, stop (Cloudflare's 520
-to 524 among them; `on=TRANSIENT | status(520, 522, 524)` retries those). A 429 was not executed,
-whatever its code. The types `api_error` and `server_error` are what their status is if that is one
-to be retried, else server, retry; `invalid_request_error` what its status is if that is a
+A 4xx that is not listed is invalid, stop; a 5xx is server, stop (also Cloudflare's 520 to 524:
+`on=TRANSIENT | status(520, 522, 524)` retries those). A request that got a 429 was not executed,
+whatever its code. The types `api_error` and `server_error` mean what the status means if that is to
+be retried, else server, retry; `invalid_request_error` means what the status means if that is a
 complaint, else invalid, stop.
 """
 
