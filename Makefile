@@ -108,18 +108,20 @@ $(VENV)/.sdk: $(BIN)/python $(SOURCES)
 	$(PIP) install -q --no-deps --force-reinstall .
 	@touch $@
 
-lint: $(VENV)/.lint  ## format, lint, types
+lint: $(VENV)/.lint  ## format, lint, types, those of the examples in the pages included
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --python-executable $(BIN)/python
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python docs/check_types.py
 
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) install -q --group bench
 	@touch $@
 
-bench: $(VENV)/.bench  ## cost against a hand-written try/except and other breakers; an outage
-	$(BIN)/python benchmarks/at_rest.py --check --write
+bench: $(VENV)/.bench  ## cost in time and in calls, against by hand and other libraries; an outage
+	$(BIN)/python benchmarks/cost.py --check --write
+	$(BIN)/python benchmarks/shape.py --check
 	$(BIN)/python benchmarks/breaker.py --check
 	$(BIN)/python benchmarks/outage.py --check
 	$(BIN)/python benchmarks/describe.py --check
@@ -134,10 +136,10 @@ $(VENV)/.fuzz: $(VENV)/.demo
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing of the header parsers; RUNS says how long
 	$(BIN)/python benchmarks/fuzz_headers.py
 
-# From the start. To go on with a run that was broken off: python docs/mutants.py
+# From the start. To go on with a run that was broken off: python docs/project/mutants.py
 mutation: $(VENV)/.mutation  ## breaks the code in thousands of small ways; the tests must notice
 	rm -rf mutants
-	$(BIN)/python docs/mutants.py
+	$(BIN)/python docs/project/mutants.py
 
 clean:
 	rm -rf mutants $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
