@@ -35,6 +35,9 @@ __all__ = ["Decorrelated", "Exponential", "Fixed", "FullJitter", "Linear", "Retr
 Wait: TypeAlias = "float | timedelta | Callable[[RetryCallState], float]"
 """What `wait=` takes: seconds that stay the same, one of ours, any of tenacity's, a function."""
 
+LONGEST = 60.0
+"""Seconds that a service, or a circuit, is waited for where no option says how long."""
+
 
 class State(RetryCallState):
     """What waits, stops and predicates are asked with: tenacity's state, by a runtime's clock.
@@ -251,7 +254,7 @@ class RetryAfter(_Wait):
     """
 
     otherwise: Any = checked(to_wait, Factory(Exponential))
-    longest: Seconds = seconds(60.0, positive=False)
+    longest: Seconds = seconds(LONGEST, positive=False)
     too_long: str = checked(_to_choice, "stop")
     spread: float = number(0.25, least=0.0)
     resets: bool = flag(False)

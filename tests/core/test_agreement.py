@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 from typing import Any
 from unittest import mock
 
@@ -97,11 +98,20 @@ def look(policies: list[Any], breaker: CircuitBreaker) -> list[Any]:
 def told(error: Exception | None) -> Any:
     if error is None:
         return None
+    notes = getattr(error, "__notes__", ())
     return (
         type(error),
-        [(a.number, a.model, a.failure and a.failure.kind, a.waited) for a in history(error)],
-        getattr(error, "__notes__", None),
+        [
+            (a.number, a.model, a.failure and a.failure.kind, tenths(a.waited))
+            for a in history(error)
+        ],
+        [re.sub(r"after [\d.]+ s", "after a wait", note) for note in notes],
     )
+
+
+def tenths(seconds: float) -> float:
+    """What is left of a wait depends on what has passed of it, by the real clock."""
+    return round(seconds, 1)
 
 
 def _fails(model: str = "a") -> None:
@@ -151,7 +161,7 @@ def played(world: str, make: Any, plan: Any, listeners: Any) -> list[Any]:
             log.append(look(policies, breaker))
 
     async def no_sleep(seconds: float) -> None:
-        log.append(seconds)
+        log.append(tenths(seconds))
 
     def run() -> None:
         if world == "trio":
@@ -163,7 +173,7 @@ def played(world: str, make: Any, plan: Any, listeners: Any) -> list[Any]:
                 main().send(None)
 
     with (
-        mock.patch("time.sleep", log.append),
+        mock.patch("time.sleep", lambda seconds: log.append(tenths(seconds))),
         mock.patch("asyncio.sleep", no_sleep),
         mock.patch("trio.sleep", no_sleep),
     ):

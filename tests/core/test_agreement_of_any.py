@@ -375,14 +375,21 @@ def bounds(wait: Any, failure: Failure | None) -> tuple[float, float]:
 
 
 def check_waits(recipe: Recipe, record: Record) -> None:
-    """Within the wait object's bounds, and over before any deadline."""
+    """Within the wait object's bounds, and over before any deadline.
+
+    A chain that goes round waits for another model no longer than that one's wait, or its circuit.
+    """
     retry = position(recipe, Retry)
+    circuit = position(recipe, CircuitBreaker) < len(recipe)
     begun = [each for each in record.events if isinstance(each, WaitBegan)]
     whole = min(retry, position(recipe, ModelFallback))
     for (at, pause), happening in zip(record.waits, begun, strict=True):
         options = recipe[retry][1]
         least, most = bounds(options["wait"], happening.attempt.failure)
-        assert least - 1e-9 <= pause <= most + 1e-9
+        after = [model for start, model in record.starts if start >= at + pause - 1e-9]
+        if whole == retry or after[:1] == [happening.attempt.model]:
+            assert least - 1e-9 <= pause
+        assert pause <= most + 1e-9 or (whole < retry and circuit)
         for number, (policy, given_) in enumerate(recipe[:retry]):
             if policy is Timeout:
                 assert pause < given_["seconds"]

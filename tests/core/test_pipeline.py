@@ -103,8 +103,8 @@ def test_a_mock_can_be_decorated_bare() -> None:
 
 
 def test_the_first_example_reaches_the_second_model_when_the_first_hangs(world: World) -> None:
-    """Two attempts of 15 s at a hung model leave time for the second one."""
-    answer = world.function(Takes(100), Takes(100), lambda messages, model: model)
+    """A model that hangs is asked once, and the second one has its turn."""
+    answer = world.function(Takes(100), lambda messages, model: model)
     chat = resilient(
         Timeout(60),
         ModelFallback("gpt-4o", "claude-sonnet-4-6", "gpt-4o-mini"),
@@ -114,9 +114,9 @@ def test_the_first_example_reaches_the_second_model_when_the_first_hangs(world: 
     )(answer)
     outcome = world.run(guarded(chat).outcome, "hi")
     assert outcome.value == "claude-sonnet-4-6"
-    assert [a.model for a in outcome.attempts] == ["gpt-4o", "gpt-4o", "claude-sonnet-4-6"]
+    assert [a.model for a in outcome.attempts] == ["gpt-4o", "claude-sonnet-4-6"]
     assert outcome.degraded
-    assert 30 <= outcome.elapsed < 32
+    assert outcome.elapsed == 15
 
 
 @pytest.mark.real

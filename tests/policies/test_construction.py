@@ -370,6 +370,15 @@ def test_a_first_wait_above_the_cap(make: Any) -> None:
             "must not override 'engine'",
         ),
         (lambda: Model(""), ValueError, "name must not be empty"),
+        (lambda: Model("a", account=""), ValueError, "account must not be empty"),
+        (lambda: Model("a", account=3), TypeError, "account must be a string, got 3"),
+        (lambda: MODELS(rounds=0), ValueError, "rounds"),
+        (lambda: MODELS(rounds=True), TypeError, "rounds"),
+        (lambda: MODELS(rounds=None), TypeError, "rounds"),
+        (lambda: MODELS(raise_first=1), TypeError, "raise_first"),
+        (lambda: Retry(patience=-1), ValueError, "patience"),
+        (lambda: Retry(patience=None), TypeError, "patience"),
+        (lambda: Retry(patience="5"), TypeError, "patience"),
         (lambda: Model(3), TypeError, "name must be a string, got 3"),
         (lambda: Model(None), TypeError, "name must be a string, got None"),
     ],
@@ -383,6 +392,7 @@ def test_bad_chains(make: Any, error: Any, message: str) -> None:
 def test_one_name_with_two_functions_is_two_models() -> None:
     """The same model at two clients is a chain, not a repetition."""
     assert len(ModelFallback("a", Model("a", call=print)).models) == 2
+    assert len(ModelFallback("a", Model("a", account="reserve")).models) == 2
 
 
 @pytest.mark.parametrize(

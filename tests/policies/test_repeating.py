@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import tenacity
 
 from conftest import World
-from resilience import BadResult, CircuitBreaker, Pipeline, Retry
+from resilience import BadResult, CircuitBreaker, ModelFallback, Pipeline, Retry
 from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
 from support.calling import error_of
+from support.errors import note_of
 
 
 @pytest.mark.fault(26)
@@ -71,9 +75,83 @@ def test_a_stream_is_not_begun_again(world: World) -> None:
     assert breaker.state == "closed"
 
 
+class Cursor(Iterator[int]):
+    """As of a database: it is executed, and then iterated."""
+
+    def execute(self) -> None: ...
+
+    def __next__(self) -> int:
+        raise StopIteration
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+def begun() -> Iterator[int]:
+    items = generator()
+    next(items)
+    return items
+
+
+def pipe() -> io.BufferedReader:
+    read, write = os.pipe()
+    os.close(write)
+    return os.fdopen(read, "rb")
+
+
+def read_file() -> io.BytesIO:
+    file = io.BytesIO(b"body")
+    file.read()
+    return file
+
+
+ONCE = [
+    pytest.param(lambda: iter([1, 2]), id="iterator"),
+    pytest.param(lambda: map(str, [1]), id="map"),
+    pytest.param(begun, id="begun generator"),
+    pytest.param(read_file, id="file that was read"),
+    pytest.param(pipe, id="pipe"),
+    pytest.param(lambda: {"body": [iter("ab")]}, id="iterator in a body"),
+]
+ANEW = [
+    pytest.param(generator, id="generator that was not begun"),
+    pytest.param(lambda: io.BytesIO(b"body"), id="file at its beginning"),
+    pytest.param(lambda: [1, 2], id="list"),
+    pytest.param(itertools.count, id="endless iterator"),
+    pytest.param(Cursor, id="cursor"),
+]
+
+
 @pytest.mark.fault(90)
-def test_one_shot_arguments(world: World) -> None:
-    """Every attempt gets the very object; `adjust` can give a fresh one."""
+@pytest.mark.parametrize("make", ONCE)
+def test_what_can_be_read_only_once_is_not_sent_again(
+    world: World, make: Callable[[], Any]
+) -> None:
+    """It would go out empty: the one attempt's error comes out, with a note; in a chain too."""
+    for policies in ([Retry()], [ModelFallback("a", "b")], [ModelFallback("a", "b"), Retry()]):
+        world.calls.clear()
+        body, first = make(), ConnectionError()
+        fn = Pipeline(*policies).wrap(world.function(first, "empty"))
+        assert error_of(world, fn, body=body) is first
+        assert len(world.calls) == 1
+        assert "body" in note_of(first)
+        if isinstance(body, io.IOBase):
+            body.close()
+
+
+@pytest.mark.fault(90)
+@pytest.mark.parametrize("make", ANEW)
+def test_what_can_be_read_again_is_sent_again(world: World, make: Callable[[], Any]) -> None:
+    """The very object, as the caller gave it."""
+    body = make()
+    assert world.run(Pipeline(Retry()).wrap(world.function(ConnectionError(), "ok")), body) == "ok"
+    assert [args[0] is body for args, _ in world.calls] == [True, True]
+
+
+@pytest.mark.fault(90)
+def test_adjust_can_make_the_argument_anew(world: World) -> None:
+    """Then it is sent again, and each attempt reads its own."""
 
     def read(body: Iterator[int]) -> list[int]:
         items = list(body)
@@ -81,11 +159,6 @@ def test_one_shot_arguments(world: World) -> None:
             raise ConnectionError
         return items
 
-    once = iter([1, 2])
-    assert world.run(Pipeline(Retry()).wrap(world.function(read)), once) == []
-    assert [args[0] is once for args, _ in world.calls] == [True, True]
-
-    world.calls.clear()
     fresh = Retry(adjust=lambda attempt, args, kwargs: ((iter([1, 2]),), kwargs))
     assert world.run(Pipeline(fresh).wrap(world.function(read)), iter([1, 2])) == [1, 2]
 

@@ -174,7 +174,7 @@ def test_timing_state_goes_by_our_clock(world: World, option: str) -> None:
     options: dict[str, dict[str, Any]] = {
         "wait": {"wait": lambda state: look(state, 3)},
         "otherwise": {"wait": RetryAfter(otherwise=lambda state: look(state, 3))},
-        "stop": {"wait": 3, "stop": lambda state: look(state, False)},
+        "stop": {"attempts": 3, "wait": 3, "stop": lambda state: look(state, False)},
         "on": {"wait": 3, "on": Predicate()},
     }
     fn = world.function(Takes(2, ConnectionError()))

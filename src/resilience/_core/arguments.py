@@ -1,12 +1,14 @@
-"""Where a function takes a given argument, and how to read and replace it in a call."""
+"""The arguments of a call: where one is, how to replace it, whether all can be sent again."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import io
+import itertools
 from collections.abc import Callable
 from inspect import Parameter
-from types import MethodType
+from types import AsyncGeneratorType, GeneratorType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,9 +16,14 @@ from attrs import frozen
 
 from .options import title
 
-__all__ = ["Slot", "slot_of"]
+__all__ = ["NO_SLOT", "Slot", "slot_of", "used_up"]
 
 _MISSING = object()
+
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+_ENDLESS = (itertools.count, itertools.cycle, itertools.repeat)
+_DEEP = 2  # dicts, lists and tuples are looked into so far,
+_PARTS = 100  # and at so many of their items
 
 
 @frozen
@@ -51,6 +58,9 @@ class Slot:
             return (*args[:at], value, *args[at + 1 :]), kwargs
         return args, {**kwargs, self.name: value}
 
+
+NO_SLOT = Slot("")
+"""Of an argument that is not there: nothing is ever read from it."""
 
 _slots: WeakKeyDictionary[Any, dict[tuple[str, bool, bool], Slot]] = WeakKeyDictionary()
 
@@ -115,3 +125,43 @@ def _bound(fn: Any, name: str) -> Any:
     if name in fn.keywords:
         return fn.keywords[name]
     return inspect.signature(fn.func).bind_partial(*fn.args).arguments[name]
+
+
+def used_up(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """The argument that can be read only once and may have been read; None if there is none.
+
+    Those are iterators, pipes, and files that do not stand at their beginning.
+    """
+    for name, value in (*enumerate(args, 1), *kwargs.items()):
+        if type(value) not in _PLAIN and _is_used(value, _DEEP):
+            return f"argument {name!r}"
+    return None
+
+
+def _is_used(value: Any, deep: int) -> bool:
+    kind: Any = type(value)
+    if isinstance(value, (dict, list, tuple)):
+        parts = value.values() if isinstance(value, dict) else value
+        return deep > 0 and any(
+            type(part) not in _PLAIN and _is_used(part, deep - 1)
+            for part in itertools.islice(parts, _PARTS)
+        )
+    if isinstance(value, GeneratorType):
+        return inspect.getgeneratorstate(value) != inspect.GEN_CREATED
+    if isinstance(value, AsyncGeneratorType):
+        frame = value.ag_frame
+        return frame is None or frame.f_lineno != frame.f_code.co_firstlineno
+    if kind.__module__ == "tempfile":
+        value = getattr(value, "_file", None) or getattr(value, "file", None)
+    if isinstance(value, io.IOBase):
+        return _is_read(value)
+    iterator = hasattr(kind, "__next__") or hasattr(kind, "__anext__")
+    # A database cursor is executed anew, and then iterated.
+    return iterator and kind not in _ENDLESS and not hasattr(kind, "execute")
+
+
+def _is_read(file: io.IOBase) -> bool:
+    try:
+        return file.readable() and (not file.seekable() or file.tell() > 0)
+    except (OSError, ValueError):  # closed, or being iterated
+        return True

@@ -17,7 +17,7 @@ from attrs import evolve
 from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.failures import Failure, describe
 
-from .arguments import Slot, slot_of
+from .arguments import NO_SLOT, Slot, slot_of
 from .attempt import Attempt
 from .clock import moment
 from .context import Ambient, Surroundings, World, note_served
@@ -129,12 +129,12 @@ class Journal(Branch):
             in_hand = self.in_hand
             self.began = runtime.now() if in_hand is None else in_hand.started or runtime.now()
 
-    def remember(self, owner: object, make: Callable[[], T]) -> T:
+    def remember(self, owner: object, make: Callable[..., T], *args: Any) -> T:
         """A fact of this call that a policy makes once; it outlives a hand-over to async mode."""
         if self.memo is None:
             self.memo = {}
         if owner not in self.memo:
-            self.memo[owner] = make()
+            self.memo[owner] = make(*args)
         found: T = self.memo[owner]
         return found
 
@@ -198,6 +198,7 @@ class Journal(Branch):
         """Let go of errors, whose tracebacks lead back here, and of the call that this one is in:
         a task may start its own successor for ever."""
         self.attempts = self.reports = self.interrupted = ()
+        self.memo = None
         if self.outer is not None:
             self.outer = Surroundings(self.outer)
             self.outer.attempt = None
@@ -366,24 +367,26 @@ class Call:
     # Reports
 
     def report(
-        self, error: Exception, *, exhausted: bool = False, circuits: tuple[object, ...] = ()
+        self,
+        error: Exception,
+        *,
+        exhausted: bool = False,
+        circuits: tuple[object, ...] = (),
+        wait: float | None = None,
     ) -> None:
-        """Have policies further out know that retries of this error are exhausted, or that
-        circuits have counted it."""
-        self.branch.report(Report(self.branch.number, error, exhausted, circuits))
+        """Have policies further out know that retries of this error are exhausted, that circuits
+        have counted it, or that another attempt may be made in `wait` seconds."""
+        self.branch.report(Report(self.branch.number, error, exhausted, circuits, wait))
 
     def reported(self, since: int, error: Exception) -> list[Report]:
         """What was reported about an error, or the one it was raised from, in attempts after
         number `since`."""
-        if not self.branch.reports:
-            return []
+        found: list[Report] = []
         own = error.error if type(error) is Carried else error
-        cause = _cause(own)
-        return [
-            report
-            for report in self.branch.reports
-            if report.number > since and (report.error is own or report.error is cause)
-        ]
+        for report in self.branch.reports:
+            if report.number > since and (report.error is own or report.error is _cause(own)):
+                found.append(report)
+        return found
 
     # Being what user code finds around it
 
@@ -405,14 +408,27 @@ class Call:
         return outer is not None and outer.disabled
 
 
+def _named_model(call: Call) -> str | None:
+    """The model that the call names itself, or that its function has for a default."""
+    named = call.kwargs.get("model")
+    guard = call.journal.guard
+    if named is None and call.fn is guard.fn:
+        slot = guard.slots.get(("model", True))
+        if slot is None:
+            try:
+                slot = call.slot("model", reading=True)
+            except TypeError:
+                slot = guard.slots["model", True] = NO_SLOT
+        named = slot.read(call.args, call.kwargs)
+    return named if isinstance(named, str) else None
+
+
 def attempt_of(
     call: Call, duration: float | None = None, failure: Failure | None = None
 ) -> Attempt:
     """The attempt under way in a call, or just ended, as data."""
     branch = call.branch
-    model = call.model
-    if model is None and isinstance(named := call.kwargs.get("model"), str):
-        model = named
+    model = call.model or _named_model(call)
     wait = None if failure is None else failure.retry_after
     attempt = _new(Attempt)  # as `Attempt(...)` would, at a third of the cost
     attempt.__dict__.update(

@@ -25,7 +25,8 @@ BUSY: Final[Any] = object()
 
 
 class Report(NamedTuple):
-    """What was done about an error further in: its retries are exhausted; circuits counted it.
+    """What was done about an error further in: its retries are exhausted; circuits counted it; or
+    another attempt was left undone that might be made in `wait` seconds.
 
     `number` is that of the attempt in which it was done.
     """
@@ -34,6 +35,7 @@ class Report(NamedTuple):
     error: Exception
     exhausted: bool
     circuits: tuple[object, ...]
+    wait: float | None = None
 
 
 class HandOver(BaseException):

@@ -7,15 +7,17 @@ each model has its own. Not for errors no model can help: `RECOVERABLE` leaves t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from resilience._core.arguments import slot_of
+from resilience._core.arguments import slot_of, used_up
 from resilience._core.options import (
     Seconds,
     checked,
+    count,
+    flag,
     suggesting,
     title,
     to_callable,
@@ -23,13 +25,16 @@ from resilience._core.options import (
     to_text,
 )
 from resilience.errors import RejectedError
-from resilience.failures import Failure
+from resilience.failures import Advice, Failure, Kind
 from resilience.matching import RECOVERABLE, Match, On, to_match
 from resilience.policy import Arguments, Call, Inner, Policy, Runtime, note_served
+from resilience.waits import LONGEST
 
 from .timeout import Timeout
 
 __all__ = ["Model", "ModelFallback"]
+
+_OF_ACCOUNT = (Kind.QUOTA, Kind.AUTH, Kind.PERMISSION)
 
 
 @frozen(init=False, repr=False)
@@ -38,22 +43,32 @@ class Model:
 
     `overrides` are arguments for this model; a dict is merged into the call's own dict of that
     name, leaf by leaf. `call` is another function to call, such as another client's `create`; it
-    has the same colour (sync or async) as the guarded one.
+    has the same colour (sync or async) as the guarded one. `account` names whose account it is
+    called with: by default the guarded function's, or one of its own with `call`.
     """
 
     name: str = checked(to_text)
     call: Callable[..., Any] | None = checked(to_callable, None, optional=True)
+    account: str | None = checked(to_text, None, optional=True)
     overrides: Mapping[str, Any] = field(factory=dict)
 
     def __init__(
-        self, name: str, /, *, call: Callable[..., Any] | None = None, **overrides: Any
+        self,
+        name: str,
+        /,
+        *,
+        call: Callable[..., Any] | None = None,
+        account: str | None = None,
+        **overrides: Any,
     ) -> None:
-        cast(Any, self).__attrs_init__(name, call, _merged({}, overrides))
+        cast(Any, self).__attrs_init__(name, call, account, _merged({}, overrides))
 
     def __repr__(self) -> str:
         parts = [repr(self.name)]
         if self.call is not None:
             parts.append(f"call={title(self.call)}")
+        if self.account is not None:
+            parts.append(f"account={self.account!r}")
         parts += [f"{name}={_shown(name, value)}" for name, value in self.overrides.items()]
         return f"Model({', '.join(parts)})"
 
@@ -77,9 +92,15 @@ class ModelFallback(Policy):
     - `*models`: names or `Model` values, in order. A call that names its own model starts with it
       and goes on with the rest; one that does not starts with the first.
     - `on` (`RECOVERABLE`): which failures. A rejection (an open circuit) always moves on at once.
+      Trouble with the account (quota, key, permission) moves on to models of another account only.
     - `argument` ("model"): the argument that carries the model's name.
     - `per_model` (None): what goes around each model's turn: seconds, a policy, or a function of
       the model's name that gives a policy (called once for each, so that each has its own state).
+    - `rounds` (2): how often a model's turn may come. When all models have been tried, the chain
+      waits for the one that is available first, of those that a `Retry` inside has left because
+      they asked for a wait, were silent or had their circuit open. That has to fit into the
+      deadline and into that Retry's `attempts`, `within` and longest wait.
+    - `raise_first` (False): raise the first model's error instead of the last one's.
 
     The last error that a model gave comes out; `history()` has all of them in order. Values only:
     safe from any thread.
@@ -91,6 +112,8 @@ class ModelFallback(Policy):
     on: Match = checked(to_match, RECOVERABLE)
     argument: str = checked(to_text, "model")
     per_model: Any = checked(_to_per_model, None, optional=True)
+    rounds: int = count(2)
+    raise_first: bool = flag(False)
     resting: bool = field(init=False)
     _own: dict[str, Policy] = field(factory=dict, init=False)
 
@@ -100,20 +123,22 @@ class ModelFallback(Policy):
         on: On = RECOVERABLE,
         argument: str = "model",
         per_model: Seconds | Policy | Callable[[str], Policy] | None = None,
+        rounds: int = 2,
+        raise_first: bool = False,
     ) -> None:
         chain = tuple(self._model(model) for model in models)
-        cast(Any, self).__attrs_init__(chain, on, argument, per_model)
+        cast(Any, self).__attrs_init__(chain, on, argument, per_model, rounds, raise_first)
         # A healthy call's first attempt needs only its arguments rewritten.
         object.__setattr__(
             self, "resting", self.per_model is None and all(model.call is None for model in chain)
         )
         if not chain:
             raise ValueError("models must name at least one model, got none")
-        seen: list[tuple[str, Any]] = []
+        seen: list[tuple[Any, ...]] = []
         for model in chain:
-            if (model.name, model.call) in seen:
+            if (model.name, model.call, model.account) in seen:
                 raise ValueError(f"models must be named once each, got {model.name!r} twice")
-            seen.append((model.name, model.call))
+            seen.append((model.name, model.call, model.account))
             if self.argument in model.overrides:
                 raise ValueError(
                     f"Model({model.name!r}) must not override {self.argument!r}: its name is that"
@@ -137,6 +162,10 @@ class ModelFallback(Policy):
             parts.append(f"argument={self.argument!r}")
         if self.per_model is not None:
             parts.append(f"per_model={self.per_model!r}")
+        if self.rounds != 2:
+            parts.append(f"rounds={self.rounds}")
+        if self.raise_first:
+            parts.append("raise_first=True")
         return f"ModelFallback({', '.join(parts)})"
 
     def check(self, fn: Callable[..., Any]) -> None:
@@ -181,28 +210,32 @@ class ModelFallback(Policy):
             return own[turn.model]
 
         async def model_fallback(call: Call) -> Any:
-            chain = _Chain(self, call)
+            chain = _Chain(self, call, runtime)
             while True:
                 turn = chain.turn(chain.at)
                 try:
                     result = await (inner if self.per_model is None else around(turn))(turn)
                 except Exception as error:
-                    if not chain.moves_on(error):
+                    pause = chain.moves_on(error)
+                    if pause is None:
                         note_served(None)
+                        if self.raise_first:
+                            chain.raise_first(error)
                         raise
                 else:
                     call.journal.answered_by(turn.model, degraded=chain.at > 0)
                     return result
+                if pause > 0:
+                    await runtime.sleep(pause, call)
 
         return model_fallback
 
-    def _rejected_for(self, turn: Call) -> bool:
-        """Whether a policy would reject the call for a model now."""
-        if turn.refuses(self):
-            return True
-        if self.per_model is None or turn.model is None:
-            return False
-        return self._policy(turn.model).refuses(turn)
+    def _free_in(self, turn: Call) -> float:
+        """Seconds until no policy would reject the call for a model."""
+        own = None if self.per_model is None else self._policy(str(turn.model))
+        if own is not None and own.refuses(turn):
+            return own.free_in(turn)
+        return turn.free_in() if turn.refuses(self) else 0.0
 
     def _start(self, named: Any) -> Model:
         """The model a call begins with: its own, else the first of the chain."""
@@ -225,15 +258,37 @@ class ModelFallback(Policy):
         return self._own[name]
 
 
+class _Left(NamedTuple):
+    """How often a model's turn came; when it may come again; whether the model was silent."""
+
+    turns: int
+    until: float
+    silent: bool
+
+
 class _Chain:
     """The models of one call, in their order; the call as it is for each; whose turn it is."""
 
-    __slots__ = ("at", "call", "order", "policy", "slot")
+    __slots__ = (
+        "at",
+        "call",
+        "left",
+        "order",
+        "policy",
+        "runtime",
+        "shut",
+        "since",
+        "slot",
+    )
 
-    def __init__(self, policy: ModelFallback, call: Call) -> None:
+    def __init__(self, policy: ModelFallback, call: Call, runtime: Runtime) -> None:
         self.policy = policy
         self.call = call
+        self.runtime = runtime
         self.at = 0
+        self.since = call.branch.number
+        self.left: dict[int, _Left] = {}
+        self.shut: set[object] = set()
         self.slot = call.slot(policy.argument)
         start = policy._start(self.slot.given(call.args, call.kwargs))
         self.order = policy.models
@@ -250,42 +305,113 @@ class _Chain:
             turn.args, turn.kwargs = _overridden(model, call.fn, turn.args, turn.kwargs)
         if model.call is not None:
             turn.fn = model.call
-        if at + 1 < len(self.order):
+        if len(self.order) > 1:
             turn.alternatives = self._free_in
         return turn
 
-    def moves_on(self, error: Exception) -> bool:
-        """Whether it is another model's turn after this error; else the error comes out."""
-        after = self._following(error)
-        if after is not None:
-            self.at = after
-        return after is not None
-
-    def _following(self, error: Exception) -> int | None:
-        after = range(self.at + 1, len(self.order))
-        if issubclass(type(error), RejectedError):
-            return next(iter(after), None)
-        call, on = self.call, self.policy.on
+    def moves_on(self, error: Exception) -> float | None:
+        """After an error: the seconds until another model's turn, which is `at` then; None to let
+        the error out."""
+        call, policy = self.call, self.policy
         failure = call.failure(error)
-        if not call.matches(on, failure):
+        rejected = failure.kind is Kind.REJECTED
+        if not rejected:
+            if policy.raise_first:
+                call.journal.remember(self, lambda: error)
+            if not self._matches(failure):
+                return None
+        self._leave(error, failure)
+        found = min(self._offers(failure), default=None)
+        if found is None:
             return None
-        if not on.by_advice(failure):  # whoever names an error means it
-            return next(iter(after), None)
-        return next((each for each in after if self._may_help(failure, each)), None)
+        if rejected:
+            self._skipped(error)
+        elif (used := used_up(call.args, call.kwargs)) is not None:
+            call.journal.remark(f"no other model: {used} can be read only once")
+            return None
+        *_, pause, self.at = found
+        return pause
+
+    def raise_first(self, error: Exception) -> None:
+        """Raise the first model's error, unless that is `error` itself."""
+        first = self.call.journal.remember(self, lambda: error)
+        if first is not error:
+            if isinstance(error, RejectedError):
+                self._skipped(error)
+            try:
+                raise first
+            finally:
+                del first
+
+    def _skipped(self, error: Exception) -> None:
+        self.call.journal.remark(f"{self.order[self.at].name} was skipped: {error}")
+
+    def _matches(self, failure: Failure) -> bool:
+        call, on = self.call, self.policy.on
+        if call.matches(on, failure):
+            return True
+        if failure.advice is not Advice.STOP or failure.kind not in _OF_ACCOUNT:
+            return False
+        # The account is in trouble: no model of it will do, and for others it is a FALLBACK.
+        self.shut.add(_account(self.order[self.at]))
+        return call.matches(on, evolve(failure, advice=Advice.FALLBACK))
+
+    def _leave(self, error: Exception, failure: Failure) -> None:
+        """Record how a model's turn has ended."""
+        before, until = self.left.get(self.at), math.inf
+        for report in self.call.reported(self.since - (failure.kind is Kind.REJECTED), error):
+            if report.wait is not None:
+                until = self.runtime.now() + report.wait
+        turns = 1 if before is None else before.turns + 1
+        self.left[self.at] = _Left(turns, until, failure.kind is Kind.TIMEOUT)
+        self.since = self.call.branch.number
+
+    def _offers(self, failure: Failure) -> Iterator[tuple[bool, bool, float, int]]:
+        """Other models that may do what this one did not, the best one first when they are sorted:
+        whether it was tried before, whether it was silent then, seconds until it may be tried.
+
+        There is no going round for a call of which no attempt was made.
+        """
+        now = self.runtime.now()
+        any_helps = failure.elsewhere is not False and not self.shut
+        for each, model in enumerate(self.order):
+            if not (any_helps or self._may_help(failure, model)):
+                continue
+            left = self.left.get(each)
+            if left is None:
+                if each != self.at:
+                    yield False, False, 0.0, each
+            elif left.until < math.inf and left.turns < self.policy.rounds:
+                circuit = self.policy._free_in(self.turn(each))
+                pause = max(left.until - now, circuit)
+                fits = circuit <= LONGEST and pause < self.call.room(now)
+                if fits and self.call.journal.attempts:
+                    yield True, left.silent, pause, each
 
     def _free_in(self, failure: Failure) -> float:
-        """Seconds until a model after this one may be called; infinite where none will do."""
-        for each in range(self.at + 1, len(self.order)):
-            if self._may_help(failure, each) and not self.policy._rejected_for(self.turn(each)):
-                return 0.0
-        return math.inf
-
-    def _may_help(self, failure: Failure, after: int) -> bool:
-        """Whether another model may do what this one did not: not where the limit is the account's
-        own and the call would go to the same place."""
-        return failure.elsewhere is not False or (
-            self.order[after].call is not self.order[self.at].call
+        """Seconds until another model may be called; infinite where none will do."""
+        return min(
+            (
+                pause if again else self.policy._free_in(self.turn(each))
+                for again, silent, pause, each in self._offers(failure)
+                if each != self.at and not silent
+            ),
+            default=math.inf,
         )
+
+    def _may_help(self, failure: Failure, model: Model) -> bool:
+        """Whether a model may do what the last one did not: not where the account is in trouble or
+        the limit is the account's own, and it has the same account."""
+        account = _account(model)
+        if account in self.shut:
+            return False
+        if failure.elsewhere is not False or account != _account(self.order[self.at]):
+            return True
+        return not self.policy.on.by_advice(failure)  # whoever names an error means it
+
+
+def _account(model: Model) -> object:
+    return model.account if model.account is not None else model.call
 
 
 def _overridden(

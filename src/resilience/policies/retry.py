@@ -14,17 +14,17 @@ from typing import Any, ClassVar, cast
 from attrs import Factory, field, frozen
 from tenacity import RetryCallState
 from tenacity.retry import retry_base
-from tenacity.stop import stop_base
 
+from resilience._core.arguments import used_up
 from resilience._core.options import (
     Seconds,
     call_repr,
     checked,
-    count,
     flag,
     plain,
     seconds,
     suggesting,
+    to_count,
     to_plain_function,
     warn_option_failed,
 )
@@ -32,7 +32,7 @@ from resilience.errors import RejectedError
 from resilience.failures import Advice, Failure, Kind
 from resilience.matching import TRANSIENT, Match, On, to_match
 from resilience.policy import Call, Inner, Policy, Runtime
-from resilience.waits import RetryAfter, State, Wait, is_own, to_wait
+from resilience.waits import LONGEST, RetryAfter, State, Wait, is_own, to_wait
 
 __all__ = ["Retry"]
 
@@ -45,16 +45,15 @@ def _to_on(name: str, value: Any) -> Match | retry_base:
     return to_match(name, value)
 
 
-def _to_stop(name: str, value: Any) -> Any:
-    if isinstance(value, type) or not (isinstance(value, stop_base) or callable(value)):
-        raise TypeError(
-            f"{name} must be a tenacity stop such as stop_after_delay(9), got {value!r}"
-        )
+def _to_stop(value: Callable[[RetryCallState], object] | None) -> Any:
+    if value is not None and (isinstance(value, type) or not callable(value)):
+        raise TypeError(f"stop must be a tenacity stop such as stop_after_delay(9), got {value!r}")
     return value
 
 
 class _Run:
-    """Where one call stands in this policy, once an attempt has failed."""
+    """Where one call stands in this policy, once an attempt has failed: in a chain of models, one
+    model's part of it, over all the rounds."""
 
     __slots__ = ("call", "limits", "made", "runtime", "started", "waited")
 
@@ -72,33 +71,44 @@ class _Run:
 class Retry(Policy):
     """Call again, up to `attempts` times in all, while `on` matches the failure.
 
-    - `attempts` (3): calls in all, the first included; None for no end.
+    - `attempts` (3): calls in all, the first included; None for no end, as by default with `stop`.
     - `on` (`TRANSIENT`): which failures; see `resilience.matching`. Also a tenacity `retry_if_*`.
+      A rejection is retried where its class or kind is named: not before its `retry_at`.
     - `wait` (`RetryAfter()`): how long before the next; see `resilience.waits`. Also any tenacity
       wait, or seconds.
     - `within` (None): seconds of retrying in all; a wait that would end later is not begun.
     - `stop` (None): a tenacity stop, asked as well.
     - `adjust` (None): a function of the failed `Attempt`, its args and its kwargs that gives the
       `(args, kwargs)` of the next one.
-    - `patience` (None): how long it may wait for a model that asks for it (advice WAIT) while a
-      `ModelFallback` has another free model; by default it leaves to that model at once.
+    - `patience` (5): in a chain of models, the longest wait that a server may ask for (advice
+      WAIT) and still be waited for. A longer one, or one without a number, is left to the next
+      model while one is available; so is a model that has not answered in time.
     - `idempotent` (True): with False, only failures where the request surely was not executed.
     - `retry_exhausted` (False): retry even what a `Retry` further in has given up on.
 
     The failing call's own exception comes out. No wait and no attempt when a circuit inside has
-    just opened, or when the wait would end after the nearest deadline. An advice with a limit
-    (`Failure.retry_limit`) is followed where `on` matched by advice. Values only: safe anywhere.
+    just opened, when the wait would end after the nearest deadline, or when an argument can be
+    read only once (an iterator, a file that has been read) and `adjust` does not make a new one.
+    An advice with a limit (`Failure.retry_limit`) is followed where `on` matched by advice. Values
+    only: safe anywhere.
     """
 
     role: ClassVar[str | None] = "retry"
 
-    attempts: int | None = count(3, optional=True)
+    stop: Callable[[RetryCallState], object] | None = field(
+        default=None, converter=_to_stop, kw_only=True
+    )
+    attempts: int | None = checked(
+        to_count,
+        Factory(lambda self: 3 if self.stop is None else None, takes_self=True),
+        optional=True,
+        metadata={"shown": 3},
+    )
     on: On | retry_base = checked(_to_on, TRANSIENT)
     wait: Wait = checked(to_wait, Factory(RetryAfter))
     within: Seconds | None = seconds(None, optional=True)
-    stop: Callable[[RetryCallState], object] | None = checked(_to_stop, None, optional=True)
     adjust: Callable[..., Any] | None = checked(to_plain_function, None, optional=True)
-    patience: Seconds | None = seconds(None, positive=False, optional=True)
+    patience: Seconds = seconds(5.0, positive=False)
     idempotent: bool = flag(True)
     retry_exhausted: bool = flag(False)
     resting: bool = field(
@@ -123,17 +133,22 @@ class Retry(Policy):
                 number = call.branch.number
                 try:
                     result = await inner(call)
-                except RejectedError:
-                    raise  # the call was not even begun
+                except RejectedError as error:
+                    if self.on is TRANSIENT and call.alternatives is None:
+                        raise  # the call was not even begun
+                    run = run or self._run(call, runtime, started)
+                    pause = self._after_rejection(run, error)
+                    if pause is None:
+                        raise
                 except Exception as error:
-                    run = run or _Run(call, runtime, started)
+                    run = run or self._run(call, runtime, started)
                     pause = self._after_error(run, number, error)
                     if pause is None:
                         raise
                 else:
                     if not looks:
                         return result
-                    run = run or _Run(call, runtime, started)
+                    run = run or self._run(call, runtime, started)
                     pause = self._after_result(run, result)
                     if pause is None:
                         return result
@@ -142,6 +157,14 @@ class Retry(Policy):
                 await runtime.sleep(pause, call)
 
         return retry
+
+    def _run(self, call: Call, runtime: Runtime, started: float) -> _Run:
+        if call.model is None:
+            return _Run(call, runtime, started)
+        key = (self, call.branch, call.model, id(call.fn))
+        run = call.journal.remember(key, _Run, call, runtime, started)
+        run.call, run.runtime = call, runtime
+        return run
 
     def _after_error(self, run: _Run, number: int, error: Exception) -> float | None:
         """Seconds to wait before the next attempt; None to let the error out."""
@@ -159,16 +182,82 @@ class Retry(Policy):
                 if self.attempts > 1:
                     call.report(failure.error, exhausted=True)
                 return None
-            pause = self._pause(run, self._state(run, failure, failure.error, None), failure)
-            if pause is not None:
-                if self.adjust is not None:
-                    self._adjust(run, self.adjust)
-                if len(call.journal.attempts) > 1:
-                    _trim(call, failure.error)
+            if call.refuses(self):
+                call.journal.remark("no retry: a circuit on its way is open")
+                return None
+            pause = self._pause(run, self._state(run, failure, failure.error, None))
+            if pause is None or self._leaves(run, failure, pause):
+                return None
+            if self.adjust is not None:
+                self._adjust(run, self.adjust)
+            elif (used := used_up(call.args, call.kwargs)) is not None:
+                call.journal.remark(f"no retry: {used} can be read only once")
+                return None
+            if len(call.journal.attempts) > 1:
+                _trim(call, failure.error)
             return pause
         except Exception as problem:  # of a predicate, wait, stop or adjust: the call's own wins
             call.journal.remark(f"Retry gave up: its option raised {type(problem).__name__}")
             return None
+
+    def _after_rejection(self, run: _Run, error: RejectedError) -> float | None:
+        """The same for a call that was rejected: it is worth trying when `retry_at` is there."""
+        call = run.call
+        failure = call.failure(error)
+        named = self._names(run, failure)
+        if failure.retry_after is None or not (named or call.alternatives is not None):
+            return None
+        run.made += named
+        try:
+            if self.attempts is not None and run.made >= self.attempts:
+                return None
+            pause = self._pause(run, self._state(run, failure, error, None), failure.retry_after)
+        except Exception as problem:
+            call.journal.remark(f"Retry gave up: its option raised {type(problem).__name__}")
+            return None
+        if pause is not None and (not named or self._offer(run, failure) <= pause):
+            call.report(error, wait=pause)
+            return None
+        return pause
+
+    def _names(self, run: _Run, failure: Failure) -> bool:
+        """Whether `on` means this rejection, and not just any error."""
+        any_error = Failure(Kind.UNKNOWN, Advice.STOP, error=Exception())
+        if isinstance(self.on, retry_base):
+            return all(
+                bool(self.on(self._state(run, each, each.error, None))) is meant
+                for each, meant in ((failure, True), (any_error, False))
+            )
+        on = cast(Match, self.on)
+        matches = run.call.matches
+        return matches(on, failure) and not on.by_advice(failure) and not matches(on, any_error)
+
+    def _leaves(self, run: _Run, failure: Failure, pause: float) -> bool:
+        """Whether the next attempt is left to another model, which is available sooner."""
+        call = run.call
+        if call.alternatives is None:
+            return False
+        if failure.kind is Kind.TIMEOUT and failure.status != 408:
+            reason, most = "did not ask a silent model again", 0.0
+        elif failure.advice is Advice.WAIT:
+            asked = failure.retry_after
+            if asked is not None and asked <= plain(self.patience):
+                return False
+            reason, most = "did not wait", pause
+        else:
+            return False
+        if self._offer(run, failure) > most:
+            return False
+        call.journal.remark(f"{reason}: another model is free")
+        assert failure.error is not None
+        call.report(failure.error, wait=pause)
+        return True
+
+    @staticmethod
+    def _offer(run: _Run, failure: Failure) -> float:
+        """Seconds until another model may be asked; infinite without one."""
+        alternatives = run.call.alternatives
+        return math.inf if alternatives is None else alternatives(failure)
 
     def _after_result(self, run: _Run, result: Any) -> float | None:
         """Seconds to wait because tenacity's predicate wants another result; None to return it."""
@@ -179,7 +268,9 @@ class Retry(Policy):
                 return None
             if self.attempts is not None and run.made >= self.attempts:
                 return None
-            pause = self._pause(run, state, None)
+            if run.call.refuses(self):
+                return None
+            pause = self._pause(run, state)
             if pause is not None and self.adjust is not None:
                 self._adjust(run, self.adjust)
             return pause
@@ -208,30 +299,18 @@ class Retry(Policy):
         run.limits[subject] = run.limits.get(subject, 0) + 1
         return run.limits[subject] <= limit
 
-    def _pause(self, run: _Run, state: State, failure: Failure | None) -> float | None:
-        """The wait, unless there is a reason not to begin it."""
+    def _pause(self, run: _Run, state: State, least: float = 0.0) -> float | None:
+        """The wait, `least` seconds or more, unless there is a reason not to begin it."""
         call = run.call
-        if call.refuses(self):
-            call.journal.remark("no retry: a circuit on its way is open")
-            return None
         pause = float(cast(Any, self.wait)(state))
         if math.isnan(pause):
             raise ValueError  # of what an option raises, only the class is told
-        pause = max(0.0, pause)
-        if math.isinf(pause):
+        pause = max(least, pause)
+        if math.isinf(pause) or (least > LONGEST and not isinstance(self.wait, RetryAfter)):
             call.journal.remark("no retry: " + _too_long(call))
             return None
         state.upcoming_sleep = run.waited = pause
         if self.stop is not None and self.stop(state):
-            return None
-        if (
-            failure is not None
-            and failure.advice is Advice.WAIT
-            and pause > plain(self.patience or 0.0)
-            and call.alternatives is not None
-            and call.alternatives(failure) <= 0
-        ):
-            call.journal.remark("did not wait: another model is free")
             return None
         room = self._room(run)
         if pause >= room:
