@@ -17,8 +17,7 @@ from resilience._core.options import (
 )
 
 from .circuit.circuit import Circuit
-from .circuit.redis.availability import Availability
-from .circuit.redis.clients import to_client
+from .circuit.redis.clients import Server, to_client
 from .circuit.redis.keys import key_name, to_prefix
 from .circuit.redis.shared_circuit import SharedCircuit
 
@@ -58,11 +57,9 @@ class RedisCircuit:
     lease: Seconds = seconds(60.0)
     timeout: Seconds = seconds(0.05)
     back_off: Seconds = seconds(5.0)
-    _server: Availability = field(
+    _server: Server = field(
         default=Factory(
-            lambda self: Availability(
-                to_client(self.client, plain(self.timeout)), plain(self.back_off)
-            ),
+            lambda self: Server(to_client(self.client, plain(self.timeout)), plain(self.back_off)),
             takes_self=True,
         ),
         init=False,
@@ -77,4 +74,4 @@ class RedisCircuit:
         processes could not compute the same name."""
         key = key_name(self.prefix, circuit.name, circuit.key)
         lease = min(plain(self.lease), circuit._owner.limits.trial_timeout)
-        return SharedCircuit(self._server, circuit, key, refresh, lease, self.advisory)
+        return SharedCircuit(circuit, refresh, self._server, key, lease, self.advisory)

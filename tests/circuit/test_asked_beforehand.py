@@ -87,10 +87,19 @@ def test_a_key_that_cannot_be_computed_has_nothing_against_it(world: World, key:
     assert asked(world, CircuitBreaker(key=key), model=["not hashable"]) == (False, 0)
 
 
-def test_a_wait_that_is_still_to_be_asked_is_asked(world: World) -> None:
-    """Ctrl-C has kept it from being asked when the circuit opened."""
+@pytest.mark.fault(28)
+def test_a_wait_that_is_still_to_be_asked(world: World) -> None:
+    """Ctrl-C has kept it from being asked when the circuit opened: nobody knows how long until the
+    next call asks it."""
+
+    def interrupt(circuit: Any, state: Any) -> None:
+        raise KeyboardInterrupt
+
     breaker = CircuitBreaker(reset_after=lambda state: 7.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(breaker._only), "_ask", lambda circuit, state: None)
-        breaker.open()
+        patch.setattr(type(breaker._only), "_ask", interrupt)
+        with pytest.raises(KeyboardInterrupt) as held:
+            breaker.open()
+    assert asked(world, breaker) == (True, math.inf)
     assert asked(world, breaker) == (True, 7)
+    assert held.type is KeyboardInterrupt

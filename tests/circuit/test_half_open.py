@@ -205,20 +205,19 @@ def test_slots_that_were_lost_are_not_kept(world: World) -> None:
         admit(breaker._only)
     assert slots_of(breaker._only) == []
     admit(breaker._only).drop()
-    assert breaker._only._state._slots == ()  # type: ignore[attr-defined]
+    assert breaker._only._state.slots == ()  # type: ignore[attr-defined]
 
 
 def test_the_trials_of_a_parent_process_are_not_waited_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A forked child does not have the threads that would end them."""
-    from resilience.circuit import circuit, states
+    from resilience.circuit import machine
 
     breaker = opened(world)
     held = admit(breaker._only)
     parent = held.permit.process
-    for module in (circuit, states):
-        monkeypatch.setattr(module.os, "getpid", lambda: parent + 1)
+    monkeypatch.setattr(machine.os, "getpid", lambda: parent + 1)
     assert breaker.snapshot().trials == 0
     assert world.run(Pipeline(breaker).wrap(world.function("ok"))) == "ok"
     assert breaker.state == "closed"

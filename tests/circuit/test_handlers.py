@@ -3,19 +3,23 @@ what it does to a circuit is neither lost nor undone, and rest goes by the state
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pybreaker
 import pytest
 
 import resilience
 from resilience import CircuitBreaker, CircuitOpenError, FailureRate, Pipeline
 from resilience._core.idle import epochs
 from resilience._core.locks import new_lock
+from resilience.testing import virtual_time
+from support.arriving import arriving as arriving_in
+from support.arriving import interrupt
 from support.circuits import Recorder, admit, rests, slots_of
 
 HOME = Path(resilience.__file__).parent
@@ -30,31 +34,7 @@ OURS = {
 }
 
 
-def arriving(act: Callable[[], object], step: int, call: Callable[[], object]) -> bool:
-    """Make a call, and `act` before its bytecode of that number in the files that deal with
-    circuits; whether it has so many."""
-    left = step
-
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal left
-        if frame.f_code.co_filename not in OURS:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            left -= 1
-            if left == 0:
-                sys.settrace(None)
-                act()
-        return trace
-
-    before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # 3.12 looks for this when tracing begins
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return left <= 0
+arriving = partial(arriving_in, files=OURS)
 
 
 class Scene:
@@ -182,20 +162,26 @@ def test_an_isolation_at_any_step_is_neither_lost_nor_unreleasable(
 
 
 @pytest.mark.fault(200)
-@pytest.mark.parametrize("way", ["rejected", "waiting", "snapshot"])
+@pytest.mark.parametrize("way", ["admitted", "rejected", "waiting", "snapshot"])
 def test_an_isolation_at_any_step_of_what_changes_nothing(way: str) -> None:
-    """A call that is rejected or waits beyond the trials, and a look at the circuit: no change
-    follows that would bring the isolation along."""
+    """A call that is admitted, or rejected, or waits beyond the trials, and a look at the circuit:
+    no change follows that would bring the isolation along."""
     for step in count(1):
         patience = 1e-9 if way == "waiting" else None
         breaker = CircuitBreaker(reset_after=1e-9, wait_for_trial=patience)
         pipeline = Pipeline(breaker)
-        breaker.open()
+        call: Callable[[], object] = partial(pipeline.outcome, int)
+        if way != "admitted":
+            breaker.open()
         trial = admit(breaker._only)
-        call = breaker.snapshot if way == "snapshot" else partial(pipeline.outcome, int)
+        call: Callable[[], object] = partial(pipeline.outcome, int)
+        if way == "snapshot":
+            call = breaker.snapshot
+        elif way == "admitted":
+            call = partial(_admit, breaker)
         holds: list[Any] = []
         if not arriving(partial(_have, holds, breaker.isolate), step, call):
-            assert step > 50
+            assert step > 20
             return
         assert breaker.state == "isolated", step
         trial.succeed()
@@ -264,6 +250,26 @@ def test_no_failure_is_lost_at_any_step(keyed: bool, options: dict[str, Any]) ->
         assert not rests(pipeline)
 
 
+@pytest.mark.fault(200)
+def test_no_failure_is_left_unwritten_at_any_step() -> None:
+    """A handler's call fails while another's failure is being written to a storage: whoever writes
+    looks again before it ends."""
+    for step in count(1):
+        storage = pybreaker.CircuitMemoryStorage("closed")
+        pipeline = Pipeline(CircuitBreaker(failures=9, storage=storage))
+        call = partial(pipeline.outcome, _down, "a")
+        with virtual_time():  # what is done in the background is done at once
+            if not arriving(call, step, call):
+                assert step > 100
+                return
+        assert storage.counter == 2, step
+
+
+def _admit(breaker: CircuitBreaker) -> None:
+    with contextlib.suppress(CircuitOpenError):
+        admit(breaker._only)
+
+
 def _down(key: str) -> None:
     raise ConnectionError
 
@@ -280,16 +286,17 @@ def test_ctrl_c_at_any_step_of_a_trial_frees_its_slot(
 ) -> None:
     """The interrupt comes out, and once nobody looks at it any more the next call is a trial."""
     # The only lock that others share. Here, unlike in life, an interrupt may come between the end
-    # of a `with` and the release of its lock.
+    # of a `with` and the release of its lock; where it was the circuit's, there is no more to see.
     monkeypatch.setattr(epochs, "_lock", new_lock())
     for step in count(1):
         scene = Scene("half-open", well, **kind)
         try:
-            if not arriving(_interrupt, step, scene.call):
+            if not arriving(interrupt, step, scene.call):
                 assert step > 100
                 return
         except KeyboardInterrupt:
-            pass
+            if scene.circuit._lock._is_owned():
+                continue
         assert scene.circuit.snapshot().trials == 0
         scene.call(well=True)
         assert scene.circuit.state == "closed", step
@@ -297,7 +304,3 @@ def test_ctrl_c_at_any_step_of_a_trial_frees_its_slot(
         assert rests(scene.pipeline)
         scene.circuit.open()
         assert scene.listener.changes[-1] == ("closed", "open")
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from resilience import CircuitOpenError, FailureRate, SlowCalls
 from resilience._core.idle import epochs
 from resilience.circuit.limits import Limits
-from resilience.circuit.permit import permit_of
+from resilience.circuit.machine import permit_of
 from resilience.circuit.states import MANUAL, Change
 from resilience.failures import Advice, Failure, Kind
 from resilience.testing import virtual_time

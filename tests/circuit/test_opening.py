@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -188,6 +189,23 @@ def test_a_wait_that_calls_through_the_breaker(takes: float) -> None:
         assert breaker.snapshot().retry_after == 2000 - takes
         clock.advance(2000)
         assert pipeline.call(lambda: "ok") == "ok"
+
+
+@pytest.mark.parametrize("ends", ["answers", "is interrupted"])
+def test_what_others_say_while_the_wait_is_asked_holds(ends: str) -> None:
+    """The shared circuit's open time is not overwritten by an answer that comes after it."""
+
+    def wait(state: Any) -> float:
+        breaker._only._follow("open", 7.0, clock.now())
+        if ends == "is interrupted":
+            raise KeyboardInterrupt
+        return 2000.0
+
+    with virtual_time() as clock:
+        breaker = CircuitBreaker(reset_after=wait)
+        with contextlib.suppress(KeyboardInterrupt):
+            breaker.open()
+        assert breaker.snapshot().retry_after == 7
 
 
 @pytest.mark.real

@@ -16,7 +16,7 @@ from resilience import CircuitBreaker, CircuitOpenError, Pipeline
 from resilience.circuit.states import Change
 from resilience.testing import virtual_time
 from support.calling import error_of
-from support.circuits import Recorder, Told, admit, fail
+from support.circuits import Recorder, admit, fail
 from support.concurrency import fast_switching, in_threads  # noqa: F401
 from support.interleaving import WatchedList
 from support.scenes import Scene, check, watchable, watched_circuits, without  # noqa: F401
@@ -111,25 +111,23 @@ def test_a_call_made_within_a_change_by_a_finalizer_waits_for_nothing() -> None:
     """With the lock in its hands it would wait for itself: closed, it goes through; else it gets
     no trial, and nothing to wait for."""
     with virtual_time() as clock:
-        told = Told(failures=1, trials=2)
-        circuit = told.circuit
-        found: list[Any] = []
+        breaker = CircuitBreaker(trials=2, reset_after=10, wait_for_trial=1000)
+        circuit, pipeline = breaker._only, Pipeline(breaker)
 
-        def within(nested: bool) -> None:
-            try:
-                found.append(admit(circuit).trial)
-            except CircuitOpenError:
-                waiter: Any = object()
-                found.append(circuit._queue(waiter, clock.now()))
+        def within() -> Any:
+            began = clock.now()
+            with circuit._lock:
+                outcome = pipeline.outcome(lambda: "from within")
+            assert clock.now() == began
+            return outcome.error and type(outcome.error)
 
-        circuit._alone(within)
-        circuit.open()
+        assert within() is None
+        breaker.open()
         clock.advance(10)
-        circuit._alone(within)
-        assert circuit.state == "open"
+        assert within() is CircuitOpenError
+        assert breaker.state == "open"
         trial = admit(circuit)
-        circuit._alone(within)
-        assert found == [False, None, None]
+        assert within() is CircuitOpenError
         assert trial.trial
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pybreaker
 import pytest
 
 from conftest import World
 from resilience import CircuitBreaker, CircuitOpenError, Pipeline
 from resilience.circuit.circuit import Circuit
-from resilience.circuit.permit import Permit
+from resilience.circuit.machine import Permit
 from resilience.circuit.states import Change
-from resilience.circuit.storage import Sharing
-from resilience.failures import Failure
+from resilience.circuit.storage import Ending, Sharing
+from resilience.testing import _worlds
 from support.circuits import in_tasks, rejected
 
 
@@ -39,17 +40,11 @@ class Shared:
         self.told.append("claim")
         return bool(self.grants)
 
-    def record(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None,
-        failure: Failure | None,
-    ) -> bool:
+    def record(self, permit: Permit, ending: Ending) -> bool:
         assert type(permit) is Permit
-        assert now >= permit.began
-        assert (failed is True) == (cause is not None) == (failure is not None)
+        assert ending.now >= permit.began
+        failed = ending.failed
+        assert (failed is True) == (ending.cause is not None) == (ending.failure is not None)
         self.told.append(("record", failed))
         return failed is not None
 
@@ -158,6 +153,25 @@ def test_a_slot_is_not_lost_while_others_are_asked(world: World) -> None:
     assert held.type is KeyboardInterrupt
 
 
+@pytest.mark.fault(28)
+def test_a_slot_is_not_lost_while_listeners_are_told(world: World) -> None:
+    """Ctrl-C in one of them: the others get back what they have granted."""
+
+    class Interrupted(pybreaker.CircuitBreakerListener):
+        def before_call(self, cb: Any, func: Any, *args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    shared = Shared()
+    breaker = CircuitBreaker(reset_after=10, storage=shared, listeners=[Interrupted()])
+    breaker.open()
+    world.clock.advance(10)
+    with pytest.raises(KeyboardInterrupt) as held:
+        world.run(Pipeline(breaker).wrap(world.function("ok")))
+    assert shared.told[-2:] == ["claim", ("record", None)]
+    assert breaker.snapshot().trials == 0
+    assert held.type is KeyboardInterrupt
+
+
 def test_a_manual_command_before_any_call_is_told() -> None:
     """Whoever gives it may never make a call."""
     shared = Shared()
@@ -190,6 +204,52 @@ def test_a_call_that_may_not_wait_is_told_of_afterwards(
 
     world.run(main)
     assert [each for each in shared.told if each not in CHANGES] == told
+
+
+@in_tasks
+@pytest.mark.parametrize("half_open", [False, True])
+def test_a_call_that_may_not_wait_and_has_no_verdict(world: World, half_open: bool) -> None:
+    """The others are looked at all the same, and are not asked for a slot."""
+    shared = Shared()
+    breaker = CircuitBreaker(reset_after=10, storage=shared)
+    if half_open:
+        breaker.open()
+        world.clock.advance(10)
+
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError):
+            Pipeline(breaker).call(lambda: 1 / 0)
+
+    world.run(main)
+    assert [each for each in shared.told if each not in CHANGES] == [("record", None), "refresh"]
+
+
+@in_tasks
+@pytest.mark.parametrize("half_open", [False, True])
+def test_without_a_thread_a_call_that_may_not_wait_is_told_of_with_the_next_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, half_open: bool
+) -> None:
+    """By that call, before it is admitted."""
+    shared = Shared()
+    breaker = CircuitBreaker(reset_after=10, storage=shared, successes=2)
+    if half_open:
+        breaker.open()
+        world.clock.advance(10)
+
+    async def main() -> None:
+        assert Pipeline(breaker).call(lambda: "ok") == "ok"
+
+    async def fine() -> str:
+        return "fine"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_worlds._Virtual, "background", lambda self, job: None)
+        world.run(main)
+    assert [each for each in shared.told if each not in CHANGES] == []
+    assert world.run(Pipeline(breaker).wrap(fine)) == "fine"
+    claim = ["claim"] if half_open else []
+    told = [*claim, ("record", False), "publish", "refresh", "refresh"]
+    assert [each for each in shared.told if each not in CHANGES][: len(told)] == told
 
 
 CHANGES = [("closed", "open"), ("open", "half-open")]

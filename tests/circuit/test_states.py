@@ -331,12 +331,12 @@ def test_a_storages_count_is_for_a_closed_circuit(clock: VirtualTime) -> None:
     """A higher one is taken over; an open circuit has nothing to count."""
     told = Told(failures=9)
     circuit = told.circuit
-    circuit._count(3)
-    circuit._count(2)
+    circuit._adopt("closed", 0.0, clock.now(), failures=3)
+    circuit._adopt("closed", 0.0, clock.now(), failures=2)
     assert (circuit.failures, told.idle) == (3, False)
     circuit.open()
-    circuit._count(5)
-    assert circuit.failures == 0
+    circuit._adopt("closed", 0.0, clock.now(), failures=5)
+    assert (circuit.state, circuit.failures) == ("closed", 0)
 
 
 # How calls end

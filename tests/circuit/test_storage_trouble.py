@@ -3,9 +3,15 @@ later."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pybreaker
@@ -14,7 +20,9 @@ import pytest
 from conftest import World
 from resilience import CircuitBreaker, Pipeline
 from resilience import guarded as handle
-from resilience.testing import virtual_time
+from resilience._runtimes import threads
+from resilience.circuit.storage import Ending
+from resilience.testing import _worlds, virtual_time
 from support.calling import error_of
 from support.circuits import admit, fail, rejected
 from support.polling import until
@@ -267,5 +275,169 @@ def test_what_a_storage_that_hangs_is_to_be_told_takes_no_memory_without_end() -
         Pipeline(breaker).outcome(fail)
         shared: Any = breaker._only._storage
         for _ in range(3000):
-            shared.record(admit(breaker._only).permit, True, clock.now(), None, None)
+            shared.record(admit(breaker._only).permit, Ending(True, clock.now()))
     assert len(shared._verdicts) == 1000
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is done in the background: no worker thread is to be had."""
+    monkeypatch.setattr(_worlds._Virtual, "background", lambda self, job: None)
+
+
+class Interrupting(pybreaker.CircuitMemoryStorage):
+    """Does something when a failure is counted or when it is read, once."""
+
+    when_counted: Callable[[], None] | None = None
+    when_read: Callable[[], None] | None = None
+
+    @property
+    def counter(self) -> int:
+        act, self.when_read = self.when_read, None
+        if act is not None:
+            act()
+        return int(super().counter)
+
+    def increment_counter(self) -> None:
+        act, self.when_counted = self.when_counted, None
+        if act is not None:
+            act()
+        super().increment_counter()
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_a_call_that_is_interrupted_while_it_writes_loses_nothing(world: World) -> None:
+    """By Ctrl-C or a cancellation: the next one writes what an earlier one had recorded."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    storage = Interrupting("closed")
+    guarded = Pipeline(CircuitBreaker(failures=9, storage=storage)).wrap(
+        world.function(ConnectionError, "ok")
+    )
+    error_of(world, guarded)
+    assert storage.counter == 0
+    storage.when_counted = interrupt
+    with pytest.raises(KeyboardInterrupt) as held:
+        world.run(guarded)
+    assert storage.counter == 0
+    world.run(guarded)
+    assert storage.counter == 1
+    assert held.type is KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_a_trip_while_the_storage_is_read_is_neither_undone_nor_lost() -> None:
+    """What was read is older than it; the next call writes it."""
+
+    def trip() -> None:
+        assert pipeline.outcome(fail).error is not None
+        assert breaker.state == "open"
+
+    storage = Interrupting("closed")
+    breaker = CircuitBreaker(failures=1, reset_after=60, storage=storage)
+    pipeline = Pipeline(breaker)
+    with virtual_time():
+        storage.when_read = trip
+        pipeline.outcome(lambda: "ok")
+        assert (breaker.state, storage.state) == ("open", "closed")
+        pipeline.outcome(lambda: "ok")
+        assert (breaker.state, storage.state) == ("open", "open")
+
+
+@pytest.mark.fault(23)
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_child_writes_though_its_parent_was_writing_when_it_forked() -> None:
+    """The parent's thread is not in it."""
+    writing, over = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        writing.set()
+        assert over.wait(50)
+
+    storage = Interrupting("closed")
+    storage.when_counted = hang
+    pipeline = Pipeline(CircuitBreaker(failures=9, storage=storage))
+    pipeline.outcome(fail)
+    assert writing.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            pipeline.outcome(fail)
+            until(lambda: storage.counter > 0)
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    over.set()
+    assert status == 0
+    until(lambda: storage.counter == 1)
+
+
+@pytest.mark.real
+def test_what_a_cancelled_call_writes_is_not_written_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread goes on, and until it is done nobody else writes."""
+    writing, over, counted = threading.Event(), threading.Event(), []
+
+    class Slow(pybreaker.CircuitMemoryStorage):
+        def increment_counter(self) -> None:
+            counted.append(1)
+            writing.set()
+            assert over.wait(50)
+
+    pipeline = Pipeline(CircuitBreaker(failures=9, storage=Slow("closed")))
+    with monkeypatch.context() as patch:
+        patch.setattr(threads.Threads, "background", lambda self, job: None)
+        pipeline.outcome(fail)
+
+    @pipeline
+    async def call() -> str:
+        return "ok"
+
+    async def main() -> None:
+        first = asyncio.ensure_future(call())
+        assert await asyncio.to_thread(writing.wait, 10)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await asyncio.wait_for(call(), 10) == "ok"
+        assert len(counted) == 1
+        over.set()
+
+    asyncio.run(main())
+    shared: Any = pipeline.policies[0]._only._storage
+    until(lambda: True not in shared._verdicts)
+    assert len(counted) == 1
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("where", ["sync", "on a loop"])
+def test_a_program_may_end_right_after_a_failure(tmp_path: Path, where: str) -> None:
+    """It is written before the interpreter ends, however slow the storage; also that of a call that
+    could not wait for it."""
+    code = """
+    import asyncio, sys, time
+    from pathlib import Path
+    import pybreaker
+    from resilience import CircuitBreaker, Pipeline
+
+    class Slow(pybreaker.CircuitMemoryStorage):
+        def increment_counter(self):
+            time.sleep(0.3)
+            (Path(sys.argv[1]) / "written").touch()
+
+    def fail():
+        raise ConnectionError
+
+    async def main():
+        pipeline.outcome(fail)
+
+    pipeline = Pipeline(CircuitBreaker(storage=Slow("closed")))
+    asyncio.run(main()) if sys.argv[2] == "on a loop" else pipeline.outcome(fail)
+    """
+    lines = "\n".join(line.removeprefix("    ") for line in code.splitlines())
+    subprocess.run([sys.executable, "-c", lines, tmp_path, where], check=True, timeout=50)
+    assert (tmp_path / "written").exists()

@@ -10,7 +10,7 @@ import pytest
 
 from resilience import CircuitOpenError, FailureRate, Pipeline
 from resilience.circuit.circuit import Circuit
-from resilience.circuit.permit import Permit
+from resilience.circuit.machine import Permit
 from support.interleaving import watch
 from support.scenes import (  # noqa: F401
     Scene,

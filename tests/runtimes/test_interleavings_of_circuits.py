@@ -6,17 +6,16 @@ in it: then an order that breaks it must be found.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from resilience import CircuitOpenError, FailureRate
-from resilience._core.guard import drive
 from resilience._core.idle import epochs
-from resilience._runtimes.threads import threads
 from resilience.circuit.circuit import Circuit
-from resilience.circuit.permit import Permit
+from resilience.circuit.machine import Permit
 from resilience.circuit.pybreaker import Storages
 from resilience.circuit.states import HalfOpen
 from support.interleaving import WatchedList, every_order, watch
@@ -212,12 +211,12 @@ class Waiting(Ended):
         self.woken = True
 
     def wait(self) -> None:
-        self.due = self.one._queue(self, 1.0)  # type: ignore[arg-type]
+        self.due = self.one._alone(partial(self.one._queue, self, 1.0))  # type: ignore[arg-type]
 
     def hasty(self) -> None:
         """As it must not be: it looks first and puts itself down afterwards."""
         state = self.one._state
-        if type(state) is HalfOpen and state.trials(1.0):
+        if type(state) is HalfOpen and self.one._trials(state, 1.0):
             self.one._waiting.append(self)  # type: ignore[arg-type]
             self.due = 60.0
 
@@ -485,7 +484,7 @@ class Attaching(Scene):
         return self.made[-1]
 
     def attach(self) -> None:
-        self.had.append(drive(self.storages.attach(self.one, threads)))
+        self.had.append(self.storages.at_once(self.one))
 
     def holds(self) -> bool:
         return self.made * 2 == self.had

@@ -8,6 +8,8 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -23,11 +25,13 @@ from resilience import (
     Retry,
     Timeout,
 )
+from resilience._core import semaphore as semaphores
 from resilience._core.guard import drive
 from resilience._runtimes.asyncio_ import asyncio_
 from resilience._runtimes.loops import runtime_for
 from resilience._runtimes.threads import not_waiting, threads
 from resilience.policy import Runtime, Semaphore
+from support.arriving import arriving, interrupt
 from support.calling import rest_and_full, run_in
 from support.concurrency import fast_switching, in_threads, run_apart  # noqa: F401
 from support.gates import Bulkhead
@@ -318,6 +322,26 @@ def test_32_threads_and_two_loops_never_exceed_the_permits() -> None:
 # Those who leave
 
 
+@pytest.mark.fault(28)
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")  # one that was just to be awaited
+def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
+    """Neither between queueing and waiting, nor afterwards."""
+    for step in count(1):
+        semaphore = Semaphore(1)
+        assert semaphore.try_acquire()
+        call = partial(acquire, semaphore, 0.0)
+        try:
+            if not arriving(interrupt, step, call, {semaphores.__file__}):
+                assert step > 50
+                return
+        except KeyboardInterrupt:
+            if semaphore._lock._is_owned():
+                continue  # unlike in life, at the end of a `with` and before its lock is released
+        assert semaphore.waiting == 0, step
+        semaphore.release()
+        assert semaphore.free == 1, step
+
+
 async def cut(loop: str, seconds: float, fn: Callable[[], Awaitable[Any]]) -> bool:
     """Run it and cancel it after so long: whether it was still under way."""
     if loop == "trio":
@@ -479,6 +503,7 @@ def test_a_permit_given_back_at_any_step_of_asking_for_one() -> None:
     code = """
 import sys
 from resilience._core import semaphore as module
+from resilience._core import semaphore as semaphores
 from resilience._core.guard import drive
 from resilience._runtimes.threads import threads
 from resilience.policy import Semaphore

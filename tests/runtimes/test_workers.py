@@ -221,6 +221,8 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(WorkersBusyError) as caught:
                 guarded()
             assert type(caught.value.__cause__) is RuntimeError
+            assert caught.value.workers == 0
+            assert "busy" not in str(caught.value)
             assert history(caught.value) == ()
     assert bulkhead.slots.free == 1
     assert breaker.state == "closed"

@@ -54,7 +54,7 @@ def rests(pipeline: Pipeline) -> bool:
 
 def slots_of(circuit: Circuit) -> list[Any]:
     """The trials of a circuit that have not ended; none unless it is half open."""
-    return list(getattr(circuit._state, "slots", ()))
+    return [trial for slot in getattr(circuit._state, "slots", ()) if (trial := slot()) is not None]
 
 
 def rejected(world: World, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> CircuitOpenError:

@@ -24,6 +24,7 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 from resilience import CircuitBreaker, CircuitOpenError, resilient
+from resilience.circuit.machine import has_turn
 from resilience.circuit.redis.script import script
 from resilience.shared import RedisCircuit
 
@@ -239,8 +240,7 @@ class Process:
     def published(self, model: Any = None) -> None:
         """Wait until all that was recorded here is published."""
         shared = self.shared(model)
-        recorded = shared._unpublished
-        until(lambda: not (recorded.urgent or recorded.failures or shared._publisher))
+        until(lambda: not (shared.unpublished or has_turn(shared._publishing)))
 
     def good(self, **kwargs: Any) -> Any:
         """A call that succeeds."""

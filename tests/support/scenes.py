@@ -14,7 +14,7 @@ from resilience import CircuitBreaker, CircuitOpenError, Pipeline
 from resilience._core import idle, locks
 from resilience._core.idle import Epochs, Idle, epochs
 from resilience.circuit.circuit import Circuit
-from resilience.circuit.permit import Permit
+from resilience.circuit.machine import Permit
 from resilience.circuit.registry import Circuits
 from resilience.circuit.states import Change, Closed, HalfOpen, Isolated, Open
 from support.interleaving import (
@@ -33,7 +33,7 @@ __all__ = ["Scene", "check", "fail", "is_found_out", "watchable", "watched_circu
 __all__ += ["stopped_twice", "watched_rest", "without"]
 
 CIRCUITS = {Circuit: {"_state", "_waiting", "_publishing"}, Closed: {"run", "ramp"}}
-CIRCUITS |= {Open: {"until", "asked", "asker"}, HalfOpen: {"_slots", "passed", "failed"}}
+CIRCUITS |= {Open: {"until", "asked"}, HalfOpen: {"slots", "passed", "failed"}}
 CIRCUITS |= {Isolated: {"holds"}}
 """What is written in a circuit and its states, but for what is only shown to people. Whether a
 change is being made is only looked at by the thread that makes it."""

@@ -21,13 +21,14 @@ class Semaphore:
     next.
     """
 
-    __slots__ = ("_free", "_limit", "_lock", "_waiting")
+    __slots__ = ("_free", "_given", "_limit", "_lock", "_waiting")
 
     def __init__(self, permits: int, queue: float = math.inf) -> None:
         self._lock = new_lock()
         self._free = to_count("permits", permits)
         self._limit = queue if queue == math.inf else to_number("queue", queue, 0.0)
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
+        self._given: set[Waiter] = set()  # who was in the queue and has a permit now
 
     @property
     def free(self) -> int:
@@ -50,23 +51,24 @@ class Semaphore:
     async def acquire(self, runtime: Runtime, call: Call | None, patience: float) -> bool:
         """Wait for a permit, for `patience` seconds at most: whether there was one."""
         waiter = runtime.waiter()
-        with self._lock:
-            if self.try_acquire():
-                return True
-            if len(self._waiting) >= self._limit:
-                return False
-            self._waiting[waiter] = None
-            # A finalizer or a signal handler of this thread may have given one back just now.
-            if self._free > 0 and self._leave(waiter):
-                self._free -= 1
-                return True
         try:
+            with self._lock:
+                if self.try_acquire():
+                    return True
+                if len(self._waiting) >= self._limit:
+                    return False
+                self._waiting[waiter] = None
+                # A finalizer or a signal handler of this thread may have given one back just now.
+                if self._free > 0:
+                    if not self._leave(waiter):
+                        self._free -= 1
+                    return True
             await waiter.wait(patience, call)
+            return self._leave(waiter)
         except BaseException:
-            if not self._leave(waiter):
+            if self._leave(waiter):
                 self.release()
             raise
-        return not self._leave(waiter)
 
     def release(self) -> None:
         """Give a permit back; the first in the queue gets it."""
@@ -75,9 +77,13 @@ class Semaphore:
                 self._free += 1
                 return
             waiter, _ = self._waiting.popitem(last=False)
+            self._given.add(waiter)
         waiter.set()
 
     def _leave(self, waiter: Waiter) -> bool:
-        """Leave the queue; False if a permit has come already."""
+        """Leave the queue, if it is in there; whether a permit has come."""
         with self._lock:
-            return self._waiting.pop(waiter, waiter) is None
+            self._waiting.pop(waiter, None)
+            given = waiter in self._given
+            self._given.discard(waiter)
+            return given

@@ -1,50 +1,57 @@
-"""One circuit: whom it lets through, and what it makes of how their calls end.
-
-State, gate and permits go by one lock (see `machine`). An answer counts only if the state is still
-the one that its call was admitted in.
-"""
+"""One circuit, as people and shared storages see it: its state, and what they have it do."""
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
-from functools import partial
+from types import TracebackType
 from typing import Any
 
-from attrs import evolve
+from attrs import define
 
 from resilience._core.clock import moment
 from resilience._core.clock import now as clock_now
-from resilience.errors import CircuitOpenError
-from resilience.failures import Failure
-from resilience.policy import Call, Runtime, Waiter
 
-from .commands import Commanded
-from .machine import Owner, is_ours, nothing
-from .permit import Permit, is_inside, permit_of
+from .machine import Machine
 from .snapshot import Snapshot
-from .states import UNCOUNTED, Closed, Disabled, Event, HalfOpen, Open
+from .states import CLOSED, HALF_OPEN, OPEN, Closed, Event, HalfOpen, Isolated, Open, State
 
-__all__ = ["Circuit", "Permit"]
+__all__ = ["Circuit", "Isolation"]
 
 
-class Circuit(Commanded):
+class Isolation:
+    """A hold on a circuit: as long as anybody has one, it rejects all calls."""
+
+    __slots__ = ("_circuit",)
+
+    def __init__(self, circuit: Any) -> None:
+        self._circuit = circuit
+
+    def release(self) -> None:
+        """Let go; the circuit closes with the last of its isolations. Again: nothing happens."""
+        self._circuit._release(self)
+
+    def __enter__(self) -> Isolation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<isolation of {self._circuit!r}>"
+
+
+@define(eq=False, repr=False)
+class Circuit(Machine):
     """One circuit: `state`, `snapshot()`, and the manual commands `open()`, `close()`,
     `isolate()`, `disable()`, `shadow()`.
 
     Safe from any thread. `key` is its value in a keyed breaker.
     """
-
-    __slots__ = ("_last_failure", "_seen", "_storage", "_used", "key")
-
-    def __init__(self, owner: Owner, key: Any = None, epoch: int = 0) -> None:
-        super().__init__(owner, epoch)  # it is good for calls begun before it was made
-        self.key = key
-        self._last_failure: Failure | None = None
-        self._storage: Any = None  # what shares it with others
-        self._used = self._seen = 0.0  # when a call last came; what that was when last looked at
-
-    # For people
 
     @property
     def name(self) -> str | None:
@@ -79,7 +86,7 @@ class Circuit(Commanded):
         """How it stands now, as a value."""
         return self._alone(self._read)
 
-    def _read(self, nested: bool) -> Snapshot:
+    def _read(self) -> Snapshot:
         now, state = clock_now(), self._state
         closed = state if type(state) is Closed else None
         half_open = state if type(state) is HalfOpen else None
@@ -91,7 +98,7 @@ class Circuit(Commanded):
             key=self.key,
             failures=0 if closed is None else closed.run,
             readings=tuple(gauge.read(now) for gauge in self._gauges),
-            trials=0 if half_open is None else len(half_open.trials(now)),
+            trials=0 if half_open is None else len(self._trials(half_open, now)),
             passed=0 if half_open is None else half_open.passed,
             failed=0 if half_open is None else half_open.failed,
             opened_at=None if self._opened is None else moment(self._opened - now),
@@ -111,229 +118,107 @@ class Circuit(Commanded):
     def _shown(self) -> str:
         return f"{self.state}, in shadow" if self._shadow else self.state
 
-    # The gate
+    # Manual commands
 
-    def _refuses(self, now: float, call: Call | None = None) -> bool:
-        """Whether a call would be rejected now; one inside a trial would not."""
-        state = self._state
-        if self._shadow or type(state) is Closed or type(state) is Disabled:
-            return False
-        if type(state) is Open:
-            if state.asked is not None:
-                self._ask(state)
-            return now < state.until
-        if type(state) is HalfOpen:
-            trials = state.trials(now)
-            return len(trials) >= self._owner.limits.trials and not is_inside(call, trials)
-        return True
+    def open(self) -> None:
+        """Open as failures would have: trials are let through after `reset_after` seconds."""
+        self._command(Event.OPENS)
 
-    def _admit(self, call: Call, runtime: Runtime) -> Permit | None:
-        """A permit; None if the call must be rejected, or wait for a trial's verdict."""
-        now = runtime.now()
-        self._used = now
-        state = self._state
-        if type(state) is Open and state.asked is not None:
-            self._ask(state)
-        ramp = state.ramp if type(state) is Closed else None
-        drawn = 0.0 if ramp is None else runtime.random()  # not under the lock
-        nested = self._lock._is_owned() and self._working
-        with self._lock:
-            try:
-                self._working = True
-                permit = self._place(call, runtime, now, drawn, nested=nested)
-            finally:
-                self._working = nested
-            arrived, changed = bool(self._inbox), bool(self._outbox)
-        if nested:
-            return permit
-        try:
-            if arrived or (ramp is not None and now >= ramp):
-                self._do(partial(self._end_ramp, now))
-            elif changed:
-                self._publish()
-        except BaseException:  # Ctrl-C in a listener: the slot is not lost
-            if permit is not None:
-                self._settle(permit, None, now)
-            raise
-        return permit
+    def close(self) -> None:
+        """Close, whatever has happened; answers of calls begun before change nothing.
 
-    def _place(
-        self, call: Call, runtime: Runtime, now: float, drawn: float, *, nested: bool
-    ) -> Permit | None:
-        """`nested`: the call is made within a change of state. It gets no trial, nor does one of
-        who is being told of a change: it might wait for itself."""
-        state = self._state
-        permit = None
-        if type(state) is Closed:
-            share = self._share(state, now)
-            if share is None or drawn < share:
-                permit = permit_of(self, state, now, runtime)
-        elif type(state) is Disabled:
-            permit = permit_of(self, state, now, runtime)
-        elif not nested and not is_ours(self._publishing):
-            permit = self._trial(call, runtime, now)
-        if permit is None and self._shadow:
-            self._refused += 1
-            permit = permit_of(self, UNCOUNTED, now, runtime)
-        return permit
+        Ends all isolations, `disable()` and `shadow()`.
+        """
+        self._command(Event.CLOSES)
 
-    def _trial(self, call: Call, runtime: Runtime, now: float) -> Permit | None:
-        """Leave to make a trial, if it is time for it and a slot is free."""
-        state = self._state
-        if type(state) is Open and now >= state.until and not is_ours(state.asking):
-            state = self._move(Event.TIME, now) or state
-        if type(state) is not HalfOpen:
-            return None
-        limits = self._owner.limits
-        trials = state.trials(now)
-        if trials:
-            if is_inside(call, trials):
-                return permit_of(self, None, now, runtime)
-            if len(trials) >= limits.trials:
-                return None
-        permit = _new(Permit)
-        permit.circuit = self
-        permit.state = state
-        permit.began = now
-        permit.runtime = runtime
-        permit.journal = call.journal
-        permit.process = os.getpid()
-        permit.until = now + limits.trial_timeout
-        permit.lease = None
-        state.take(permit)
-        return permit
+    def isolate(self) -> Isolation:
+        """Reject all calls until told otherwise.
 
-    def _refusal(self, now: float) -> CircuitOpenError:
-        """What a call gets that is rejected."""
-        with self._lock:
-            self._refused += 1
-        state = self._state
-        left = self._left(now)
-        if type(state) is Closed and state.ramp is not None:
-            left = state.ramp - now
-        refusal = CircuitOpenError(left, moment(left), self.name, self.key)
-        refusal.__cause__ = self._cause
-        return refusal
+        What is returned ends it with `release()`, or at the end of a `with` block; it closes when
+        the last of several has ended. `close()` and the other commands end all of them.
+        """
+        isolation = Isolation(self)
 
-    def _resume(self, epoch: int, started: float) -> Permit:
-        """The permit of a call that was begun at rest in `epoch`."""
-        state = self._state
-        return permit_of(self, state if state.epoch <= epoch else UNCOUNTED, started, None)
+        def change() -> None:
+            self._shadow = False
+            before = self._state
+            holds = before.holds if type(before) is Isolated else set()
+            self._move(Event.ISOLATES, clock_now(), holds={*holds, isolation})
 
-    def _queue(self, waiter: Waiter, now: float) -> float | None:
-        """Have `waiter` set when there may be a slot. Seconds until there may be one without that;
-        None where there is nothing to wait for."""
+        self._do(change)
+        return isolation
 
-        def queue(nested: bool) -> float | None:
+    def disable(self) -> None:
+        """Let all calls through and count nothing, until told otherwise."""
+        self._command(Event.DISABLES)
+
+    def shadow(self) -> None:
+        """Close, and from then on count and report changes of state but reject nothing."""
+        self._command(Event.CLOSES, shadow=True)
+
+    def _command(self, event: str, *, shadow: bool = False) -> None:
+        def change() -> None:
+            self._shadow = shadow
+            self._move(event, clock_now())
+
+        self._do(change)
+
+    def _release(self, isolation: Isolation) -> None:
+        def change() -> None:
             state = self._state
-            if type(state) is HalfOpen:
-                if nested or is_ours(self._publishing):
-                    return None  # it would wait for itself
-                trials = state.trials(now)
-                if len(trials) < self._owner.limits.trials:
-                    return 0.0
-                self._waiting.append(waiter)
-                return float(min(trial.until for trial in trials) - now)
-            there = type(state) is Disabled or (type(state) is Closed and state.ramp is None)
-            return 0.0 if there else None
+            if type(state) is Isolated and isolation in state.holds:
+                state.holds.discard(isolation)
+                if not state.holds:
+                    self._move(Event.RELEASED, clock_now())
 
-        return self._alone(queue)
+        self._do(change)
 
-    def _unqueue(self, waiter: Waiter) -> None:
-        with self._lock:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
+    # What a shared storage says
 
-    # Verdicts
+    @property
+    def _isolated_here(self) -> bool:
+        """Whether it was isolated by a manual command here."""
+        state = self._state
+        return type(state) is Isolated and bool(state.holds)
 
-    def _settle(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None = None,
-        failure: Failure | None = None,
+    def _adopt(
+        self, state: str, left: float, now: float, failures: int = 0, seen: State | None = None
     ) -> None:
-        """A call has ended: well, badly, or (None) in a way that says nothing."""
-        state = permit.state
-        if state is not self._state:
-            return  # it has no say, or is late: a state that has ended is never there again
-        counts = failed is False and type(state) is Closed and bool(state.gauges)
-        if counts and self._count_success(state, now - permit.began, now):
-            self._owner.remember(self)
-            return
-        if type(state) is HalfOpen or (type(state) is Closed and failed is not None):
-            self._do(partial(self._judge, permit, failed, now, cause, failure))
+        """Take over what a storage says, and its count of failures if that is higher; unless the
+        circuit has changed since it was `seen` so: what was read is older then."""
 
-    def _judge(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None,
-        failure: Failure | None,
+        def change() -> None:
+            if state not in (CLOSED, OPEN, HALF_OPEN):
+                return  # a state of somebody else's own
+            if seen is not None and seen is not self._state:
+                return
+            here = self._state
+            if type(here) is Closed and failures > here.run:
+                here.run = failures
+            moved = self._move(Event.TOLD_CLOSED if state == CLOSED else Event.TOLD_OPEN, now)
+            if type(moved) is Open:
+                moved.until, moved.asked = now + left, None
+
+        self._do(change)
+
+    def _follow(
+        self, state: str, left: float, now: float, cause: BaseException | None = None
     ) -> None:
-        state, took = self._state, now - permit.began
-        if permit.state is not state:
-            return
-        if type(state) is HalfOpen:
-            if state.free(permit) and permit.until > now and failed is not None:
-                self._judge_trial(state, failed, now, took, cause, failure)
-        elif type(state) is Closed and failed is not None:
-            if failed:
-                self._note_failure(failure)
-            state.run = state.run + 1 if failed else 0
-            trips = state.run >= self._owner.limits.failures
-            for gauge in state.gauges:
-                trips = gauge.trips(now, failed, took) or trips
-            if trips:
-                self._move(Event.TRIPS, now, cause, failure)
+        """Be what the shared circuit is: open for `left` seconds, closed or isolated. Where it has
+        been anything else in between, answers of calls begun before change nothing. `cause`: what
+        has opened it, if that is known here."""
+        events = {OPEN: Event.SHARED_OPEN, CLOSED: Event.SHARED_CLOSED}
 
-    def _judge_trial(
-        self,
-        state: HalfOpen,
-        failed: bool,
-        now: float,
-        took: float,
-        cause: BaseException | None,
-        failure: Failure | None,
-    ) -> None:
-        limits = self._owner.limits
-        if failed:
-            self._note_failure(failure)
-        if failed or took > limits.slow_after:
-            state.failed += 1
-            if state.failed > limits.failable_trials:
-                self._move(Event.FAILED, now, cause, failure)
-        else:
-            state.passed += 1
-            if state.passed >= limits.successes:
-                self._move(Event.PASSED, now)
+        def change() -> None:
+            self._move(events.get(state, Event.SHARED_ISOLATED), now, cause)
+            here = self._state
+            if type(here) is Open:
+                here.until, here.asked = now + left, None
+                here.cause = here.cause if cause is None else cause
 
-    def _note_failure(self, failure: Failure | None) -> None:
-        self._last_failure = None if failure is None else evolve(failure, error=None)
+        self._do(change)
 
-    def _count_success(self, state: Any, took: float, now: float) -> bool:
-        """A call that was begun in this state went well. False if there is more to it: it was
-        slow, or the circuit is being changed in this very thread."""
-        if took > self._owner.limits.slow_after:
-            return False
-        if self._lock._is_owned() and self._working:
-            return False
-        with self._lock:
-            try:
-                self._working = True
-                if state is self._state and type(state) is Closed:
-                    state.run = 0
-                    self._used = now
-                    for gauge in state.gauges:
-                        gauge.window.good(now)
-            finally:
-                self._working = False
-            arrived = bool(self._inbox)
-        if arrived:
-            self._do(nothing)
-        return True
-
-
-_new = object.__new__
+    def _recount(self, openings: int) -> None:
+        """Take over how often the shared circuit has opened in a row."""
+        if type(self._state) in (Open, HalfOpen):
+            self._openings = openings

@@ -1,23 +1,30 @@
-"""The state of a circuit and how it changes: one change at a time, under one lock.
+"""What a circuit does: whom it lets through, what it makes of how their calls end, how it changes.
 
-The lock is held for microseconds, never around the user's call, a wait or a listener. A signal
-handler or a finalizer may arrive between any two steps of a change, in the very thread that makes
-it: what it wants changed waits in the inbox, and is done next. Whether calls may be at rest is
-decided last, by the state that is there then.
+All of it goes by one lock, held for microseconds, never around the user's call, a wait or a
+listener. A signal handler or a finalizer may arrive between any two steps, in the very thread that
+has the lock: what it wants changed waits in the inbox, and is done next. Whether calls may be at
+rest is decided last, by the state that is there then. An answer counts only if the state is still
+the one that its call was admitted in.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from weakref import ref
 
+from attrs import define, evolve, field
+
+from resilience._core.clock import moment
 from resilience._core.clock import now as clock_now
 from resilience._core.identity import Identity
 from resilience._core.locks import new_lock
+from resilience.errors import CircuitOpenError
 from resilience.failures import Failure
-from resilience.policy import Waiter
+from resilience.policy import Call, Runtime, Waiter
 
 from .limits import Limits
 from .opening import OTHERWISE, Opening, open_time
@@ -29,6 +36,7 @@ from .states import (
     MANUAL,
     OPEN,
     TABLE,
+    UNCOUNTED,
     Change,
     Closed,
     Disabled,
@@ -40,16 +48,21 @@ from .states import (
 )
 from .trip import Gauge
 
-__all__ = ["Machine", "Owner", "is_ours", "nothing"]
+__all__ = ["Machine", "Owner", "Permit", "Turn", "has_turn", "permit_of"]
 
 T = TypeVar("T")
+
+_RAMPS = (Event.PASSED, Event.SHARED_CLOSED)
+"""What closes a circuit after trials."""
 
 
 class Owner(Protocol):
     """What keeps circuits. Called without a circuit's lock, but for a change within a change."""
 
-    limits: Limits
-    name: str | None
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def name(self) -> str | None: ...
 
     def suspend(self, circuit: Any) -> None:
         """A circuit may change."""
@@ -60,63 +73,95 @@ class Owner(Protocol):
     def remember(self, circuit: Any) -> None:
         """A call of it was counted: if it was forgotten meanwhile, it is kept again."""
 
-    def publish(self, circuit: Any, change: Change) -> None:
-        """Tell everybody of a change of its state."""
+    @property
+    def publish(self) -> Callable[[Any, Change], object]:
+        """Publishes a change of its state to everybody."""
+        ...
 
 
+@define(eq=False)
 class Turn:
-    """A turn to do without the lock what one thread at a time does.
+    """A turn at what one thread at a time does, as to publish.
 
     It is a local variable of the function that does it, and known by a weak reference: so it is
-    over with that, however Ctrl-C may end it.
+    over with that, however Ctrl-C may end it. A child of fork has no thread of its parent's.
     """
 
-    __slots__ = ("__weakref__", "thread")
+    thread: int | None = field(factory=threading.get_ident)
+    """None when it is over before that."""
+    process: int = field(factory=os.getpid)
 
-    thread: int
 
-
-def is_ours(turn: ref[Turn] | None) -> bool:
-    """Whether it is this thread's turn: whoever asks is user code that is being called in it."""
+def has_turn(turn: ref[Turn] | None) -> int | None:
+    """The thread whose turn it is; None if it is nobody's."""
     taken = None if turn is None else turn()
-    return taken is not None and taken.thread == threading.get_ident()
+    return None if taken is None or taken.process != os.getpid() else taken.thread
 
 
+@define(eq=False, init=False)
+class Permit:
+    """Leave to make one call through a circuit, in one of its states.
+
+    `state` is None for a call inside a trial of the same circuit: the trial is the one that
+    counts. A trial's permit also has a `journal`, a `process`, an end and perhaps a lease.
+    """
+
+    circuit: Any
+    state: State | None
+    began: float
+    runtime: Runtime | None
+    journal: Any
+    """The trial's call: calls inside it need no slot of their own."""
+    process: int
+    until: float
+    """When the trial is given up on."""
+    lease: Any
+    """What a shared storage has granted for the trial."""
+
+    @property
+    def trial(self) -> bool:
+        """Whether it is a trial's."""
+        return type(self.state) is HalfOpen
+
+
+def permit_of(circuit: Any, state: State | None, began: float, runtime: Runtime | None) -> Permit:
+    """A permit; made so, without an `__init__`, it costs half."""
+    permit = _new(Permit)
+    permit.circuit = circuit
+    permit.state = state
+    permit.began = began
+    permit.runtime = runtime
+    return permit
+
+
+@define(eq=False)
 class Machine(Identity):
-    """A state, its changes, and those who are to be told of them. Safe from any thread."""
+    """One circuit's state, gate and verdicts. Safe from any thread."""
 
-    __slots__ = (
-        "__weakref__",
-        "_gauges",
-        "_inbox",
-        "_lock",
-        "_opened",
-        "_openings",
-        "_outbox",
-        "_owner",
-        "_publishing",
-        "_refused",
-        "_shadow",
-        "_state",
-        "_waiting",
-        "_working",
-    )
+    _owner: Owner
+    key: Any = None
+    _gauges: tuple[Gauge, ...] = field(init=False)  # what it counted while it was last closed
+    _state: State = field(init=False)
+    _shadow: bool = field(default=False, init=False)
+    _openings: int = field(default=0, init=False)  # in a row, without closing
+    _opened: float | None = field(default=None, init=False)  # since when it is not closed
+    _refused: int = field(default=0, init=False)  # calls, since it was last closed
+    _last_failure: Failure | None = field(default=None, init=False)
+    _storage: Any = field(default=None, init=False)  # what shares it with others
+    # When a call last came; what that was when the circuit was last looked at.
+    _used: float = field(default=0.0, init=False)
+    _seen: float = field(default=0.0, init=False)
+    _lock: Any = field(factory=new_lock, init=False)
+    # Changes that are still to be made; those still to be published, and whose turn that is.
+    _inbox: list[Callable[[], object]] = field(factory=list, init=False)
+    _outbox: list[Change] = field(factory=list, init=False)
+    _publishing: ref[Turn] | None = field(default=None, init=False)
+    _waiting: list[Waiter] = field(factory=list, init=False)  # of calls, for a trial's verdict
 
-    def __init__(self, owner: Owner, epoch: int) -> None:
-        self._owner = owner
-        self._gauges = self._fresh_gauges()  # what it counted while it was last closed
-        self._state: State = Closed(self._gauges)
-        self._state.epoch = epoch
-        self._shadow = False
-        self._openings = 0  # in a row, without closing
-        self._opened: float | None = None  # since when it is not closed
-        self._refused = 0  # calls, since it was last closed
-        self._lock = new_lock()
-        self._working = False  # whether a change is being made, in the thread that has the lock
-        self._inbox: list[Callable[[], object]] = []  # changes still to be made
-        self._outbox: list[Change] = []  # those still to be published
-        self._publishing: ref[Turn] | None = None  # whose turn it is to publish
-        self._waiting: list[Waiter] = []  # of calls that wait for a trial's verdict
+    def __attrs_post_init__(self) -> None:
+        self._gauges = tuple(map(Gauge, self._owner.limits.rates))
+        self._state = Closed(self._gauges)
+        self._state.epoch = 0  # it is good for calls begun before it was made
 
     @property
     def _idle(self) -> bool:
@@ -126,57 +171,244 @@ class Machine(Identity):
             return state.ramp is None and (state.run == 0 or bool(state.gauges))
         return type(state) is Disabled
 
-    @property
-    def _cause(self) -> BaseException | None:
-        """What has opened it."""
+    # The gate
+
+    def _refuses(self, now: float, call: Call | None = None) -> bool:
+        """Whether a call would be rejected now; one inside a trial would not."""
         state = self._state
-        return state.cause if isinstance(state, (Open, HalfOpen)) else None
+        if self._shadow or type(state) is Closed or type(state) is Disabled:
+            return False
+        if type(state) is HalfOpen:
+            trials = self._trials(state, now)
+            return len(trials) >= self._owner.limits.trials and not _is_inside(call, trials)
+        return type(state) is not Open or now < state.until
+
+    def _admit(self, call: Call, runtime: Runtime) -> Permit | None:
+        """A permit; None if the call must be rejected, or wait for a trial's verdict."""
+        now = self._used = runtime.now()
+        state = self._state
+        ramp = state.ramp if type(state) is Closed else None
+        drawn = 0.0 if ramp is None else runtime.random()  # not under the lock
+        nested = self._lock._is_owned()
+        with self._lock:
+            permit = self._place(call, runtime, now, drawn, nested=nested)
+        try:
+            if ramp is not None and now >= ramp:
+                self._do(partial(self._end_ramp, now))
+            elif self._inbox:
+                self._do(self._catch_up)
+            elif self._outbox:
+                self._publish()
+        except BaseException:  # Ctrl-C in a listener: the slot is not lost
+            if permit is not None:
+                self._settle(permit, None, now)
+            raise
+        return permit
+
+    def _place(
+        self, call: Call, runtime: Runtime, now: float, drawn: float, *, nested: bool
+    ) -> Permit | None:
+        """`nested`: the call is made by a handler that came while this thread had the lock. It gets
+        no trial, nor does one of who is being told of a change: it might wait for itself."""
+        state = self._state
+        permit = None
+        if type(state) is Closed:
+            share = self._share(state, now)
+            if share is None or drawn < share:
+                permit = permit_of(self, state, now, runtime)
+        elif type(state) is Disabled:
+            permit = permit_of(self, state, now, runtime)
+        elif not nested and has_turn(self._publishing) != threading.get_ident():
+            permit = self._trial(call, runtime, now)
+        if permit is None and self._shadow:
+            self._refused += 1
+            permit = permit_of(self, UNCOUNTED, now, runtime)
+        return permit
+
+    def _trial(self, call: Call, runtime: Runtime, now: float) -> Permit | None:
+        """Leave to make a trial, if it is time for it and a slot is free."""
+        state = self._state
+        if type(state) is Open and now >= state.until:
+            state = self._move(Event.TIME, now) or state
+        if type(state) is not HalfOpen:
+            return None
+        limits = self._owner.limits
+        trials = self._trials(state, now)
+        if trials and _is_inside(call, trials):
+            return permit_of(self, None, now, runtime)
+        if len(trials) >= limits.trials:
+            return None
+        permit = permit_of(self, state, now, runtime)
+        permit.journal = call.journal
+        permit.process = os.getpid()
+        permit.until = now + limits.trial_timeout
+        permit.lease = None
+        state.slots = tuple(map(ref, (*trials, permit)))
+        return permit
+
+    def _trials(self, state: HalfOpen, now: float) -> list[Permit]:
+        """The trials under way: none that hang, and none of the process that this one was forked
+        from, whose threads are not here to end them."""
+        trials: list[Permit] = []
+        for slot in state.slots:
+            trial = slot()
+            if trial is not None and trial.until > now and trial.process == os.getpid():
+                trials.append(trial)
+        return trials
+
+    def _refusal(self, now: float) -> CircuitOpenError:
+        """What a call gets that is rejected."""
+
+        def count() -> State:
+            self._refused += 1
+            return self._state
+
+        state = self._alone(count)
+        ramp = state.ramp if type(state) is Closed else None
+        left = self._left(now) if ramp is None else ramp - now
+        refusal = CircuitOpenError(left, moment(left), self._owner.name, self.key)
+        refusal.__cause__ = self._cause
+        return refusal
+
+    def _resume(self, epoch: int, started: float) -> Permit:
+        """The permit of a call that was begun at rest in `epoch`."""
+        state = self._state
+        return permit_of(self, state if state.epoch <= epoch else UNCOUNTED, started, None)
+
+    # Waiting for a trial's verdict
+
+    async def _wait(self, call: Call, runtime: Runtime, end: float) -> bool:
+        """Wait for a verdict; False if there is no point in asking again."""
+        now = runtime.now()
+        if now >= end or not runtime.may_wait or self._lock._is_owned():
+            return False
+        waiter = runtime.waiter()
+        try:
+            due = self._alone(partial(self._queue, waiter, now))
+            if due is not None:
+                await waiter.wait(min(due, end - now), call)
+        finally:
+            self._alone(partial(self._unqueue, waiter))
+        return due is not None
+
+    def _queue(self, waiter: Waiter, now: float) -> float | None:
+        """Have `waiter` set when there may be a slot. Seconds until there may be one without that;
+        None where there is nothing to wait for."""
+        state = self._state
+        if type(state) is HalfOpen:
+            if has_turn(self._publishing) == threading.get_ident():
+                return None  # it would wait for itself
+            trials = self._trials(state, now)
+            if len(trials) < self._owner.limits.trials:
+                return 0.0
+            self._waiting.append(waiter)
+            return min(trial.until for trial in trials) - now
+        there = type(state) is Disabled or (type(state) is Closed and state.ramp is None)
+        return 0.0 if there else None
+
+    def _unqueue(self, waiter: Waiter) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+
+    # Verdicts
+
+    def _settle(
+        self,
+        permit: Permit,
+        failed: bool | None,
+        now: float,
+        cause: BaseException | None = None,
+        failure: Failure | None = None,
+    ) -> None:
+        """A call has ended: well, badly, or (None) in a way that says nothing."""
+        state, took = permit.state, now - permit.began
+        if state is not self._state:
+            return  # it has no say, or is late: a state that has ended is never there again
+        counts = type(state) is Closed and failed is False and state.gauges
+        if counts and self._count_success(state, took, now):
+            self._owner.remember(self)
+            return
+
+        def judge() -> None:
+            if state is not self._state:
+                return
+            if type(state) is HalfOpen and not (_free(state, permit) and permit.until > now):
+                return
+            if failed is None:
+                return
+            if failed:
+                self._last_failure = None if failure is None else evolve(failure, error=None)
+            event = self._verdict(state, failed, now, took)
+            if event is not None:
+                self._move(event, now, cause, failure)
+
+        if type(state) is HalfOpen or (type(state) is Closed and failed is not None):
+            self._do(judge)
+
+    def _verdict(self, state: Any, failed: bool, now: float, took: float) -> str | None:
+        """Count how a call has ended; the event, if that leads to another state."""
+        limits = self._owner.limits
+        if type(state) is Closed:
+            state.run = state.run + 1 if failed else 0
+            trips = state.run >= limits.failures
+            for gauge in state.gauges:
+                trips = gauge.trips(now, failed, took) or trips
+            return Event.TRIPS if trips else None
+        if failed or took > limits.slow_after:
+            state.failed += 1
+            return Event.FAILED if state.failed > limits.failable_trials else None
+        state.passed += 1
+        return Event.PASSED if state.passed >= limits.successes else None
+
+    def _count_success(self, state: Any, took: float, now: float) -> bool:
+        """A call that was begun in this state went well. False if there is more to it: it was
+        slow, or this very thread has the lock."""
+        if took > self._owner.limits.slow_after or self._lock._is_owned():
+            return False
+        with self._lock:
+            if state is self._state and type(state) is Closed:
+                state.run = 0
+                self._used = now
+                for gauge in state.gauges:
+                    gauge.window.good(now)
+        if self._inbox:
+            self._do(self._catch_up)
+        return True
 
     # Changes
 
     def _do(self, change: Callable[[], object]) -> None:
         """Make a change, alone; then decide whether calls may be at rest, and publish it."""
-        nested = self._lock._is_owned() and self._working
         try:
             self._owner.suspend(self)
-            with self._lock:
-                if nested:  # within a change in this very thread, which goes on with ours
-                    self._inbox.append(change)
-                    return
-                while True:
-                    try:
-                        self._working = True
-                        change()
-                    finally:
-                        self._working = False
-                    if not self._inbox:
-                        break
-                    change = self._inbox.pop(0)
-                state, waiting, changed = self._state, self._waiting, bool(self._outbox)
-                if waiting:
-                    self._waiting = []
+            if self._lock._is_owned():  # this very thread, a few frames further out: it goes on
+                self._inbox.append(change)
+                return
+            while True:
+                with self._lock:
+                    change()
+                    waiting, self._waiting = self._waiting, []
+                for waiter in waiting:
+                    waiter.set()
+                if not self._inbox:
+                    break
+                change = self._catch_up
         finally:
             self._owner.update(self)
-        if type(state) is Open and state.asked is not None:
-            self._ask(state)
-        for waiter in waiting:  # for a trial's verdict
-            waiter.set()
-        if changed:
+        if self._outbox:
             self._publish()
 
-    def _alone(self, act: Callable[[bool], T]) -> T:
-        """Do what changes no state under the lock. `act` is told whether it is done within a change
-        of state; such changes as arrive within it are made afterwards."""
-        nested = self._lock._is_owned() and self._working
+    def _catch_up(self) -> None:
+        """Make the changes that have arrived while a thread had the lock."""
+        while self._inbox:
+            self._inbox.pop(0)()
+
+    def _alone(self, act: Callable[[], T]) -> T:
+        """Do under the lock what changes no state; then make the changes that have arrived."""
         with self._lock:
-            try:
-                self._working = True
-                found = act(nested)
-            finally:
-                self._working = nested
-            arrived = bool(self._inbox)
-        if arrived and not nested:
-            self._do(nothing)
+            found = act()
+        if self._inbox:
+            self._do(self._catch_up)
         return found
 
     def _move(
@@ -202,8 +434,10 @@ class Machine(Identity):
             new = Isolated(holds or set())
         else:
             self._openings = self._refused = 0
-            self._gauges = self._fresh_gauges()
-            new = Disabled() if name == DISABLED else self._closed_by(event, old, now)
+            self._gauges = tuple(map(Gauge, self._owner.limits.rates))
+            ramp = self._owner.limits.ramp if event in _RAMPS and old.name != CLOSED else 0.0
+            closed = Closed(self._gauges, now + ramp if ramp else None)
+            new = Disabled() if name == DISABLED else closed
         if name in (CLOSED, DISABLED):
             self._opened = None
         elif self._opened is None:
@@ -222,15 +456,6 @@ class Machine(Identity):
             return Open(opening.ends(OTHERWISE), opening, opening.cause)
         return Open(opening.ends(reset_after), None, opening.cause)
 
-    def _closed_by(self, event: str, old: State, now: float) -> Closed:
-        limits = self._owner.limits
-        ramps = limits.ramp and event in (Event.PASSED, Event.SHARED_CLOSED)
-        ramp = now + limits.ramp if ramps and old.name != CLOSED else None
-        return Closed(self._gauges, ramp)
-
-    def _fresh_gauges(self) -> tuple[Gauge, ...]:
-        return tuple(map(Gauge, self._owner.limits.rates))
-
     def _end_ramp(self, now: float) -> None:
         state = self._state
         if type(state) is Closed and state.ramp is not None and now >= state.ramp:
@@ -238,50 +463,60 @@ class Machine(Identity):
 
     # Without the lock: user code runs here
 
-    def _ask(self, state: Open) -> None:
-        """Ask the wait how long to stay open, if that is still to be done: once for each opening,
-        whoever comes along meanwhile."""
-        if self._lock._is_owned() and self._working:
-            return  # whoever opens it asks, without the lock
-        turn = None
-        try:
-            with self._lock:
-                opening = state.asked
-                if opening is None:
-                    return
-                turn = Turn()
-                turn.thread = threading.get_ident()
-                state.asking, state.asked = ref(turn), None
-            state.until = opening.ends(open_time(self._owner.limits.reset_after, opening))
-        finally:
-            turn = None
-
     def _publish(self) -> None:
-        """Publish each change of state, in order.
+        """Ask the wait how long to stay open, and publish each change of state, in order.
 
         One thread at a time publishes; what others change meanwhile is published by it, too.
         """
         turn = None
-        while self._outbox:
+        while self._outbox and not self._lock._is_owned():
             try:
-                with self._lock:
-                    if self._publishing is not None and self._publishing() is not None:
-                        return
-                    turn = Turn()
-                    turn.thread = threading.get_ident()
-                    self._publishing = ref(turn)
+                turn = self._alone(self._turn)
+                if turn is None:
+                    return
                 while self._outbox:
+                    state = self._state
+                    if type(state) is Open:
+                        self._ask(state)
                     self._owner.publish(self, self._outbox.pop(0))
             finally:
                 turn = None
 
+    def _turn(self) -> Turn | None:
+        """The turn to publish; None while another thread has it, or another frame of this one."""
+        if has_turn(self._publishing) is not None:
+            return None
+        turn = Turn()
+        self._publishing = ref(turn)
+        return turn
+
+    def _ask(self, state: Open) -> None:
+        """Ask the wait how long to stay open, once for each opening."""
+        opening, until = state.asked, state.until
+
+        def answer() -> None:
+            if state.asked is opening:  # others may have said so meanwhile
+                state.until, state.asked = until, None
+
+        if opening is not None:
+            try:
+                until = opening.ends(open_time(self._owner.limits.reset_after, opening))
+            finally:
+                self._alone(answer)
+
     # Sums
+
+    @property
+    def _cause(self) -> BaseException | None:
+        """What has opened it."""
+        state = self._state
+        return state.cause if isinstance(state, (Open, HalfOpen)) else None
 
     def _left(self, now: float) -> float | None:
         """Seconds until a call may be tried; None while closed, or where nobody knows."""
         state = self._state
         if type(state) is Open:
-            return max(0.0, state.until - now) if state.known else None
+            return max(0.0, state.until - now) if state.asked is None else None
         return 0.0 if type(state) is HalfOpen else None
 
     def _share(self, state: Closed, now: float) -> float | None:
@@ -296,5 +531,19 @@ class Machine(Identity):
         return open_time(self._owner.limits.reset_after, opening)
 
 
-def nothing() -> None:
-    """A change that only has the inbox emptied."""
+def _is_inside(call: Call | None, trials: list[Permit]) -> bool:
+    """Whether a call is one of these trials, or was made inside one."""
+    return call is not None and any(call.is_inside(trial.journal) for trial in trials)
+
+
+def _free(state: HalfOpen, trial: Permit) -> bool:
+    """Free the slot of a trial; False if it has none."""
+    slots, own = state.slots, ref(trial)
+    if own not in slots:
+        return False
+    at = slots.index(own)
+    state.slots = slots[:at] + slots[at + 1 :]
+    return True
+
+
+_new = object.__new__

@@ -6,34 +6,29 @@ pybreaker itself is imported only when one is given: where redis is installed th
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
 from resilience._core.clock import wall
-from resilience._core.locks import new_lock
-from resilience.failures import Failure
 from resilience.policy import Runtime
 
 from .circuit import Circuit
-from .permit import Permit
-from .states import CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, Change
-from .storage import Jobs, SharedState, Sharing
+from .machine import Permit, Turn
+from .states import CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, Change, Event, State
+from .storage import Ending, Jobs, Publisher, SharedState, Sharing, warn
 
-__all__ = ["Storages", "Stored", "to_storage"]
+__all__ = ["Storages", "to_storage"]
 
-_logger = logging.getLogger("resilience")
 _AT_ONCE = 8  # threads that one breaker's storages may have, or hold if they hang
 _PATIENCE = 1.0  # seconds for which a call waits for one of them
-_UNWRITTEN = 1000  # verdicts kept while a storage hangs, the latest
+_KEPT = 1000  # verdicts kept while a storage hangs or no thread is to be had, the latest
 _PYBREAKERS = {ISOLATED: OPEN, DISABLED: CLOSED}  # what it would call our own states
+_TOLD = (Event.TOLD_OPEN, Event.TOLD_CLOSED)
 
 
 def to_storage(name: str, value: Any, *, keyed: bool) -> Any:
@@ -56,7 +51,7 @@ def to_storage(name: str, value: Any, *, keyed: bool) -> Any:
 
 
 @define(eq=False)
-class Storages:
+class Storages(Publisher):
     """Gives circuits their shared states, made where they are first needed.
 
     A function that makes storages is called off the event loop; after a failure, again only every
@@ -68,26 +63,24 @@ class Storages:
     refresh: float
     _failed: WeakKeyDictionary[Circuit, float] = field(factory=WeakKeyDictionary, init=False)
     _warned: bool = field(default=False, init=False)
-    _lock: Any = field(factory=new_lock, init=False)
     _jobs: Jobs = field(factory=lambda: Jobs(_AT_ONCE, _PATIENCE), init=False)
+    # How calls have ended that could not wait for the others.
+    _late: deque[tuple[Permit, Ending]] = field(factory=lambda: deque(maxlen=_KEPT), init=False)
 
     @classmethod
     def of(cls, storage: Any, keyed: bool, refresh: float) -> Storages | None:
         """None where there is no storage."""
         return None if storage is None else cls(storage, keyed, refresh)
 
-    async def attach(self, circuit: Circuit, runtime: Runtime) -> SharedState | None:
-        """The circuit's shared state; None while none can be had."""
-        shared = self.at_once(circuit)
-        if shared is not None or not runtime.may_wait:
-            return shared
-        storage = await self._made(circuit, runtime)
-        return None if storage is None else self._attached(circuit, storage)
-
     async def refreshed(self, circuit: Circuit, runtime: Runtime) -> SharedState | None:
-        """The same, after it has published and taken over what it has to, if that may wait."""
-        shared = await self.attach(circuit, runtime)
-        if shared is not None and runtime.may_wait:
+        """The circuit's shared state, after it has published and taken over what it has to, if that
+        may wait; None while none can be had."""
+        if not runtime.may_wait:
+            return self.at_once(circuit)
+        if self._late:
+            await self.publish(runtime)
+        shared = await self._attach(circuit, runtime)
+        if shared is not None:
             await shared.refresh(runtime)
         return shared
 
@@ -101,47 +94,57 @@ class Storages:
             return self._attached(circuit, self.storage)
         return cast("SharedState | None", circuit._storage)
 
-    def record(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None,
-        failure: Failure | None,
-    ) -> None:
+    def record(self, permit: Permit, ending: Ending) -> None:
         """A call has ended; tell the others in the background, if there is anything to tell."""
         runtime = permit.runtime
         assert runtime is not None  # no call of a shared circuit is at rest
         if not runtime.may_wait:
-            if failed is not None:
-                late = partial(self._catch_up, permit, failed, now, cause, failure)
-                runtime.background(late)
+            self._late.append((permit, ending))
+            runtime.background(self.publish)
             return
         shared = permit.circuit._storage
-        if shared is not None and shared.record(permit, failed, now, cause, failure):
+        if shared is not None and shared.record(permit, ending):
             runtime.background(shared.publish)
 
-    async def _catch_up(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None,
-        failure: Failure | None,
-        runtime: Runtime,
-    ) -> None:
-        """After a call that could not wait for the others: all that was left out before it, too."""
-        shared = await self.attach(permit.circuit, runtime)
-        if shared is None:
-            return
-        if permit.trial:
+    @property
+    def unpublished(self) -> bool:
+        return bool(self._late)
+
+    def _is_due(self, now: float) -> bool:
+        return self.unpublished
+
+    async def _publish_next(self, runtime: Runtime, turn: Turn) -> bool:
+        """After a call that could not wait for the others: all that was left out around it."""
+        permit, ending = self._late[0]
+        shared = await self._attach(permit.circuit, runtime)
+        if shared is not None and permit.trial and ending.failed is not None:
             await shared.claim(runtime, permit)
-        if shared.record(permit, failed, now, cause, failure):
-            await shared.publish(runtime)
-        await shared.refresh(runtime)
+        self._late.popleft()
+        if shared is not None:
+            if shared.record(permit, ending):
+                await shared.publish(runtime)
+            await shared.refresh(runtime)
+        return True
+
+    async def _attach(self, circuit: Circuit, runtime: Runtime) -> SharedState | None:
+        shared = self.at_once(circuit)
+        if shared is not None:
+            return shared
+        failed = self._failed.get(circuit)
+        if failed is not None and runtime.now() - failed < 1.0:
+            return None
+        try:
+            storage = await self._jobs.run(runtime, lambda: self.storage(circuit.key))
+        except Exception as problem:
+            self._failed[circuit] = runtime.now()
+            if not self._warned:
+                self._warned = True
+                _warn(circuit, problem)
+            return None
+        return self._attached(circuit, storage)
 
     def _attached(self, circuit: Circuit, storage: Any) -> SharedState:
-        fresh = Stored(storage, circuit, self.refresh, self._jobs)
+        fresh = Stored(circuit, self.refresh, storage, self._jobs)
         if circuit.state != CLOSED:
             fresh.note(Change(CLOSED, circuit.state))  # moved by a manual command before
         with self._lock:
@@ -149,22 +152,9 @@ class Storages:
                 circuit._storage = fresh
             return cast(SharedState, circuit._storage)
 
-    async def _made(self, circuit: Circuit, runtime: Runtime) -> Any:
-        failed = self._failed.get(circuit)
-        if failed is not None and runtime.now() - failed < 1.0:
-            return None
-        try:
-            return await self._jobs.run(runtime, lambda: self.storage(circuit.key))
-        except Exception as problem:
-            self._failed[circuit] = runtime.now()
-            if not self._warned:
-                self._warned = True
-                _warn(circuit, problem)
-            return None
-
 
 @define(eq=False)
-class Stored:
+class Stored(SharedState):
     """One circuit's storage: read now and then, written at failures and changes of state.
 
     A slow storage is kept off the event loop. One that raises is warned of once, and left alone
@@ -172,107 +162,108 @@ class Stored:
     """
 
     storage: Any
-    circuit: Circuit
-    every: float
     jobs: Jobs
-    _lock: Any = field(factory=new_lock, init=False)
-    _read: float | None = field(default=None, init=False)
     _opened: Any = field(default=None, init=False)  # the opening already taken over
-    # To be written: whether calls have failed.
-    _verdicts: deque[bool] = field(factory=lambda: deque(maxlen=_UNWRITTEN), init=False)
+    # To be written: whether calls have failed, and the last change.
+    _verdicts: deque[bool] = field(factory=lambda: deque(maxlen=_KEPT), init=False)
     _unwritten: Change | None = field(default=None, init=False)
     _counting: bool = field(default=False, init=False)  # does the storage count failures?
-    _writing: bool = field(default=False, init=False)
     _failed: float | None = field(default=None, init=False)  # when it last raised
     _warned: bool = field(default=False, init=False)
 
+    @property
+    def unpublished(self) -> bool:
+        return self._unwritten is not None or bool(self._verdicts)
+
     def note(self, change: Change) -> None:
-        """Remember a change of our own, by a call or a manual command, until it can be written."""
-        self._unwritten = change
+        """What was taken over need not be written back."""
+        if change.event not in _TOLD:
+            self._unwritten = change
 
-    async def refresh(self, runtime: Runtime) -> None:
-        """Take over what others have written, at most every so many seconds."""
-        if self._unwritten is not None or self._verdicts:
-            await self.publish(runtime)
-            return
-        now = runtime.now()
-        with self._lock:
-            due = self._read is None or now - self._read >= self.every
-            if self._writing or self._left_alone(now) or not due:
-                return
-            self._read = now
-        told = await self._try(runtime, self._told)
-        if told is None:
-            return
-        state, opened, counter = told
-        if state == CLOSED:
-            self._opened = None
-            if isinstance(counter, int) and counter > 0:
-                self._counting = True
-                self.circuit._count(counter)
-        elif opened == self._opened and opened is not None:
-            return  # an opening is taken over once; from then on our own clock counts
-        else:
-            self._opened = opened
-        self.circuit._adopt(state, self._left(state, opened), runtime.now())
-        self._unwritten = None  # what was taken over need not be written back
-
-    async def claim(self, runtime: Runtime, permit: Permit) -> bool:
-        """A storage knows of no trial slots: each process has its own."""
-        return True
-
-    def record(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None,
-        failure: Failure | None,
-    ) -> bool:
+    def record(self, permit: Permit, ending: Ending) -> bool:
         """Keep a verdict to be written, if it is anything new."""
+        failed = ending.failed
         if failed is None or (not failed and not self._counting and self._unwritten is None):
             return False
-        if self._left_alone(now):
+        if self._is_left_alone(ending.now):
             return False
         self._verdicts.append(failed)
         return True
 
-    async def publish(self, runtime: Runtime) -> None:
-        """Write what is to be written, unless another call is at it."""
+    async def refresh(self, runtime: Runtime) -> None:
+        """Write what is to be written; else take over what others have written, if that is due."""
+        if self.unpublished:
+            await self.publish(runtime)
+            return
+        now = runtime.now()
         with self._lock:
-            if self._writing or self._left_alone(runtime.now()):
+            if self._is_left_alone(now) or not self._is_time(now):
                 return
-            self._writing = True
-        try:
-            while self._verdicts or self._unwritten is not None:
-                failed = self._verdicts.popleft() if self._verdicts else None
-                if await self._try(runtime, partial(self._write, failed)) is None:
-                    return
-        finally:
-            self._writing = False
+            self._asked = now
+        seen = self.circuit._state
+        told: tuple[str, Any, Any] | None = await self._try(runtime, self._read)
+        if told is not None:
+            self._take_over(seen, *told, runtime.now())
 
-    def _left_alone(self, now: float) -> bool:
+    def _take_over(self, seen: State, state: str, opened: Any, counter: Any, now: float) -> None:
+        failures = counter if state == CLOSED and isinstance(counter, int) else 0
+        if failures > 0:
+            self._counting = True
+        if state != CLOSED and opened is not None and opened == self._opened:
+            return  # an opening is taken over once; from then on our own clock counts
+        if seen is self.circuit._state:
+            self._opened = opened
+        self.circuit._adopt(state, self._left(state, opened), now, failures, seen)
+
+    def _is_due(self, now: float) -> bool:
+        return self.unpublished and not self._is_left_alone(now)
+
+    async def _publish_next(self, runtime: Runtime, turn: Turn) -> bool:
+        def job() -> bool:
+            try:
+                self._write()
+            finally:
+                turn.thread = None
+            return True
+
+        return await self._try(runtime, job) is not None
+
+    def _is_left_alone(self, now: float) -> bool:
         return self._failed is not None and now - self._failed < self.every
 
-    def _told(self) -> tuple[str, Any, Any]:
+    async def _try(self, runtime: Runtime, fn: Callable[[], Any]) -> Any:
+        try:
+            return await self.jobs.run(runtime, fn)
+        except Exception as problem:
+            self._failed = runtime.now()
+            if not self._warned:
+                self._warned = True
+                _warn(self.circuit, problem)
+            return None
+
+    # In a job
+
+    def _read(self) -> tuple[str, Any, Any]:
         state = str(self.storage.state)
         return state, self.storage.opened_at if state != CLOSED else None, self.storage.counter
 
-    def _write(self, failed: bool | None) -> bool:
+    def _write(self) -> None:
         change = self._unwritten
+        failed = self._verdicts[0] if self._verdicts else None
         if failed:
             self._counting = True
             self.storage.increment_counter()
         elif self._counting and (failed is not None or (change and change.new == CLOSED)):
             self._counting = False
             self.storage.reset_counter()
+        if failed is not None:
+            self._verdicts.popleft()
         if change is not None:
             if change.new in (OPEN, ISOLATED):
                 self.storage.opened_at = self._opened = self._stamp()
             self.storage.state = _PYBREAKERS.get(change.new, change.new)
             if self._unwritten is change:
                 self._unwritten = None
-        return True
 
     def _stamp(self) -> datetime:
         """Now, in UTC: aware where this pybreaker writes aware times (1.4), else naive (1.2)."""
@@ -290,31 +281,13 @@ class Stored:
             opened = opened.replace(tzinfo=timezone.utc)
         return float(min(limit, max(0.0, limit - (wall() - opened.timestamp()))))
 
-    async def _try(self, runtime: Runtime, fn: Callable[[], Any]) -> Any:
-        try:
-            return await self.jobs.run(runtime, fn)
-        except Exception as problem:
-            self._failed = runtime.now()
-            self._warn(problem)
-            return None
-
-    def _warn(self, problem: Exception) -> None:
-        if not self._warned:
-            self._warned = True
-            _warn(self.circuit, problem)
-
 
 def _warn(circuit: Circuit, problem: Exception) -> None:
-    """Say that a storage fails. Where warnings are errors, the call goes on too."""
-    try:
-        warnings.warn(
-            f"the storage of {circuit!r} failed ({type(problem).__name__}); the circuit uses local "
-            f"state meanwhile",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    except RuntimeWarning as warning:
-        _logger.error("%s", warning)
+    """Say that a storage fails."""
+    warn(
+        f"the storage of {circuit!r} failed ({type(problem).__name__}); the circuit uses local "
+        f"state meanwhile"
+    )
 
 
 def _writes_aware() -> bool:

@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary, ref
 
+from attrs import define, field
+
 from resilience._core.clock import now as clock_now
 from resilience._core.locks import new_lock
 from resilience.policy import Idle
@@ -27,50 +29,33 @@ __all__ = ["Circuits"]
 _LOOKED_AT = 2  # circuits that may be forgotten whenever one is made: two out for one in
 
 
+@define(eq=False)
 class Circuits:
     """Safe from any thread. Its lock is for making and forgetting circuits, not for calls."""
 
-    __slots__ = (
-        "_all",
-        "_floor",
-        "_forget_after",
-        "_forgotten",
-        "_idles",
-        "_lock",
-        "_most",
-        "_queue",
-        "_ramping",
-        "_restless",
-        "find",
-        "limits",
-        "name",
-        "publish",
+    limits: Limits
+    name: str | None
+    _most: int
+    _forget_after: float
+    publish: Callable[[Circuit, Change], None]
+    """Tells everybody of a change of state."""
+    _lock: Any = field(factory=new_lock, init=False)
+    _all: dict[Hashable, Circuit] = field(factory=dict, init=False)
+    find: Callable[[Hashable], Circuit | None] = field(init=False)
+    """The circuit for a value, if there is one."""
+    _forgotten: WeakValueDictionary[Hashable, Circuit] = field(
+        factory=WeakValueDictionary, init=False
     )
+    _queue: deque[Hashable] = field(factory=deque, init=False)  # of all; to be looked at first
+    _floor: int = field(default=0, init=False)  # no forgotten one has changed after this epoch
+    # Those that may keep calls from being at rest.
+    _restless: dict[Circuit, None] = field(factory=dict, init=False)
+    # Those just closed; until when, those that end first.
+    _ramping: dict[Circuit, float] = field(factory=dict, init=False)
+    _idles: tuple[ref[Any], ...] = field(default=(), init=False)  # of pipelines
 
-    def __init__(
-        self,
-        limits: Limits,
-        name: str | None,
-        most: int,
-        forget_after: float,
-        publish: Callable[[Circuit, Change], None],
-    ) -> None:
-        self.limits = limits
-        self.name = name
-        self._most = most
-        self._forget_after = forget_after
-        self.publish = publish
-        """Tells everybody of a change of state."""
-        self._lock = new_lock()
-        self._all: dict[Hashable, Circuit] = {}
+    def __attrs_post_init__(self) -> None:
         self.find = self._all.get
-        """The circuit for a value, if there is one."""
-        self._forgotten: WeakValueDictionary[Hashable, Circuit] = WeakValueDictionary()
-        self._queue: deque[Hashable] = deque()  # the values of all, those to be looked at first
-        self._floor = 0  # no forgotten circuit has changed state after this epoch
-        self._restless: dict[Circuit, None] = {}  # those that may keep calls from being at rest
-        self._ramping: dict[Circuit, float] = {}  # just closed; until when, those that end first
-        self._idles: tuple[ref[Any], ...] = ()  # of pipelines
 
     def __len__(self) -> int:
         return len(self._all)
@@ -96,11 +81,8 @@ class Circuits:
             circuit = self._forgotten.get(value)
             if circuit is None:
                 # Answers to calls begun before its predecessor's last change change nothing.
-                circuit = Circuit(
-                    self,  # pyright: ignore[reportArgumentType]  # it takes `publish` for a method
-                    value,
-                    self._floor,
-                )
+                circuit = Circuit(self, value)
+                circuit._state.epoch = self._floor
             circuit = self._keep(circuit)
             self._forget(circuit)
             return circuit
@@ -214,7 +196,9 @@ class Circuits:
             if self._ramping.get(circuit, -math.inf) > now:
                 return
             self._ramping.pop(circuit, None)
-            circuit._do(partial(circuit._end_ramp, now))  # which puts back one that has begun anew
+            circuit._do(partial(circuit._end_ramp, now))
+            if circuit in self._ramping:  # it has begun anew, or a handler's change comes later
+                return
 
 
 def _may_go(circuit: Circuit, now: float, idle: float, *, crowded: bool) -> bool:
@@ -233,7 +217,9 @@ def _may_go(circuit: Circuit, now: float, idle: float, *, crowded: bool) -> bool
         return crowded or (unused >= idle and clean)
     if type(state) is Open:
         return now - state.until >= idle
-    return type(state) is HalfOpen and not state.trials(now) and now - circuit._used >= idle
+    if type(state) is not HalfOpen or circuit._trials(state, now):
+        return False
+    return now - circuit._used >= idle
 
 
 def _first(circuits: dict[Circuit, Any]) -> Circuit | None:

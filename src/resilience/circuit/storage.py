@@ -6,53 +6,157 @@ never break a call: what it raises on its own account it keeps to itself.
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+from weakref import WeakSet, ref
 
+from attrs import define, field, frozen
+
+from resilience._core.locks import new_lock
+from resilience._core.outside import drive, sync_runtime
 from resilience._core.semaphore import Semaphore
 from resilience.errors import WorkersBusyError
 from resilience.failures import Failure
 from resilience.policy import Runtime
 
 from .circuit import Circuit
-from .permit import Permit
+from .machine import Permit, Turn, has_turn
 from .states import Change
 
-__all__ = ["Jobs", "SharedState", "Sharing"]
+__all__ = ["Ending", "Jobs", "Publisher", "SharedState", "Sharing", "warn"]
 
 T = TypeVar("T")
 
+_AT_EXIT = 1.0  # seconds for which the end of a program waits for a thread that is publishing
 
-class SharedState(Protocol):
-    """One circuit as others see it. Safe from any thread."""
+
+@frozen
+class Ending:
+    """How a call has ended: well, badly, or without a verdict (`failed` is None)."""
+
+    failed: bool | None
+    now: float
+    cause: BaseException | None = None
+    failure: Failure | None = None
+
+
+@define(eq=False)
+class Publisher(ABC):
+    """Something to be published: in the background, with the next call, or at the end of the
+    program. Safe from any thread, and after a fork.
+
+    One thread at a time publishes; what is recorded meanwhile is published by it, too.
+    """
+
+    _lock: Any = field(factory=new_lock, init=False)
+    _publishing: ref[Turn] | None = field(default=None, init=False)  # whose turn it is
+    _asked: float | None = field(default=None, init=False)  # when the others were last asked
+
+    def __attrs_post_init__(self) -> None:
+        _all.add(self)
+
+    @property
+    @abstractmethod
+    def unpublished(self) -> bool:
+        """Whether anything recorded here is still to be published."""
+
+    @abstractmethod
+    def _is_due(self, now: float) -> bool:
+        """Whether to publish now."""
+
+    @abstractmethod
+    async def _publish_next(self, runtime: Runtime, turn: Turn) -> bool:
+        """Publish one thing. False if that fails: the others follow with a later call. What goes on
+        when this is cancelled keeps `turn` as long as it does."""
+
+    async def publish(self, runtime: Runtime) -> None:
+        """Tell the others what was recorded, unless another thread is at it."""
+        while True:
+            turn = self._turn(runtime.now())
+            if turn is None:
+                return
+            try:
+                done = await self._publish_next(runtime, turn)
+            finally:
+                del turn  # or the traceback of an error would keep it
+            if not done or not self.unpublished:  # as it is now that others may begin
+                return
+
+    def _may_begin(self, now: float) -> bool:
+        return has_turn(self._publishing) is None and self._is_due(now)
+
+    def _turn(self, now: float) -> Turn | None:
+        with self._lock:
+            if not self._may_begin(now):
+                return None
+            turn = Turn()
+            self._publishing = ref(turn)
+            return turn
+
+    async def _finish(self, runtime: Runtime, end: float) -> None:
+        """Publish what is left at the end of the program, or let whoever is at it do so."""
+        while has_turn(self._publishing) is not None and runtime.now() < end:
+            await runtime.waiter().wait(0.005, None)
+        if self.unpublished:
+            self._asked = None
+            await self.publish(runtime)
+
+
+_all: WeakSet[Publisher] = WeakSet()
+
+
+@atexit.register
+def _finish() -> None:
+    """A program may end right after a failure or a command: it is published first."""
+    runtime = sync_runtime()
+    end = runtime.now() + _AT_EXIT
+    for publisher in list(_all):
+        drive(publisher._finish(runtime, end))
+
+
+@define(eq=False)
+class SharedState(Publisher):
+    """One circuit as others see it."""
+
+    circuit: Circuit
+    every: float
+    """Seconds between two looks at the others."""
+
+    @abstractmethod
+    def record(self, permit: Permit, ending: Ending) -> bool:
+        """A call has ended, and the circuit knows. Never waits; whether there is something to
+        publish, soon or with the next call."""
+
+    @abstractmethod
+    def note(self, change: Change) -> None:
+        """The circuit has changed state, by a call, by a manual command or by what others said.
+        Never waits, but for a manual command outside any event loop."""
+
+    async def claim(self, runtime: Runtime, permit: Permit) -> bool:
+        """Before a trial: do the others leave it to us? False rejects the call."""
+        return True
 
     async def refresh(self, runtime: Runtime) -> None:
         """Before a call is admitted: publish what is still to be published; now and then, take
         over what others say."""
+        await self.publish(runtime)
 
-    async def claim(self, runtime: Runtime, permit: Permit) -> bool:
-        """Before a trial: do the others leave it to us? False rejects the call."""
-        ...
+    def _is_time(self, now: float) -> bool:
+        """Whether to look at the others again."""
+        return self._asked is None or now - self._asked >= self.every
 
-    def record(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None,
-        failure: Failure | None,
-    ) -> bool:
-        """A call has ended, and the circuit knows: well, badly, or (None) without a verdict. Never
-        waits; whether there is something to publish, soon or with the next call."""
-        ...
 
-    async def publish(self, runtime: Runtime) -> None:
-        """Tell the others what was recorded."""
-
-    def note(self, change: Change) -> None:
-        """The circuit has changed state, by a call, by a manual command or by what others said.
-        Never waits, but for a manual command outside any event loop."""
+def warn(text: str) -> None:
+    """Warn. Where warnings are errors, the call goes on too."""
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    except RuntimeWarning as warning:
+        logging.getLogger("resilience").error("%s", warning)
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from attrs import Factory, field, fields, frozen
@@ -30,20 +31,17 @@ from resilience._core.options import (
     to_text,
     warn_option_failed,
 )
-from resilience.circuit.circuit import Circuit
-from resilience.circuit.isolation import Isolation
-from resilience.circuit.keys import reader_of
+from resilience.circuit.circuit import Circuit, Isolation
 from resilience.circuit.limits import Limits
 from resilience.circuit.listeners import Listeners, to_listeners
+from resilience.circuit.machine import Permit, permit_of
 from resilience.circuit.opening import to_open_time
-from resilience.circuit.permit import Permit, permit_of
 from resilience.circuit.pybreaker import Storages, to_storage
 from resilience.circuit.registry import Circuits
 from resilience.circuit.snapshot import Snapshot
 from resilience.circuit.states import MANUAL, Change, Closed, Disabled, Open
-from resilience.circuit.storage import SharedState
+from resilience.circuit.storage import Ending, SharedState
 from resilience.circuit.trip import Consecutive, FailureRate, SlowCalls, to_trip
-from resilience.circuit.waiting import wait_for_verdict
 from resilience.errors import RejectedError
 from resilience.failures import Failure
 from resilience.matching import SERVICE_FAULT, Match, On, to_match
@@ -251,7 +249,12 @@ class CircuitBreaker(Gate):
         """Healthy calls are counted where a rule looks at a share of the calls."""
         if not self._circuits.limits.rates:
             return None
-        read = None if self.key is None else reader_of(fn, self.key)
+        key = self.key
+        read: Callable[[Any, Any], Hashable] | None = None
+        if isinstance(key, str):
+            read = slot_of(fn, key, reading=True).read
+        elif key is not None:
+            read = partial(_apply, key)
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             try:
@@ -315,7 +318,11 @@ class CircuitBreaker(Gate):
         if admitted is None:
             raise circuit._refusal(runtime.now())
         if self._listeners is not None:
-            self._announce(admitted, call)
+            try:
+                self._announce(admitted, call)
+            except BaseException:
+                self._give_back(admitted)
+                raise
         return admitted
 
     async def enter(self, call: Call, runtime: Runtime) -> Any:
@@ -327,17 +334,16 @@ class CircuitBreaker(Gate):
             shared = await self._storages.refreshed(circuit, runtime)
         end = runtime.now() + plain(self.wait_for_trial or 0.0)
         while (permit := circuit._admit(call, runtime)) is None:
-            if not await wait_for_verdict(circuit, call, runtime, end):
+            if not await circuit._wait(call, runtime, end):
                 raise circuit._refusal(runtime.now())
         try:
             asked = shared if permit.trial and runtime.may_wait else None
             if asked is not None and not await asked.claim(runtime, permit):
                 raise circuit._refusal(runtime.now())
-        except BaseException:
-            circuit._settle(permit, None, runtime.now())
-            raise
-        if self._listeners is not None:
             self._announce(permit, call)
+        except BaseException:
+            self._give_back(permit)
+            raise
         return permit
 
     def resume(self, permit: Any, call: Call, in_hand: InHand) -> Any:
@@ -357,15 +363,19 @@ class CircuitBreaker(Gate):
         cause = failure = None
         if error is not None:
             failed, cause, failure = self._judge(permit, call, error)
-        now = clock_now() if permit.runtime is None else permit.runtime.now()
+        runtime: Runtime | None = permit.runtime
+        now = clock_now() if runtime is None else runtime.now()
         circuit._settle(permit, failed, now, cause, failure)
         if self._listeners is not None:
             if cause is not None:
                 self._listeners.failure(circuit, cause)
             elif failed is False:
                 self._listeners.success(circuit)
-        if self._storages is not None and type(state) is not Disabled:
-            self._storages.record(permit, failed, now, cause, failure)
+        if self._storages is None or type(state) is Disabled:
+            return
+        if error is not NO_VERDICT or (runtime is not None and runtime.may_wait):
+            # Else the function turned out to be async: the call goes on, and asks by itself.
+            self._storages.record(permit, Ending(failed, now, cause, failure))
 
     def _judge(
         self, permit: Permit, call: Call, error: Any
@@ -385,24 +395,28 @@ class CircuitBreaker(Gate):
         call.report(own, circuits=(circuit,))
         return True, own, failure
 
+    def _key_of(self, call: Call) -> Any:
+        """The key of a call; whatever its function raises, or TypeError without the argument."""
+        key = self.key
+        if not isinstance(key, str):
+            assert key is not None
+            return key(*call.args, **call.kwargs)
+        if key in call.kwargs:
+            return call.kwargs[key]
+        return call.slot(key, reading=True).read(call.args, call.kwargs)
+
     def _circuit_of(self, call: Call) -> Circuit | None:
         """The circuit for a call; None if its key cannot be computed."""
-        key: Any = self.key
         try:
-            if type(key) is str and key in call.kwargs:
-                return self._circuits.at(call.kwargs[key])
-            return self._circuits.at(reader_of(call.fn, key)(call.args, call.kwargs))
+            return self._circuits.at(self._key_of(call))
         except Exception as problem:
             warn_option_failed("key", problem)
             return None
 
     def _found(self, call: Call) -> Circuit | None:
         """The same, if there is one already."""
-        key: Any = self.key
         try:
-            if type(key) is str and key in call.kwargs:
-                return self._circuits.find(call.kwargs[key])
-            return self._circuits.find(reader_of(call.fn, key)(call.args, call.kwargs))
+            return self._circuits.find(self._key_of(call))
         except Exception:
             return None  # the call goes through, and there the log says why
 
@@ -410,11 +424,14 @@ class CircuitBreaker(Gate):
         """Tell listeners of a call, unless it was begun before and they have heard of it."""
         if self._listeners is None or permit.state is None or call.branch.in_hand is not None:
             return
-        try:
-            self._listeners.before_call(permit.circuit, call.fn, call.args, call.kwargs)
-        except BaseException:  # Ctrl-C in a listener: the slot is not lost
-            permit.circuit._settle(permit, None, clock_now())
-            raise
+        self._listeners.before_call(permit.circuit, call.fn, call.args, call.kwargs)
+
+    def _give_back(self, permit: Permit) -> None:
+        """Ctrl-C or a cancellation before the call, or a slot that others have: it is not lost."""
+        now = clock_now()
+        permit.circuit._settle(permit, None, now)
+        if self._storages is not None:
+            self._storages.record(permit, Ending(None, now))
 
     def _publish(self, circuit: Circuit, change: Change) -> None:
         shared: SharedState | None = circuit._storage
@@ -429,6 +446,10 @@ class CircuitBreaker(Gate):
 _new = object.__new__
 _UNGUARDED = permit_of(None, None, 0.0, None)
 """The permit of a call whose key cannot be computed."""
+
+
+def _apply(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return fn(*args, **kwargs)
 
 
 def _made_of(cls: type[CircuitBreaker], options: dict[str, Any]) -> CircuitBreaker:

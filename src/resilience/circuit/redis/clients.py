@@ -1,4 +1,4 @@
-"""Clients of a server: a sync one, used from any thread, or an asyncio one, used on its own loop.
+"""Asking a server: by a sync client, from any thread, or by an asyncio one, on its own loop.
 
 redis-py's pools see for themselves that a fork has happened and make new connections.
 """
@@ -18,12 +18,13 @@ from attrs import Factory, define, field
 from resilience._core.clock import monotonic
 from resilience._core.locks import new_lock
 from resilience._core.outside import NO_CALL, Job, drive, start_job
-from resilience.circuit.storage import Jobs
+from resilience.circuit.storage import Jobs, warn
+from resilience.errors import WorkersBusyError
 from resilience.policy import Runtime
 
 from .script import Reply, evaluate
 
-__all__ = ["LoopClient", "SyncClient", "to_client"]
+__all__ = ["Server", "to_client"]
 
 _AT_ONCE = 8  # questions by one client; worker threads are for the user's calls too
 _MANY = 100  # connections: who allows for fewer does not want others beside them
@@ -110,6 +111,54 @@ class LoopClient:
         if self._home is None:
             self._home = weakref.ref(loop)
         return bool(self._home() is loop)
+
+
+@define(eq=False)
+class Server:
+    """Asks the server; after a failure leaves it alone for `back_off` seconds.
+
+    Then a single call tries again, while others use local state. One warning for each loss.
+    """
+
+    client: SyncClient | LoopClient
+    back_off: float
+    _lock: Any = field(factory=new_lock, init=False)
+    _retry_at: float | None = field(default=None, init=False)  # while it is lost
+
+    @property
+    def lost(self) -> bool:
+        """Whether it did not reply when it was last asked."""
+        return self._retry_at is not None
+
+    def left_alone(self, now: float) -> bool:
+        """Whether it is not to be asked now."""
+        return self._retry_at is not None and now < self._retry_at
+
+    async def ask(
+        self, runtime: Runtime, key: str, arguments: Sequence[Any], *, anyway: bool = False
+    ) -> Reply | None:
+        """The server's reply; None without one, or if it is left alone and not asked `anyway`."""
+        with self._lock:
+            now = runtime.now()
+            if self.left_alone(now) and not anyway:
+                return None
+            if self._retry_at is not None:
+                self._retry_at = now + self.back_off  # nobody else tries meanwhile
+        try:
+            reply = await self.client.ask(runtime, key, arguments)
+        except WorkersBusyError:
+            return None  # which says nothing about the server
+        except Exception as problem:
+            with self._lock:
+                known, self._retry_at = self._retry_at, runtime.now() + self.back_off
+            if known is None:
+                warn(
+                    f"Redis cannot be reached ({type(problem).__name__}): circuits that are shared "
+                    f"through it use local state, and try again every {self.back_off:g} s"
+                )
+            return None
+        self._retry_at = None
+        return reply
 
 
 def to_client(source: Any, timeout: float) -> SyncClient | LoopClient:

@@ -11,84 +11,53 @@ it cannot, the circuit uses local state. Once it can again:
 
 from __future__ import annotations
 
-import atexit
-import os
 import uuid
 from functools import partial
-from typing import Any
-from weakref import WeakSet
 
 from attrs import define, field
 
 from resilience._core.clock import now as clock_now
-from resilience._core.locks import new_lock
 from resilience._core.outside import drive, loop_runs_here, sync_runtime
-from resilience.circuit.circuit import Circuit
+from resilience.circuit.machine import Permit, Turn
 from resilience.circuit.opening import Opening, open_time
-from resilience.circuit.permit import Permit
-from resilience.circuit.states import CLOSED, MANUAL, OPEN, Change, Event
-from resilience.failures import Failure
+from resilience.circuit.states import CLOSED, HALF_OPEN, ISOLATED, MANUAL, OPEN, Change, Event
+from resilience.circuit.storage import Ending, SharedState, warn
 from resilience.policy import Runtime
 
-from .availability import Availability, warn
-from .commands import Command, Commands
-from .following import Follower
+from .clients import Server
 from .script import ANY, FOREIGN, NONE, Question, Reply
-from .unpublished import Unpublished
+from .unpublished import Command, Unpublished
 
 __all__ = ["SharedCircuit"]
 
 _TOGETHER = 0.05  # of the time between two looks: failures more frequent are published together
+_LOOKING = ("look", "enter")  # in reply to which another generation is the others' doing
 _OPENING = ("trip", "advise", "open", "failed")  # what may open, beside a look with failures
-_AT_EXIT = 1.0  # seconds for which the end of a program waits for what is still to be published
 
 
 @define(eq=False)
-class SharedCircuit:
+class SharedCircuit(SharedState):
     """Made for a circuit where it is first called. Safe from any thread.
 
     One thread at a time publishes or looks; trials ask for slots, and commands are published,
     beside it.
     """
 
-    server: Availability
-    circuit: Circuit
+    server: Server
     key: str
-    every: float
     lease: float
     advisory: bool
-    _lock: Any = field(factory=new_lock, init=False)
     _unpublished: Unpublished = field(init=False)
-    _commands: Commands = field(init=False)
-    _follower: Follower = field(init=False)
-    _questions: int = field(default=0, init=False)  # asked so far
-    _asked: float | None = field(default=None, init=False)  # when the last was
+    _questions: int = field(default=0, init=False)  # asked so far; the latest one answered
+    _answered: int = field(default=0, init=False)
+    _generation: str | None = field(default=None, init=False)  # that of the last reply
     _foreign: bool = field(default=False, init=False)  # the key is somebody else's
-    # The process whose thread publishes: a child of fork has no thread of its parent's to wait for.
-    _publisher: int | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        circuit, lock = self.circuit, self._lock
-        self._unpublished = Unpublished(circuit, self.advisory, lock)
-        self._commands = Commands(lock)
-        self._follower = Follower(circuit, self.every, self._unpublished, self._commands, lock)
-        _all.add(self)
+        self._unpublished = Unpublished(self.circuit, self.advisory, self._lock)
+        super().__attrs_post_init__()
 
     # For the policy
-
-    async def refresh(self, runtime: Runtime) -> None:
-        """Publish what has been recorded; or look at what the others have done, if that is due."""
-        while self._begin(runtime.now()):
-            try:
-                reply = await self._publish_next(runtime)
-            finally:
-                self._publisher = None
-            if reply is None or not (self._unpublished.urgent or self._unpublished.failures):
-                return
-
-    async def publish(self, runtime: Runtime) -> None:
-        """The same."""
-        await self.refresh(runtime)
 
     async def claim(self, runtime: Runtime, permit: Permit) -> bool:
         """Whether a trial may be made here: the server has granted it a slot, or is not asked."""
@@ -112,17 +81,12 @@ class SharedCircuit:
             permit.lease = lease
         return reply.granted or reply.state == CLOSED
 
-    def record(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None,
-        failure: Failure | None,
-    ) -> bool:
+    def record(self, permit: Permit, ending: Ending) -> bool:
         """Record how a call has ended; whether there is something to publish."""
-        self._unpublished.record(permit, failed, now, cause, failure)
-        return (self._is_urgent or self._unpublished.failures > 0) and self._is_due(now)
+        if ending.failed is None and not (permit.trial and permit.lease is not None):
+            return False
+        self._unpublished.record(permit, ending)
+        return (self._is_urgent or self._unpublished.failures > 0) and self._may_begin(ending.now)
 
     def note(self, change: Change) -> None:
         """Publish a manual command; remember that a rule has tripped.
@@ -131,9 +95,9 @@ class SharedCircuit:
         """
         if change.event == Event.TRIPS and not self.circuit._shadow:
             known = not self.server.lost and not self._foreign
-            self._unpublished.tripped = (self._follower.generation or NONE) if known else ANY
+            self._unpublished.tripped = (self._generation or NONE) if known else ANY
         elif change.event in MANUAL:
-            command = self._commands.command(change.event, shadow=self.circuit._shadow)
+            command = self._unpublished.command_of(change.event)
             if command is not None:
                 self._unpublished.command, self._unpublished.tripped = command, None
                 self._publish_command(command)
@@ -141,30 +105,25 @@ class SharedCircuit:
     # Publishing
 
     @property
+    def unpublished(self) -> bool:
+        return self._unpublished.urgent or self._unpublished.failures > 0
+
+    @property
     def _is_urgent(self) -> bool:
         return self._unpublished.urgent and not self._foreign
 
     def _is_due(self, now: float) -> bool:
-        """Whether to ask now: nobody is at it, and there is news or it is time to look."""
-        if self._publisher is not None and self._publisher == os.getpid():
-            return False
+        """Whether to ask now: there is news, or it is time to look."""
         if self.server.left_alone(now):
             return False
         every = self.every * _TOGETHER if self._unpublished.failures else self.every
         return self._is_urgent or self._asked is None or now - self._asked >= every
 
-    def _begin(self, now: float) -> bool:
-        with self._lock:
-            if not self._is_due(now):
-                return False
-            self._publisher = os.getpid()
-            return True
-
-    async def _publish_next(self, runtime: Runtime) -> Reply | None:
+    async def _publish_next(self, runtime: Runtime, turn: Turn) -> bool:
         unpublished = self._unpublished
         command, tripped = unpublished.command, unpublished.tripped
         if not self._is_urgent:
-            return await self._ask(runtime, self._question("look", runtime.now()))
+            return await self._ask(runtime, self._question("look", runtime.now())) is not None
         if unpublished.results:
             return await self._publish_result(runtime, *unpublished.results[0])
         if command is not None:
@@ -175,16 +134,16 @@ class SharedCircuit:
         reply = await self._ask(runtime, question, command=command, tripped=tripped)
         if reply is None and unpublished.tripped is not None:
             unpublished.tripped = ANY  # published later, it counts whatever the others have done
-        return reply
+        return reply is not None
 
-    async def _publish_result(self, runtime: Runtime, result: str, lease: str) -> Reply | None:
+    async def _publish_result(self, runtime: Runtime, result: str, lease: str) -> bool:
         """The result of a trial. It is taken out when the server has replied: if this is cancelled,
         it is published again."""
         reply = await self._ask(runtime, self._question(result, runtime.now(), lease=lease))
         self._unpublished.results.popleft()
         if reply is None:
             self._unpublished.leave_later(lease)  # by then its result is out of date
-        return reply
+        return reply is not None
 
     async def _leave(self, lease: str, runtime: Runtime) -> None:
         await self._ask(runtime, self._question("leave", runtime.now(), lease=lease))
@@ -204,14 +163,6 @@ class SharedCircuit:
                 f"{command.op}() for {self.circuit!r} is not published yet; it will be with the "
                 f"next call here"
             )
-
-    async def finish(self, runtime: Runtime, end: float) -> None:
-        """Publish what is left at the end of the program, or let whoever is at it do so."""
-        while self._publisher == os.getpid() and runtime.now() < end:
-            await runtime.waiter().wait(0.005, None)
-        if self._unpublished.urgent or self._unpublished.failures:
-            self._asked = None
-            await self.refresh(runtime)
 
     # Asking
 
@@ -236,10 +187,11 @@ class SharedCircuit:
         unpublished = self._unpublished
         unpublished.published(question, command, tripped)
         if outside:
-            self._follower.skip(question)
+            with self._lock:  # and nothing of earlier replies, should they come now
+                self._answered = max(self._answered, question.number)
             self._asked = None
         elif unpublished.command is None and unpublished.tripped is None:
-            self._follower.follow(question, reply, runtime.now())
+            self._follow(question, reply, runtime.now())
         return reply
 
     def _is_foreign(self, reply: Reply) -> bool:
@@ -267,13 +219,13 @@ class SharedCircuit:
         succeeded = unpublished.succeeded
         arguments = (
             op,
-            generation or self._follower.generation or NONE,
+            generation or self._generation or NONE,
             limits.trials,
             limits.successes,
             int(limits.failures) if unpublished.counts_together else 0,
             _micro(self._open_time(op, failures)),
             _micro(self.lease),
-            lease or self._commands.process,
+            lease or self._unpublished.process,
             failures,
             -1 if succeeded is None else _micro(now - succeeded),
             limits.failable_trials,
@@ -293,18 +245,48 @@ class SharedCircuit:
         wait = open_time(self.circuit._owner.limits.reset_after, opening)
         return opening.ends(wait) - opening.now
 
+    # Being as the shared circuit is
+
+    def _follow(self, question: Question, reply: Reply, now: float) -> None:
+        """Be as the shared circuit is, unless a later question was answered before."""
+        circuit = self.circuit
+        with self._lock:
+            if question.number < self._answered:
+                return
+            known = self._generation
+            self._generation, self._answered = reply.generation, question.number
+        moved = known is not None and known != reply.generation
+        if reply.state == ISOLATED:
+            circuit._follow(ISOLATED, 0.0, now)
+        elif reply.generation == NONE and circuit._isolated_here:
+            # The server was flushed, and somebody here still holds it.
+            self._unpublished.command = self._unpublished.numbered("isolate")
+        elif self.advisory:
+            self._heed(reply, now)
+        elif reply.state == HALF_OPEN:
+            self._follow_trials(question, reply, now)
+        elif circuit.state != reply.state or (moved and question.op in _LOOKING):
+            cause = question.last[0] if reply.opened and question.last is not None else None
+            circuit._follow(reply.state, reply.left, now, cause)
+        if not self.advisory:
+            circuit._recount(reply.openings)
+
+    def _follow_trials(self, question: Question, reply: Reply, now: float) -> None:
+        """Half open: a trial of ours goes on as it is; without one, we are open until we ask."""
+        if question.op == "enter":
+            if not reply.granted:
+                self.circuit._follow(OPEN, self.every, now)
+        elif self.circuit.state != HALF_OPEN:
+            self.circuit._follow(OPEN, 0.0 if reply.granted else self.every, now)
+
+    def _heed(self, reply: Reply, now: float) -> None:
+        """Advice: a closed circuit opens for as long as the others are open, and then tries for
+        itself."""
+        if self.circuit.state == ISOLATED:
+            self.circuit._follow(CLOSED, 0.0, now)
+        if self.circuit.state == CLOSED and reply.state == OPEN and reply.left > 0:
+            self.circuit._follow(OPEN, reply.left, now)
+
 
 def _micro(seconds: float) -> int:
     return int(min(max(0.0, seconds), 30 * 86400.0) * 1e6)
-
-
-_all: WeakSet[SharedCircuit] = WeakSet()
-
-
-@atexit.register
-def _finish() -> None:
-    """A program may end right after a failure or a command: it is published first."""
-    runtime = sync_runtime()
-    end = runtime.now() + _AT_EXIT
-    for shared in list(_all):
-        drive(shared.finish(runtime, end))

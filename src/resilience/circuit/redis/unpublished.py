@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import math
+import os
+import uuid
 from collections import deque
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from resilience.circuit.circuit import Circuit
-from resilience.circuit.permit import Permit
-from resilience.circuit.states import OPEN
+from resilience.circuit.machine import Permit
+from resilience.circuit.states import OPEN, Event
+from resilience.circuit.storage import Ending
 from resilience.failures import Failure
 
-from .commands import Command
 from .script import ANY, Question
 
-__all__ = ["Unpublished"]
+__all__ = ["Command", "Unpublished"]
+
+
+_PUBLISHED = {
+    Event.OPENS: "open",
+    Event.CLOSES: "close",
+    Event.RELEASED: "release",
+    Event.ISOLATES: "isolate",
+}
+"""Commands that hold for all; the others are only for this process."""
+
+
+@frozen(eq=False)
+class Command:
+    """A manual command to be published.
+
+    Numbered, so that it is carried out once and in order, however late a slow network delivers it.
+    """
+
+    op: str
+    order: int
 
 
 @define(eq=False)
@@ -39,6 +61,15 @@ class Unpublished:
     succeeded: float | None = field(default=None, init=False)
     """When a call last did."""
 
+    _id: str = field(factory=lambda: uuid.uuid4().hex, init=False)
+    _order: int = field(default=0, init=False)  # of the last command
+    _isolates: bool = field(default=False, init=False)  # as published
+
+    @property
+    def process(self) -> str:
+        """What distinguishes this process from the others; a child of fork is another."""
+        return f"{self._id}-{os.getpid()}"
+
     @property
     def urgent(self) -> bool:
         """Whether there is anything beside failures, which are published together."""
@@ -49,21 +80,14 @@ class Unpublished:
         """Whether failures in a row are counted over all processes."""
         return not self.advisory and self.circuit._owner.limits.failures < math.inf
 
-    def record(
-        self,
-        permit: Permit,
-        failed: bool | None,
-        now: float,
-        cause: BaseException | None,
-        failure: Failure | None,
-    ) -> None:
+    def record(self, permit: Permit, ending: Ending) -> None:
         """Record how a call has ended."""
         if permit.trial and permit.lease is not None:
-            counts = self._record_result(permit, failed, now)
+            counts = self._record_result(permit, ending.failed, ending.now)
         else:
-            counts = failed is not None and self._record_verdict(permit, failed, now)
-        if counts and failed and cause is not None and failure is not None:
-            self.last = cause, failure
+            counts = self._record_verdict(permit, ending)
+        if counts and ending.cause is not None and ending.failure is not None:
+            self.last = ending.cause, ending.failure
 
     def _record_result(self, permit: Permit, failed: bool | None, now: float) -> bool:
         """Of a trial with a slot. Whether a failure may open the shared circuit."""
@@ -76,20 +100,35 @@ class Unpublished:
         self.results.append(("failed" if bad else "passed", lease))
         return True
 
-    def _record_verdict(self, permit: Permit, failed: bool, now: float) -> bool:
+    def _record_verdict(self, permit: Permit, ending: Ending) -> bool:
         """Of any other call. Whether a failure may open the shared circuit."""
         if self.circuit._shadow:
             return False
-        if failed and permit.trial and self.circuit.state == OPEN and not self.advisory:
+        if ending.failed and permit.trial and self.circuit.state == OPEN and not self.advisory:
             self.tripped = ANY  # tried here, without the others
         counts = permit.state is self.circuit._state and self.counts_together
         with self.lock:
-            if not failed:
-                self.succeeded = now
+            if not ending.failed:
+                self.succeeded = ending.now
                 self.forget_failures()
             elif counts:
                 self.failures += 1
         return counts
+
+    def command_of(self, event: str) -> Command | None:
+        """What to publish of a manual command; None if nothing."""
+        op = _PUBLISHED.get(event)
+        if op is None or self.circuit._shadow:
+            # Only for this process; but it ends an isolation that it holds.
+            op = "release" if self._isolates else None
+        return None if op is None else self.numbered(op)
+
+    def numbered(self, op: str) -> Command:
+        """The next command."""
+        with self.lock:
+            self._order += 1
+            self._isolates = op == "isolate"
+            return Command(op, self._order)
 
     def leave_later(self, lease: str) -> None:
         """A slot that is to be given back, if the server has granted it or will."""
