@@ -13,9 +13,9 @@ PIP := $(UV) pip --python $(BIN)/python
 MAKE_VENV = $(UV) venv -q --python $(PYTHON) $(VENV)
 endif
 
-SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.lua')
+SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.csv' -o -name '*.lua')
 
-.PHONY: demo test test-dev coverage test-all test-lowest .lowest test-sdks test-sdk lint bench soak fuzz mutation clean
+.PHONY: demo test test-dev coverage test-all test-lowest .lowest test-sdks test-sdk lint bench failover soak fuzz mutation clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -101,7 +101,7 @@ test-sdks: $(VENV)/.test  ## every SDK's errors, those included that need an env
 
 test-sdk: $(VENV)/.sdk
 	$(BIN)/python $(MEASURE) -m pytest -o python_files="\
-	  test_providers.py test_sdk_parsing.py test_sdk_$(firstword $(subst -, ,$(SDK))).py"
+	  test_providers.py test_sdk_misshapen.py test_sdk_parsing.py test_sdk_$(firstword $(subst -, ,$(SDK))).py"
 
 $(VENV)/.sdk: $(BIN)/python $(SOURCES)
 	$(PIP) install -q . --group pytest --group "sdks-$(SDK)"
@@ -125,6 +125,10 @@ bench: $(VENV)/.bench  ## cost in time and in calls, against by hand and other l
 	$(BIN)/python benchmarks/breaker.py --check
 	$(BIN)/python benchmarks/outage.py --check
 	$(BIN)/python benchmarks/describe.py --check
+	$(BIN)/python benchmarks/streams.py --check
+
+failover: $(VENV)/.test  ## sixteen faults of a provider, for the bare SDKs and under policies; 3 minutes
+	$(BIN)/python tests/failover/exam.py
 
 soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat
 	$(BIN)/python benchmarks/soak.py

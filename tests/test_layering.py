@@ -262,8 +262,9 @@ def test_the_contracts_names_are_where_it_says() -> None:
         "policy": """Policy Gate Call Branch Journal Runtime Waiter Semaphore InHand Completion
             PendingResult BUSY NO_VERDICT""",
         "waits": "RetryAfter Exponential Fixed Linear FullJitter Decorrelated",
-        "failures": "describe Failure Kind Advice",
-        "matching": "status code kind raised Match TRANSIENT RECOVERABLE SERVICE_FAULT",
+        "failures": "describe describe_result control_flow Failure Kind Advice",
+        "matching": """status code kind raised message Match TRANSIENT RECOVERABLE SERVICE_FAULT
+            TOO_LONG_BY_TEXT""",
         "shared": "RedisCircuit",
         "testing": "virtual_time disabled script Gateway",
         "errors": """ResilienceError RejectedError CircuitOpenError WorkersBusyError

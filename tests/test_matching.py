@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
+import re
+import sys
 from http import HTTPStatus
 from typing import Any
 
@@ -11,19 +14,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.failures import Advice, Failure, Kind
+from conftest import World
+from resilience import CircuitBreaker, Fallback, ModelFallback, Pipeline, Retry
+from resilience._core.meeting import may_meet
+from resilience.failures import Advice, Failure, Kind, describe
 from resilience.matching import (
     RECOVERABLE,
     SERVICE_FAULT,
+    TOO_LONG_BY_TEXT,
     TRANSIENT,
     Match,
     as_match,
     code,
     kind,
+    message,
     raised,
     status,
 )
-from support.calling import message_of
+from support.calling import error_of, message_of
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 
 def failure(
@@ -35,6 +46,11 @@ def failure(
     code: str | None = None,
 ) -> Failure:
     return Failure(kind, advice, status=status, code=code, error=error)
+
+
+def from_cause(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 def about_vectors(failure: Failure) -> bool:
@@ -56,6 +72,8 @@ def about_vectors(failure: Failure) -> bool:
             "status(range(500, 600))",
         ),
         ("x", failure(code="x"), failure(code="y"), "code('x')"),
+        ("filter", failure(code="filter"), failure(), "code('filter')"),
+        (code("429"), failure(code="429"), failure(), "code('429')"),
         ("timeout", failure(code="timeout"), failure(kind=Kind.TIMEOUT), "code('timeout')"),
         (Kind.QUOTA, failure(kind=Kind.QUOTA), failure(code="quota"), "kind(Kind.QUOTA)"),
         (Advice.WAIT, failure(Advice.WAIT), failure(Advice.RETRY), "Advice.WAIT"),
@@ -88,6 +106,13 @@ def about_vectors(failure: Failure) -> bool:
             failure(Advice.WAIT, code="y"),
             "(TRANSIENT | SERVICE_FAULT) & ~(code('x') | code('y'))",
         ),
+        (
+            raised(KeyError, cause=True),
+            failure(error=from_cause(ValueError(), KeyError())),
+            failure(error=from_cause(ValueError(), ValueError())),
+            "raised(KeyError, cause=True)",
+        ),
+        (message("a+b", "c"), failure(error=KeyError("xAAb")), failure(), "message('a+b', 'c')"),
         (
             ~(TRANSIENT & RECOVERABLE),
             failure(),
@@ -266,6 +291,12 @@ async def async_condition(failure: Failure) -> bool:
         ({"a": 1}, TypeError, "Match"),
         (b"x", TypeError, "Match"),
         (async_condition, TypeError, "async"),
+        ("429", ValueError, "on=429"),
+        (["x", "503"], ValueError, "on=503"),
+        ("5xx", ValueError, "range(500, 600)"),
+        ("ConnectionError", ValueError, "on=ConnectionError"),
+        ("CircuitOpenError", ValueError, "on=CircuitOpenError"),
+        ("TRANSIENT", ValueError, "matching.TRANSIENT"),
     ],
     ids=repr,
 )
@@ -273,13 +304,13 @@ def test_what_is_refused(spec: Any, problem: type[Exception], word: str) -> None
     """What can never match, or is no item, is refused with field, rule and value."""
     refused = spec[-1] if isinstance(spec, list) and spec else spec
     value = getattr(refused, "__qualname__", type(refused).__qualname__)
-    for message, field in (
+    for text, field in (
         (message_of(problem, as_match, spec), "on"),
         (message_of(problem, as_match, spec, field="trip"), "trip"),
     ):
-        assert message.startswith(f"{field} must")
-        assert word in message
-        assert repr(refused) in message or value in message or refused == []
+        assert text.startswith(f"{field} must")
+        assert word.replace("on=", f"{field}=") in text
+        assert repr(refused) in text or value in text or refused == []
 
 
 @pytest.mark.parametrize(
@@ -295,10 +326,10 @@ def test_what_is_refused(spec: Any, problem: type[Exception], word: str) -> None
 )
 def test_a_bad_operand_is_refused_in_the_operators_name(join: Any, operator: str) -> None:
     """What stands beside `|` or `&` is checked like any item, and the message says where."""
-    message = message_of(TypeError, join)
+    text = message_of(TypeError, join)
 
-    assert message.startswith(f"{operator} must")
-    assert "3.5" in message
+    assert text.startswith(f"{operator} must")
+    assert "3.5" in text
 
 
 @pytest.mark.parametrize(
@@ -316,16 +347,21 @@ def test_a_bad_operand_is_refused_in_the_operators_name(join: Any, operator: str
         (lambda: kind("auth"), TypeError, "kind", "'auth'"),
         (lambda: raised(SystemExit), ValueError, "raised", "SystemExit"),
         (lambda: raised("KeyError"), TypeError, "raised", "'KeyError'"),
+        (lambda: raised(KeyError, cause=1), TypeError, "cause", "1"),
+        (lambda: message(), ValueError, "message", "least"),
+        (lambda: message(""), TypeError, "message", "''"),
+        (lambda: message(b"x"), TypeError, "message", "b'x'"),
+        (lambda: message("("), ValueError, "message", "'('"),
     ],
 )
 def test_the_functions_refuse_too(
     call: Any, problem: type[Exception], field: str, word: str
 ) -> None:
     """`status`, `code`, `kind` and `raised` check what they are given."""
-    message = message_of(problem, call)
+    text = message_of(problem, call)
 
-    assert message.startswith(f"{field} must")
-    assert word in message
+    assert text.startswith(f"{field} must")
+    assert word in text
 
 
 ITEMS = st.sampled_from([TRANSIENT, SERVICE_FAULT, status(500), code("x"), raised(KeyError)])
@@ -355,3 +391,216 @@ def test_a_printed_match_means_the_same(match: Match, told: Failure) -> None:
 
     assert again(told) is match(told)
     assert not match.by_advice(told) or match(told)
+
+
+# Inside an error
+
+
+def test_a_class_sees_into_groups() -> None:
+    """A group matches whose members all match, at any depth; one of a mixed kind does not."""
+    inner = ExceptionGroup("x", [ConnectionError(), BrokenPipeError()])
+    alike = ExceptionGroup("y", [inner, ConnectionError()])
+    mixed = ExceptionGroup("z", [inner, KeyError()])
+
+    assert raised(ConnectionError)(failure(error=alike))
+    assert not raised(ConnectionError)(failure(error=mixed))
+    assert raised(ConnectionError, KeyError)(failure(error=mixed))
+    assert raised(ExceptionGroup)(failure(error=mixed))
+    crowd = ExceptionGroup("c", [KeyError() for _ in range(300)])
+    assert not raised(KeyError)(failure(error=crowd))
+
+
+def test_a_class_sees_into_causes_where_that_is_asked_for() -> None:
+    """Of the error, or of all members of a group; not into what it was raised while handling."""
+    wrapped = from_cause(ValueError(), from_cause(RuntimeError(), ConnectionError()))
+    group = ExceptionGroup("x", [wrapped, ConnectionError()])
+    handled = ValueError()
+    handled.__context__ = ConnectionError()
+
+    assert not raised(ConnectionError)(failure(error=wrapped))
+    assert raised(ConnectionError, cause=True)(failure(error=wrapped))
+    assert raised(ConnectionError, cause=True)(failure(error=group))
+    assert not raised(ConnectionError)(failure(error=group))
+    assert not raised(ConnectionError, cause=True)(failure(error=handled))
+    ring = ValueError()
+    ring.__cause__ = from_cause(KeyError(), ring)
+    assert not raised(ConnectionError, cause=True)(failure(error=ring))
+
+
+class Mute(Exception):
+    """Its text cannot be had."""
+
+    @property
+    def response(self) -> Any:
+        raise RuntimeError
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class Answered(Exception):
+    """Has a response, as those of httpx and requests have."""
+
+    def __init__(self, content: Any, **told: Any) -> None:
+        super().__init__("Bad Request")
+        self.response = type("Response", (), {"_content": content, **told})()
+
+
+@pytest.mark.fault(278)
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (ValueError("the prompt is TOO long"), True),
+        (ValueError("x" * 20_000 + "too long"), False),
+        (Answered(b'{"message": "too long"}'), True),
+        (Answered(False), False),
+        (Answered(None, error={"message": "too long"}), True),
+        (ExceptionGroup("too long", [ValueError()]), False),
+        (ExceptionGroup("x", [ValueError("too long"), ValueError("Too long")]), True),
+        (Mute(), False),
+        (None, False),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_message(error: Any, found: bool) -> None:
+    """The error's own text and what its response says, where that was read; letters in any case."""
+    assert message("too long")(failure(error=error)) is found
+    assert not message(re.compile("too long"))(failure(error=ValueError("Too long")))
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("prompt is too long: 208310 tokens > 200000 maximum", 400),
+        ("input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000", 400),
+        ("This model's maximum context length is 16384 tokens. However, you requested 19591", 400),
+        ("The decoder prompt (length 2136) is longer than the maximum model length of 2048.", 400),
+        ("The prompt (total length 25938) is too long to fit into the model", 400),
+        ("The input (61709 tokens) is longer than the model's context length (40960 tokens).", 400),
+        ("Input is too long for requested model.", 400),
+        ("The input token count (461428) exceeds the maximum number of tokens allowed", 400),
+    ],
+)
+def test_too_long_by_text(text: str, status: int) -> None:
+    """What providers say in words only, with the status of a bad request."""
+    assert TOO_LONG_BY_TEXT(failure(error=ValueError(text), status=status))
+    assert not TOO_LONG_BY_TEXT(failure(error=ValueError(text), status=500))
+    assert not TOO_LONG_BY_TEXT(failure(error=ValueError("max_tokens must be >= 1"), status=400))
+    assert repr(TOO_LONG_BY_TEXT) == "TOO_LONG_BY_TEXT"
+
+
+# What nobody knows
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
+    """What the log tells about unknown errors."""
+    monkeypatch.setattr(describe, "_said", set())
+    caplog.set_level(logging.INFO, "resilience")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def unknown(name: str, base: type = Exception) -> type[Exception]:
+    return type(name, (base,), {"__module__": "their.package"})
+
+
+@pytest.mark.fault(279)
+@pytest.mark.parametrize("policy", [Retry(), CircuitBreaker(), ModelFallback("a")], ids=repr)
+def test_an_unknown_error_is_told_once_for_each_class(world: World, said: Any, policy: Any) -> None:
+    """With the two ways to teach it; by a policy with its default `on`."""
+    mine, other = unknown("Mine"), unknown("Other")
+    fn = Pipeline(policy).wrap(world.function(mine("secret"), mine(), other()))
+    for _ in range(3):
+        error_of(world, fn)
+
+    first, second = said()
+    assert "their.package.Mine" in first
+    assert "raised(Mine)" in first
+    assert "describe.register(Mine)" in first
+    assert "secret" not in first
+    assert "their.package.Other" in second
+
+
+@pytest.mark.parametrize(
+    ("policy", "error"),
+    [
+        (Retry(on=Exception), unknown("Named")()),
+        (Fallback("sorry"), unknown("Replaced")()),
+        (Retry(), KeyError("the program's own")),
+        (Retry(), ConnectionError()),
+        (Retry(), from_cause(unknown("Wrapping")(), ConnectionError())),
+    ],
+)
+def test_what_is_not_told(world: World, said: Any, policy: Any, error: Exception) -> None:
+    """What `on` names, what somebody knows, and mistakes of the program."""
+    world.run(guarded_outcome(policy), world.function(error, "ok"))
+
+    assert said() == []
+
+
+def guarded_outcome(policy: Any) -> Any:
+    return Pipeline(policy).outcome
+
+
+def test_a_taught_error_is_not_told(world: World, said: Any, monkeypatch: Any) -> None:
+    """A reader's UNKNOWN is an answer."""
+    monkeypatch.setattr(describe, "_registered", dict(describe._registered))
+    monkeypatch.setattr(describe, "_chosen", {})
+    mine = unknown("Taught")
+    describe.register(mine)(lambda error: Failure(Kind.UNKNOWN, Advice.STOP))
+    error_of(world, Pipeline(Retry()).wrap(world.function(mine())))
+
+    assert said() == []
+
+
+def test_no_more_than_so_many_classes_are_told(world: World, said: Any, monkeypatch: Any) -> None:
+    """Some libraries make a class per client."""
+    monkeypatch.setattr("resilience.failures._MOST_SAID", 3)
+    for n in range(9):
+        error_of(world, Pipeline(Retry()).wrap(world.function(unknown(f"Mine{n}")())))
+
+    assert len(said()) == 3
+
+
+# Two that cannot meet
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        (429, 503, False),
+        (429, range(400, 500), True),
+        (range(500, 600, 2), range(501, 600, 2), False),
+        ("x", ["y", "z"], False),
+        ("x", ["y", "x"], True),
+        (Kind.QUOTA, Kind.AUTH, False),
+        (Advice.RETRY, Advice.WAIT, False),
+        (TRANSIENT, Advice.FALLBACK, False),
+        (TRANSIENT, RECOVERABLE, True),
+        (TRANSIENT, Kind.SERVER, True),
+        (ConnectionError, TimeoutError, False),
+        (ConnectionError, OSError, True),
+        (ConnectionError, 429, False),
+        (KeyError, 429, True),
+        (TRANSIENT & ~status(429), 429, False),
+        (~raised(KeyError), KeyError, False),
+        (about_vectors, 429, True),
+        (message("x"), 429, True),
+    ],
+    ids=repr,
+)
+def test_whether_two_may_meet(one: Any, other: Any, meet: bool) -> None:
+    """Only where no failure can match both they cannot; in doubt they can."""
+    assert may_meet(as_match(one), as_match(other)) is meet
+    assert may_meet(as_match(other), as_match(one)) is meet
+
+
+def test_a_class_that_is_hard_to_make_may_meet_any() -> None:
+    """And so may a predicate of tenacity's."""
+
+    class Hard(Exception):
+        def __new__(cls, thing: int) -> Any:
+            return super().__new__(cls)
+
+    assert may_meet(as_match(Hard), as_match(429))
+    assert may_meet(object(), as_match(429))

@@ -7,6 +7,7 @@ from ._core.introspection import current_attempt, served_by
 from ._core.order import PolicyOrderWarning
 from ._core.outcome import Outcome
 from ._core.pipeline import Pipeline
+from ._core.time_left import deadline, remaining
 from .decorator import resilient
 from .errors import (
     BadResultError,
@@ -14,6 +15,7 @@ from .errors import (
     DeadlineExceededError,
     RejectedError,
     ResilienceError,
+    StreamInterruptedError,
     WorkersBusyError,
 )
 from .policies import (
@@ -22,14 +24,19 @@ from .policies import (
     Consecutive,
     FailureRate,
     Fallback,
+    IdempotencyKey,
     Model,
     ModelFallback,
     Retry,
+    SingleFlight,
     SlowCalls,
+    Streaming,
     Timeout,
 )
 from .policy import Gate, Policy
 from .sdks import reader_for as _reader_for
+from .sdks.retries import RetryMultiplicationWarning, own_retries, retries_of
+from .sdks.streams import register_stream
 
 __all__ = [
     "Attempt",
@@ -43,6 +50,7 @@ __all__ = [
     "Fallback",
     "Gate",
     "Guarded",
+    "IdempotencyKey",
     "Model",
     "ModelFallback",
     "Outcome",
@@ -52,13 +60,22 @@ __all__ = [
     "RejectedError",
     "ResilienceError",
     "Retry",
+    "RetryMultiplicationWarning",
+    "SingleFlight",
     "SlowCalls",
+    "StreamInterruptedError",
+    "Streaming",
     "Timeout",
     "WorkersBusyError",
     "current_attempt",
+    "deadline",
     "guarded",
     "history",
+    "own_retries",
+    "register_stream",
+    "remaining",
     "resilient",
+    "retries_of",
     "served_by",
 ]
 

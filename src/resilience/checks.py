@@ -2,10 +2,10 @@
 
     Pipeline(Retry(), CircuitBreaker(), BadResult(no_choices, error_body))
 
-Each takes any result, true if it is a bad one, and never raises. They look at the fields of the
-SDKs' models and of plain dicts: OpenAI's and Auriko's chat, OpenAI's responses, Anthropic, Google,
-Cohere, Mistral, Groq, Bedrock. A stream is not looked into, nor is what `with_raw_response`
-returns: that would have to be parsed, which is up to the caller.
+Each takes any result, gives what is true if it is a bad one, and never raises. They look at the
+fields of the SDKs' models and of plain dicts: OpenAI's and Auriko's chat, OpenAI's responses,
+Anthropic, Google, Cohere, Mistral, Groq, Bedrock. A stream is not looked into, nor is what
+`with_raw_response` returns: that would have to be parsed, which is up to the caller.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
+from ._core.failure import Advice, Kind
 from ._core.options import to_text
 
 __all__ = ["empty_answer", "error_body", "finish_reason", "no_choices"]
@@ -30,6 +31,23 @@ _BESIDES = frozenset(
 """Fields of a part of an answer that are no answer."""
 _DEEPEST = 8
 """Lists in lists that are looked into; there are four at most."""
+
+_ENDS: dict[str, Advice | Kind] = {
+    **dict.fromkeys(
+        ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length"),
+        Advice.FALLBACK,
+    ),
+    "model_context_window_exceeded": Kind.CONTEXT_LENGTH,
+    **dict.fromkeys(
+        (
+            *("content_filter", "content_filtered", "guardrail_intervened", "refusal"),
+            *("BLOCKLIST", "PROHIBITED_CONTENT", "RECITATION", "SAFETY", "SPII"),
+        ),
+        Kind.CONTENT_FILTER,
+    ),
+    "error": Kind.SERVER,
+}
+"""What a reason to end means, where it means more than an answer that is not wanted."""
 
 _PLAIN = (bool, int, float, str, bytes, list, tuple, dict)
 _MISSING = object()
@@ -50,11 +68,21 @@ def no_choices(result: Any) -> bool:
 
 
 def error_body(result: Any) -> bool:
-    """An error in the place of an answer: `{"error": {...}}`, which some gateways send with 200.
+    """An error in the place of an answer: `{"error": {...}}`, which some gateways send with 200;
+    or a response of httpx, requests and their like with a status of 400 or more.
 
-    OpenAI's SDK keeps it as an extra field, `.error`. One that is null, false or empty is none.
+    OpenAI's SDK keeps the error as an extra field, `.error`. One that is null, false or empty is
+    none, nor is a mock.
     """
-    return not _void(_look(result, "error"))
+    status = _look(result, "status_code")
+    if type(status) is int and status >= 400:
+        return True
+    found = _look(result, "error")
+    return not (_void(found) or any(map(_mocks, type(found).__mro__)))
+
+
+def _mocks(cls: type) -> bool:
+    return cls.__module__ == "unittest.mock"
 
 
 def empty_answer(result: Any) -> bool:
@@ -64,22 +92,24 @@ def empty_answer(result: Any) -> bool:
     return bool(messages) and all(_silent(message) for message in messages)
 
 
-def finish_reason(*reasons: str) -> Callable[[Any], bool]:
+def finish_reason(*reasons: str) -> Callable[[Any], Advice | Kind | bool]:
     """A check for answers that ended for one of these reasons, such as "length" or "error".
 
     The words are each API's own: "length", Anthropic's "max_tokens", Google's "MAX_TOKENS"; of
-    OpenAI's responses the status and the reason that it is incomplete.
+    OpenAI's responses the status and the reason that it is incomplete. An answer that was too long
+    is FALLBACK, one that was filtered STOP, "error" a fault of the server; the rest is retried.
     """
     if not reasons:
         raise ValueError("reasons must name at least one reason, got ()")
     wanted = frozenset(to_text("reasons", reason) for reason in reasons)
 
-    def ended(result: Any) -> bool:
-        """Whether the answer, or a choice of it, ended for such a reason."""
+    def ended(result: Any) -> Advice | Kind | bool:
+        """What it means that the answer, or a choice of it, ended for such a reason."""
         ends = [result, *_listed(result, "choices"), *_listed(result, "candidates")]
         found = [_look(end, name) for end in ends for name in _REASONS]
         found.append(_look(_look(result, "incomplete_details"), "reason"))
-        return any(_word(reason) in wanted for reason in found)
+        word = next((word for word in map(_word, found) if word in wanted), None)
+        return word is not None and _ENDS.get(word, True)
 
     return ended
 

@@ -6,7 +6,8 @@
         │   ├── CircuitOpenError     name, key; __cause__ is the failure that opened it
         │   └── WorkersBusyError     no worker thread was free for a call with a time limit
         ├── DeadlineExceededError    seconds; also a TimeoutError
-        └── BadResultError           a check of `BadResult` found it bad; result, failure
+        ├── BadResultError           a check of `BadResult` found it bad; result, failure
+        └── StreamInterruptedError   a stream broke off after content; received, text
 
 A failing call's own exception always comes out as itself. All of these pickle and copy.
 """
@@ -24,6 +25,7 @@ __all__ = [
     "DeadlineExceededError",
     "RejectedError",
     "ResilienceError",
+    "StreamInterruptedError",
     "WorkersBusyError",
 ]
 
@@ -78,12 +80,14 @@ class CircuitOpenError(RejectedError):
 class WorkersBusyError(RejectedError):
     """No worker thread is free, so a sync call with a time limit could not be started.
 
-    `workers` is how many there are. `__cause__` tells why no more could be started, if that failed.
+    `workers` is how many there are. Where the system gave no further thread, `__cause__` tells why.
     """
 
     workers: int = 0
 
     def __str__(self) -> str:
+        if self.__cause__ is not None:
+            return f"no worker thread could be started ({self.workers} are there)"
         return f"no worker thread is free for a call with a time limit ({self.workers} are busy)"
 
 
@@ -127,6 +131,28 @@ class BadResultError(ResilienceError):
         made = type(self)()
         made.__dict__.update(self.__dict__)
         return made
+
+
+@define(eq=False, slots=False)
+class StreamInterruptedError(ResilienceError):
+    """A stream broke off after content had been read, or ended without being complete.
+
+    `received` are its items (of a long stream the last 10,000), `text` is their text where that is
+    known. `__cause__` is what the SDK raised, if it did. Neither items nor text are in the error's
+    own text; items that cannot be pickled stay out of its pickle.
+    """
+
+    received: tuple[Any, ...] = field(default=(), repr=False)
+    text: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        cause = self.__cause__
+        why = "it ended before it was complete" if cause is None else type(cause).__name__
+        return f"the stream broke off after {len(self.received)} items: {why}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        received = self.received if _pickles(self.received) else ()
+        return type(self), (received, self.text), dict(self.__dict__, received=received)
 
 
 def _pickles(value: object) -> bool:

@@ -22,23 +22,30 @@ from typing import Any, TypeVar, final
 
 from attrs import evolve
 
+from resilience._core.anatomy import causes
+from resilience._core.control_flow import control_flow
 from resilience._core.failure import Advice, Failure, Kind
-from resilience.errors import BadResultError, DeadlineExceededError, RejectedError
-from resilience.sdks import reader_for
+from resilience.errors import (
+    BadResultError,
+    DeadlineExceededError,
+    RejectedError,
+    StreamInterruptedError,
+)
+from resilience.sdks import is_known, read_result, read_status, reader_for
 from resilience.sdks.headers import pick
 
-__all__ = ["Advice", "Failure", "Kind", "asked_wait", "describe"]
+__all__ = ["Advice", "Failure", "Kind", "asked_wait", "control_flow", "describe", "describe_result"]
 
 E = TypeVar("E", bound=Exception)
 F = TypeVar("F", bound="Failure | None")
 
-_DEEPEST = 16
-"""How far a chain of causes is followed; it may be a ring."""
-
-_cause = BaseException.__dict__["__cause__"].__get__  # past any property of the error's own
-
 _REMEMBERED = 4096
 """Exception types whose reader is remembered: some libraries make a class per client."""
+
+_VAGUE = (Exception, RuntimeError)
+"""Python's own that are raised for anything; its others are known to be the program's business."""
+_MOST_SAID = 1000
+"""Unknown classes that the log tells of."""
 
 
 def exception_class(value: object, name: str) -> type[Exception]:
@@ -71,6 +78,7 @@ class Describe:
     def __init__(self) -> None:
         self._registered: dict[type, Callable[[Any], Failure | None]] = {}
         self._chosen: dict[type, Callable[[Any], Failure | None]] = {}
+        self._said: set[str] = set()
 
     def __call__(self, error: Exception, /) -> Failure:
         """Tell what `error` means. Never raises; what nobody can read is UNKNOWN and STOP.
@@ -90,16 +98,42 @@ class Describe:
         return Failure(Kind.UNKNOWN, Advice.STOP, error=error)
 
     def _by_cause(self, error: Exception) -> Failure | None:
-        """What the nearest cause that somebody knows stands for."""
-        cause: Any = error
-        for _ in range(_DEEPEST):
-            cause = _cause(cause)
+        """What the nearest cause that somebody knows stands for; else the status that it or one of
+        them carries."""
+        unknown: list[Exception] = []
+        cause: Any
+        for cause in causes(error):
             if not issubclass(type(cause), Exception):
-                return None
+                break
             failure = self._reader(type(cause))(cause)
             if failure is not None:
                 return failure
+            unknown.append(cause)
+        for each in (error, *unknown):
+            failure = read_status(each)
+            if failure is not None:
+                return failure
         return None
+
+    def say_unknown(self, error: Exception | None, on: str) -> None:
+        """Log, once for each class of errors that nobody knows, how to teach the library."""
+        cls = type(error)
+        try:
+            name = f"{cls.__module__}.{cls.__qualname__}"
+            if error is None or (is_known(cls) and cls not in _VAGUE):
+                return
+            if any(base in self._registered for base in cls.__mro__):
+                return
+        except Exception:  # a class that refuses to be looked at
+            return
+        if name in self._said or len(self._said) >= _MOST_SAID:
+            return
+        self._said.add(name)
+        logging.getLogger("resilience").warning(
+            "%s is unknown, so policies with their default on= do not act on it. If they should, "
+            "name it (on=%s | raised(%s)) or say what it means (@describe.register(%s))",
+            *(name, on, cls.__qualname__, cls.__qualname__),
+        )
 
     def register(self, cls: type[E], /) -> Callable[[Callable[[E], F]], Callable[[E], F]]:
         """Read errors of `cls` and its subclasses with the decorated function.
@@ -163,14 +197,35 @@ def _asked(reader: Callable[[Any], Any], error: Exception) -> Failure | None:
 describe = Describe()
 
 
+def describe_result(result: object, /) -> Failure | None:
+    """Tell what a result means that is an error: a response of a known client with a status of 400
+    or more, an error body, an answer without choices. None for every other result. Never raises.
+
+    It is a check for `BadResult`, too.
+    """
+    try:
+        return read_result(result)
+    except Exception:
+        return None
+
+
 def asked_wait(headers: object, /) -> float | None:
     """Seconds that a response's headers ask to be left alone for; None where they do not.
 
-    For readers of your own: `retry-after-ms`, `Retry-After` and their like, as described in the
-    README. `headers` is whatever your client calls so: a mapping in any case, a list of pairs, or
-    anything with a `get`. Never raises.
+    For readers of your own: `retry-after-ms`, `Retry-After` and their like, as described in
+    `docs/errors.md`. `headers` is whatever your client calls so: a mapping in any case, a list of
+    pairs, or anything with a `get`. Never raises.
     """
     return pick(headers).wait
+
+
+@describe.register(StreamInterruptedError)
+def _interrupted(error: StreamInterruptedError) -> Failure:
+    cause = error.__cause__
+    failure = Failure(Kind.SERVER, Advice.RETRY, sdk="resilience")
+    if isinstance(cause, Exception):
+        failure = describe(cause)
+    return evolve(failure, sent=True, error=None)
 
 
 @describe.register(RejectedError)
@@ -181,7 +236,7 @@ def _rejected(error: RejectedError) -> Failure:
 
 @describe.register(DeadlineExceededError)
 def _deadline_exceeded(error: DeadlineExceededError) -> Failure:
-    return Failure(Kind.TIMEOUT, Advice.RETRY, retry_limit=1, sdk="resilience")
+    return Failure(Kind.TIMEOUT, Advice.RETRY, sdk="resilience")
 
 
 @describe.register(BadResultError)

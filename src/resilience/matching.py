@@ -3,9 +3,12 @@
     Retry(on=[429, "upstream_error", ConnectionError])
     Retry(on=TRANSIENT & ~status(500))
     CircuitBreaker(on=SERVICE_FAULT | kind(Kind.QUOTA))
+    ModelFallback("a", "b", on=RECOVERABLE | TOO_LONG_BY_TEXT)
 
 An item is an exception class, a status or a range of them, a code, a `Kind`, an `Advice`, a
-function of the `Failure`, a list of items, or a `Match`.
+function of the `Failure`, a list of items, or a `Match`. A class also matches a group all of whose
+members it matches. Control-flow exceptions (`failures.control_flow`) match nothing but their own
+class.
 
 For answers that are none though no error was raised there is `BadResult`; the ready-made checks for
 it (`no_choices`, `error_body` ...) are here too.
@@ -13,19 +16,26 @@ it (`no_choices`, `error_body` ...) are here too.
 
 from __future__ import annotations
 
+import builtins
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence, Set
 from typing import Any, TypeAlias, TypeVar, Union, cast, final
 
 from attrs import frozen
 
+from resilience import errors
+from resilience._core.anatomy import causes, leaves, words_of
+from resilience._core.control_flow import control_flow_in, is_control_flow
+from resilience._core.options import to_flag
 from resilience.checks import empty_answer, error_body, finish_reason, no_choices
-from resilience.failures import Advice, Failure, Kind, exception_class
+from resilience.failures import Advice, Failure, Kind, describe, exception_class
 
 __all__ = [
     "RECOVERABLE",
     "SERVICE_FAULT",
+    "TOO_LONG_BY_TEXT",
     "TRANSIENT",
     "Match",
     "On",
@@ -35,6 +45,7 @@ __all__ = [
     "error_body",
     "finish_reason",
     "kind",
+    "message",
     "no_choices",
     "raised",
     "status",
@@ -60,9 +71,27 @@ class Match(ABC):
 
     __slots__ = ()
 
-    @abstractmethod
     def __call__(self, failure: Failure, /) -> bool:
-        """Does this failure match?"""
+        """Does this failure match? Not for an error that is control flow, unless its class is
+        named."""
+        if (signals := control_flow_in(failure.error)) and not all(map(self._names, signals)):
+            return False
+        found = self._holds(failure)
+        if not found and failure.sdk is None and failure.kind is Kind.UNKNOWN and self in _DEFAULTS:
+            describe.say_unknown(failure.error, repr(self))
+        return found
+
+    @abstractmethod
+    def _holds(self, failure: Failure, /) -> bool:
+        """The same, whatever the error is."""
+
+    def _names(self, cls: type) -> bool:
+        """Whether an item names this class of control-flow exceptions."""
+        return False
+
+    def _parts(self) -> tuple[Match, ...]:
+        """What it is made of."""
+        return ()
 
     @abstractmethod
     def by_advice(self, failure: Failure, /) -> bool:
@@ -94,11 +123,11 @@ class _Advised(Match):
     name: str
     kinds: tuple[Kind, ...] = ()
 
-    def __call__(self, failure: Failure, /) -> bool:
+    def _holds(self, failure: Failure, /) -> bool:
         return failure.advice in self.advice or failure.kind in self.kinds
 
     def by_advice(self, failure: Failure, /) -> bool:
-        return self(failure)
+        return self._holds(failure)
 
     def __repr__(self) -> str:
         return self.name
@@ -118,7 +147,7 @@ class _Named(Match):
 class _OfStatus(_Named):
     statuses: tuple[int | range, ...]
 
-    def __call__(self, failure: Failure, /) -> bool:
+    def _holds(self, failure: Failure, /) -> bool:
         found = failure.status
         return any(
             found in wanted if isinstance(wanted, range) else found == wanted
@@ -134,7 +163,7 @@ class _OfStatus(_Named):
 class _OfCode(_Named):
     codes: tuple[str, ...]
 
-    def __call__(self, failure: Failure, /) -> bool:
+    def _holds(self, failure: Failure, /) -> bool:
         return failure.code in self.codes
 
     def __repr__(self) -> str:
@@ -147,7 +176,7 @@ class _OfKind(_Named):
     kinds: tuple[Kind, ...]
     name: str = ""
 
-    def __call__(self, failure: Failure, /) -> bool:
+    def _holds(self, failure: Failure, /) -> bool:
         return failure.kind in self.kinds
 
     def __repr__(self) -> str:
@@ -158,13 +187,43 @@ class _OfKind(_Named):
 @frozen(repr=False)
 class _Raised(_Named):
     classes: tuple[type[Exception], ...]
+    cause: bool = False
 
-    def __call__(self, failure: Failure, /) -> bool:
+    def _holds(self, failure: Failure, /) -> bool:
         # As `except` does it: by the type, whatever the exception's __class__ claims.
-        return issubclass(type(failure.error), self.classes)
+        return issubclass(type(failure.error), self.classes) or _all(failure.error, self._is)
+
+    def _is(self, error: object) -> bool:
+        return issubclass(type(error), self.classes) or (
+            self.cause and any(issubclass(type(each), self.classes) for each in causes(error))
+        )
+
+    def _names(self, cls: type) -> bool:
+        return any(issubclass(cls, named) and is_control_flow(named) for named in self.classes)
 
     def __repr__(self) -> str:
-        return f"raised({', '.join(cls.__qualname__ for cls in self.classes)})"
+        names = [cls.__qualname__ for cls in self.classes]
+        return f"raised({', '.join([*names, 'cause=True'] if self.cause else names)})"
+
+
+@final
+@frozen(repr=False)
+class _Said(_Named):
+    patterns: tuple[re.Pattern[str], ...]
+    statuses: tuple[int, ...] = ()
+    name: str = ""
+
+    def _holds(self, failure: Failure, /) -> bool:
+        if self.statuses and failure.status not in self.statuses:
+            return False
+        return _all(failure.error, self._is)
+
+    def _is(self, error: object) -> bool:
+        words = words_of(error)
+        return any(pattern.search(words) for pattern in self.patterns)
+
+    def __repr__(self) -> str:
+        return self.name or _call("message", tuple(each.pattern for each in self.patterns))
 
 
 @final
@@ -172,7 +231,7 @@ class _Raised(_Named):
 class _Asked(_Named):
     function: Callable[[Failure], object]
 
-    def __call__(self, failure: Failure, /) -> bool:
+    def _holds(self, failure: Failure, /) -> bool:
         return bool(self.function(failure))
 
     def __repr__(self) -> str:
@@ -185,11 +244,17 @@ class _Asked(_Named):
 class _AnyOf(Match):
     parts: tuple[Match, ...]
 
-    def __call__(self, failure: Failure, /) -> bool:
-        return any(part(failure) for part in self.parts)
+    def _parts(self) -> tuple[Match, ...]:
+        return self.parts
+
+    def _names(self, cls: type) -> bool:
+        return any(part._names(cls) for part in self.parts)
+
+    def _holds(self, failure: Failure, /) -> bool:
+        return any(part._holds(failure) for part in self.parts)
 
     def by_advice(self, failure: Failure, /) -> bool:
-        matching = [part for part in self.parts if part(failure)]
+        matching = [part for part in self.parts if part._holds(failure)]
         return bool(matching) and all(part.by_advice(failure) for part in matching)
 
     def __repr__(self) -> str:
@@ -201,8 +266,14 @@ class _AnyOf(Match):
 class _AllOf(Match):
     parts: tuple[Match, ...]
 
-    def __call__(self, failure: Failure, /) -> bool:
-        return all(part(failure) for part in self.parts)
+    def _parts(self) -> tuple[Match, ...]:
+        return self.parts
+
+    def _names(self, cls: type) -> bool:
+        return any(part._names(cls) for part in self.parts)
+
+    def _holds(self, failure: Failure, /) -> bool:
+        return all(part._holds(failure) for part in self.parts)
 
     def by_advice(self, failure: Failure, /) -> bool:
         return all(part.by_advice(failure) for part in self.parts)
@@ -216,11 +287,14 @@ class _AllOf(Match):
 class _NoneOf(Match):
     part: Match
 
-    def __call__(self, failure: Failure, /) -> bool:
-        return not self.part(failure)
+    def _parts(self) -> tuple[Match, ...]:
+        return (self.part,)
+
+    def _holds(self, failure: Failure, /) -> bool:
+        return not self.part._holds(failure)
 
     def by_advice(self, failure: Failure, /) -> bool:
-        return self(failure)  # what is left out has not been named
+        return self._holds(failure)  # what is left out has not been named
 
     def __repr__(self) -> str:
         inner = _inner(self.part)
@@ -242,9 +316,19 @@ def kind(*kinds: Kind) -> Match:
     return _OfKind(_items(kinds, "kind", _kind))
 
 
-def raised(*classes: type[Exception]) -> Match:
-    """Failures whose exception is an instance of one of these classes."""
-    return _Raised(_items(classes, "raised", exception_class))
+def raised(*classes: type[Exception], cause: bool = False) -> Match:
+    """Failures whose exception is an instance of one of these classes, or a group of such; with
+    `cause`, also those that were raised from one."""
+    return _Raised(_items(classes, "raised", exception_class), to_flag("cause", cause))
+
+
+def message(*patterns: str | re.Pattern[str]) -> Match:
+    """Failures in whose text one of these regular expressions is found, in any case of letters.
+
+    The text is the exception's own and the body of its response, as far as that has been read; the
+    first 10,000 characters of each. The last resort: texts change without notice.
+    """
+    return _Said(_items(patterns, "message", _pattern))
 
 
 TRANSIENT: Match = _Advised((Advice.RETRY, Advice.WAIT), "TRANSIENT")
@@ -260,6 +344,26 @@ SERVICE_FAULT: Match = _OfKind(
     "SERVICE_FAULT",
 )
 """The server's or the network's fault, not the request's."""
+
+_DEFAULTS = (TRANSIENT, RECOVERABLE, SERVICE_FAULT)
+
+TOO_LONG_BY_TEXT: Match = _Said(
+    (
+        re.compile(
+            r"prompt is too long|exceed context limit"  # Anthropic
+            r"|maximum context length"  # vLLM, SGLang, DeepSeek
+            r"|longer than the (?:maximum model length|model's context length)"  # vLLM, SGLang
+            r"|too long to fit into the model"  # vLLM
+            r"|input is too long for requested model"  # Bedrock
+            r"|input token count .{0,40}exceeds the maximum",  # Gemini
+            re.IGNORECASE,
+        ),
+    ),
+    (400, 413),
+    "TOO_LONG_BY_TEXT",
+)
+"""A prompt too long for the model, of providers that say so in words only: Anthropic, vLLM, SGLang,
+DeepSeek, Bedrock and Gemini. Others have a code for it, which `RECOVERABLE` knows."""
 
 
 def as_match(spec: On, *, field: str = "on") -> Match:
@@ -280,6 +384,7 @@ def to_match(name: str, value: Any) -> Match:
     if isinstance(value, Advice):
         return _Advised((value,), repr(value))
     if isinstance(value, str):
+        _check_spelling(value, name)
         return _OfCode((_code(value, name),))
     if isinstance(value, (int, range)):
         return _OfStatus((_status(value, name),))
@@ -322,6 +427,39 @@ def _code(value: Any, name: str) -> str:
     return value
 
 
+def _check_spelling(value: str, name: str) -> None:
+    """ValueError for a text that is no code but one of the language's other items, misspelt."""
+    meant = None
+    if re.fullmatch("[1-5][0-9][0-9]", value):
+        meant = value
+    elif re.fullmatch("[1-5][xX][xX]", value):
+        meant = f"range({value[0]}00, {int(value[0]) + 1}00)"
+    elif value in ("TRANSIENT", "RECOVERABLE", "SERVICE_FAULT", "TOO_LONG_BY_TEXT"):
+        meant = f"matching.{value}"
+    elif any(_is_exception(getattr(home, value, None)) for home in (builtins, errors)):
+        meant = value
+    if meant is not None:
+        raise ValueError(
+            f"{name} must name a code where it is a text, got {value!r}: write {name}={meant} "
+            f"without quotes; or code({value!r}), if a server has such a code"
+        )
+
+
+def _is_exception(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, BaseException)
+
+
+def _pattern(value: Any, name: str) -> re.Pattern[str]:
+    if isinstance(value, re.Pattern) and isinstance(value.pattern, str):
+        return cast("re.Pattern[str]", value)
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{name} must be a regular expression (a text), got {value!r}")
+    try:
+        return re.compile(value, re.IGNORECASE)
+    except re.error as problem:
+        raise ValueError(f"{name} must be a regular expression, got {value!r}: {problem}") from None
+
+
 def _kind(value: Any, name: str) -> Kind:
     if not isinstance(value, Kind):
         raise TypeError(f"{name} must be a Kind, got {value!r}")
@@ -335,3 +473,11 @@ def _call(name: str, items: tuple[object, ...]) -> str:
 def _inner(part: Match) -> str:
     """How `part` reads inside `&` and `~`."""
     return f"({part!r})" if isinstance(part, _AnyOf) else repr(part)
+
+
+def _all(error: object, condition: Callable[[object], bool]) -> bool:
+    """Whether an error meets a condition; of a group, whether all its members do."""
+    try:
+        return error is not None and all(map(condition, leaves(error)))
+    except ValueError:
+        return False  # too many to look at

@@ -9,7 +9,7 @@
 
 A policy is a value with one method, `bind`, which returns an `async def` around `inner`. What flows
 inward is a `Call`; whoever changes something passes on a changed copy. A `Gate` is a policy that
-lets calls in and hears how they ended. `docs/your-own-policy.md` has complete examples.
+admits calls and receives how they ended. `docs/your-own-policy.md` has complete examples.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Policy(ABC):
 
     resting: bool = False
     """Whether it has nothing to do for a healthy call while it is not `busy`, so that the call may
-    run directly (but for what `rewrite_first` and `at_rest` do). It hears of a failed one."""
+    run directly (but for what `rewrite_first` and `at_rest` do). It sees a failed one."""
 
     role: ClassVar[str | None] = None
     """What other policies' places in the pipeline are compared with; ours have one each."""
@@ -101,13 +101,13 @@ class Policy(ABC):
 
         `begin(args, kwargs)` returns what it holds for the call, or `BUSY` if that must take the
         full path. `end(held, error, result)` gives it back: after a success (error None), where it
-        returns False if the call is to be told in the full path instead, with what it holds; and
+        returns False if the call is to go on in the full path instead, with what it holds; and
         after a call with no verdict (error `NO_VERDICT`). Neither waits.
         """
         return None
 
     def watch(self, idle: Idle) -> None:  # noqa: B027
-        """Keep `idle`, weakly, to tell it of changes of `busy`."""
+        """Keep `idle`, weakly, to notify it of changes of `busy`."""
 
     def busy(self) -> bool:
         """Whether something is going on, so that no call may be at rest."""
@@ -123,7 +123,7 @@ class Policy(ABC):
 
 
 class Gate(Policy):
-    """Lets calls in, and hears how each attempt ended: a breaker, a bulkhead, a limiter.
+    """Admits calls, and receives how each attempt ended: a breaker, a bulkhead, a limiter.
 
     A permit is anything but None. `leave` is called once for each, whatever happens.
     """

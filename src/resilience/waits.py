@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from attrs import Factory, define
+from attrs import Factory, define, field
 from tenacity import Future, RetryCallState
 from tenacity.wait import wait_base
 
@@ -39,41 +39,28 @@ LONGEST = 60.0
 """Seconds that a service, or a circuit, is waited for where no option says how long."""
 
 
+@define(eq=False, repr=False, slots=False)
 class State(RetryCallState):
     """What waits, stops and predicates are asked with: tenacity's state, by a runtime's clock.
 
-    `failure` and `chance` are ours. tenacity's `outcome`, a Future, is made when it is asked for.
+    Its attributes are those of tenacity, whose own `__init__` asks the real clock; `failure` and
+    `chance` are ours. `outcome`, a Future, is made when it is asked for.
     """
 
-    def __init__(
-        self,
-        fn: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        number: int,
-        started: float,
-        ended: float,
-        waited: float,
-        failure: Failure | None,
-        error: BaseException | None,
-        result: Any,
-        chance: Callable[[], float],
-    ) -> None:
-        # Not tenacity's own __init__, which asks the real clock; the attributes are the same.
-        self.retry_object: Any = None
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.attempt_number = number
-        self.start_time = started
-        self.outcome_timestamp = ended
-        self.idle_for = self.upcoming_sleep = waited
-        self.next_action = None
-        self.failure = failure
-        self.chance = chance
-        self._error = error
-        self._result = result
+    fn: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    attempt_number: int = field(alias="number")
+    start_time: float = field(alias="started")
+    outcome_timestamp: float | None = field(alias="ended")
+    idle_for: float = field(alias="waited")
+    failure: Failure | None
+    _error: BaseException | None = field(alias="error")
+    _result: Any = field(alias="result")
+    chance: Callable[[], float]
+    upcoming_sleep: float = field(default=Factory(lambda self: self.idle_for, True), init=False)
+    retry_object: Any = field(default=None, init=False)
+    next_action: Any = field(default=None, init=False)
 
     @property
     def outcome(self) -> Any:  # type: ignore[override]  # made only where it is asked for
@@ -95,14 +82,31 @@ class _Wait(wait_base):
         return call_repr(self)
 
 
+class _Growing(_Wait):
+    """One that begins with `initial` and ends with `max`."""
+
+    __slots__ = ()
+
+    initial: Seconds
+    max: Seconds
+
+    def __attrs_post_init__(self) -> None:
+        first, most = plain(self.initial), plain(self.max)
+        if first > most:
+            raise ValueError(f"initial must be at most max ({most:g}), got {first:g}")
+
+    def _grown(self, factor: float, times: int) -> float:
+        """`initial * factor**times`, capped; never an overflow."""
+        first, most = plain(self.initial), plain(self.max)
+        try:
+            return min(first * factor**times, most)
+        except OverflowError:
+            return most if first else 0.0
+
+
 def _chance(state: RetryCallState) -> Callable[[], float]:
     """The runtime's random numbers; under tenacity itself, the world's."""
     return getattr(state, "chance", chance)
-
-
-def _check_cap(wait: Any) -> None:
-    if wait.initial > wait.max:
-        raise ValueError(f"initial must be at most max ({wait.max:g}), got {wait.initial:g}")
 
 
 def _failure(state: RetryCallState) -> Failure | None:
@@ -111,15 +115,6 @@ def _failure(state: RetryCallState) -> Failure | None:
         return state.failure
     error = state.outcome.exception() if state.outcome is not None else None
     return describe(error) if isinstance(error, Exception) else None
-
-
-def _grown(wait: Exponential | FullJitter, times: int) -> float:
-    """`initial * factor**times`, capped; never an overflow."""
-    initial, most = plain(wait.initial), plain(wait.max)
-    try:
-        return min(initial * wait.factor**times, most)
-    except OverflowError:
-        return most if initial else 0.0
 
 
 @suggesting
@@ -135,16 +130,13 @@ class Fixed(_Wait):
 
 @suggesting
 @define(frozen=True, repr=False)
-class Linear(_Wait):
+class Linear(_Growing):
     """`initial` seconds (0.5) after the first failure, `step` (0.5) more after each one, at most
     `max` (30)."""
 
     initial: Seconds = seconds(0.5, positive=False)
     step: Seconds = seconds(0.5, positive=False)
     max: Seconds = seconds(30.0, positive=False)
-
-    def __attrs_post_init__(self) -> None:
-        _check_cap(self)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         grown = plain(self.initial) + plain(self.step) * (retry_state.attempt_number - 1)
@@ -153,7 +145,7 @@ class Linear(_Wait):
 
 @suggesting
 @define(frozen=True, repr=False)
-class Exponential(_Wait):
+class Exponential(_Growing):
     """`initial` seconds (0.5) after the first failure, `factor` (1.5) times more after each one,
     at most `max` (30); then up to `jitter` (0.2, a share) more or less.
 
@@ -165,17 +157,14 @@ class Exponential(_Wait):
     max: Seconds = seconds(30.0, positive=False)
     jitter: float = number(0.2, least=0.0, most=1.0)
 
-    def __attrs_post_init__(self) -> None:
-        _check_cap(self)
-
     def __call__(self, retry_state: RetryCallState) -> float:
-        base = _grown(self, retry_state.attempt_number - 1)
+        base = self._grown(self.factor, retry_state.attempt_number - 1)
         return base * (1 + self.jitter * (2 * _chance(retry_state)() - 1))
 
 
 @suggesting
 @define(frozen=True, repr=False)
-class FullJitter(_Wait):
+class FullJitter(_Growing):
     """Anything from 0 up to an exponential bound: `initial` (0.5), `factor` (2), `max` (30).
 
     Spreads a crowd best: of the published jitters it costs the fewest calls under contention.
@@ -185,17 +174,14 @@ class FullJitter(_Wait):
     factor: float = number(2.0, least=1.0)
     max: Seconds = seconds(30.0, positive=False)
 
-    def __attrs_post_init__(self) -> None:
-        _check_cap(self)
-
     def __call__(self, retry_state: RetryCallState) -> float:
-        bound = _grown(self, retry_state.attempt_number - 1)
+        bound = self._grown(self.factor, retry_state.attempt_number - 1)
         return bound * _chance(retry_state)()
 
 
 @suggesting
 @define(frozen=True, repr=False)
-class Decorrelated(_Wait):
+class Decorrelated(_Growing):
     """Between `initial` (0.5) and three times the wait before, at most `max` (30).
 
     The wait before is the call's own; nothing is kept in this object.
@@ -203,9 +189,6 @@ class Decorrelated(_Wait):
 
     initial: Seconds = seconds(0.5, positive=False)
     max: Seconds = seconds(30.0, positive=False)
-
-    def __attrs_post_init__(self) -> None:
-        _check_cap(self)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         initial = plain(self.initial)
@@ -249,7 +232,7 @@ class RetryAfter(_Wait):
     error comes out; with `"clamp"`, `longest` is waited.
 
     With `resets=True`, an error without Retry-After is waited out by its rate limit's reset headers
-    (`x-ratelimit-reset-*` and their like), at most `longest`. They tell when the whole limit is
+    (`x-ratelimit-reset-*` and their like), at most `longest`. They say when the whole limit is
     back, which is longer than one call needs; so this is off by default.
     """
 

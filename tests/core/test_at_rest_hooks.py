@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -124,6 +125,16 @@ def test_they_get_the_arguments_of_the_first_attempt(loop: str) -> None:
 
 
 @WORLDS
+def test_a_policy_outside_a_chain_is_not_asked_with_its_arguments(loop: str) -> None:
+    """It stands outside what rewrites them, so such calls take the full path."""
+    log: list[Any] = []
+    pipeline = Pipeline(*made(log, "x"), ModelFallback("a", "b"), *made(log, "y"))
+
+    assert run(loop, pipeline, lambda model=None: model) == "a"
+    assert in_short(log) == [("x", "full"), ("y", "full")]
+
+
+@WORLDS
 def test_policies_of_nested_pipelines_hear_of_it(loop: str) -> None:
     """In their order through all of them."""
     log: list[Any] = []
@@ -235,6 +246,16 @@ def test_a_full_gate_takes_the_full_path(loop: str) -> None:
     assert outer.verdicts[1] is caught.value
 
 
+@WORLDS
+def test_with_no_verdict_nobody_stops_the_others(loop: str) -> None:
+    """What an `end` returns counts for a success only."""
+    log: list[Any] = []
+    policies = [*made(log, "a", "b", tell=False), *made(log, "c", busy=True)]
+
+    assert run(loop, Pipeline(*policies), lambda: "ok") == "ok"
+    assert [name for name, what in in_short(log) if what == "end"] == ["b", "a"]
+
+
 # Calls that do not end well
 
 
@@ -299,8 +320,9 @@ def test_a_result_that_is_refused_gives_all_back(loop: str, names: str) -> None:
     """A lazy body is no result: it is settled, by its error or with no verdict, once for each."""
     log: list[Any] = []
     bulkhead = Bulkhead(1)
+    lazy = contextlib.contextmanager(lambda: iter(()))
     with pytest.raises(TypeError, match="guarded"):
-        run(loop, Pipeline(*made(log, *names), bulkhead), lambda: (x for x in "ab"))
+        run(loop, Pipeline(*made(log, *names), bulkhead), lazy)
     assert bulkhead.slots.free == 1
     assert len(bulkhead.verdicts) == 1
     settled = [name for name, what in in_short(log) if what in ("end", "full")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -104,7 +104,6 @@ def test_facts_from_the_code(fn: Any, certain: bool, likely: bool) -> None:
     assert (facts.certain, facts.likely) == (certain, likely)
     assert (facts.plain, facts.awaitable) == (False, False)
     assert facts.asynchronous is certain
-    assert facts.synchronous is False
 
 
 def test_what_came_back_counts_where_a_loop_runs() -> None:
@@ -120,10 +119,6 @@ def test_what_came_back_counts_where_a_loop_runs() -> None:
 
     facts.plain = True
     assert asyncio.run(there()) is False
-    assert facts.synchronous is False
-
-    facts.awaitable = False
-    assert facts.synchronous is True
 
 
 def test_a_ring_of_wrappers_has_an_end() -> None:
@@ -190,19 +185,6 @@ def test_what_cannot_be_remembered_is_learnt_each_time() -> None:
 # What is refused
 
 
-def generator() -> Iterator[int]:
-    yield 1
-
-
-async def agenerator() -> AsyncIterator[int]:
-    yield 1
-
-
-class Yields:
-    def __call__(self) -> Iterator[int]:
-        yield 1
-
-
 class Awaitable_:
     def __await__(self) -> Iterator[None]:
         yield
@@ -215,10 +197,6 @@ class Awaitable_:
         (lambda: property(plain), ("property", "below")),
         (lambda: 7, ("callable", "int")),
         (Awaitable_, ("function", "Awaitable_", "apart")),
-        (lambda: generator, ("generator is a generator function",)),
-        (lambda: agenerator, ("agenerator is a generator function",)),
-        (lambda: functools.partial(generator), ("generator is a generator function",)),
-        (Yields, ("Yields.__call__ is a generator function",)),
     ],
 )
 def test_what_cannot_be_guarded_is_refused_by_name(

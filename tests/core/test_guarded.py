@@ -109,6 +109,13 @@ def test_what_is_not_guarded_has_no_handle(thing: Any) -> None:
     assert "not guarded" in message_of(TypeError, guarded, thing)
 
 
+def test_a_handle_is_not_made_by_hand() -> None:
+    """It says what gives one."""
+    for wrong in ((), (len,)):
+        with pytest.raises(TypeError, match=r"guarded\(fn\)"):
+            Guarded(*wrong)  # type: ignore[arg-type]
+
+
 def test_a_function_guarded_twice_has_the_outer_handle() -> None:
     """The inner one is that of what it wraps."""
     inner, outer = Pipeline(Retry()), Pipeline(Fallback(1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -43,6 +45,20 @@ def test_a_list_dict_or_set_is_copied_for_each_caller(world: World, value: Any) 
     assert len({id(first), id(second), id(value)}) == 3
     first.clear()
     assert value == second == world.run(guarded) == before
+
+
+@pytest.mark.fault(280)
+def test_what_is_in_it_is_copied_too(world: World) -> None:
+    """A caller that changes a part changes its own; what cannot be copied is shared."""
+    lock = threading.Lock()
+    for value in ([{"choices": []}], defaultdict(list, choices=[])):
+        guarded = Pipeline(Fallback(value)).wrap(world.function(KeyError))
+        first = world.run(guarded)
+        (first[0] if type(first) is list else first)["choices"].append("mine")
+        assert world.run(guarded) == value
+        assert "mine" not in str(value)
+    shared = world.run(Pipeline(Fallback([lock])).wrap(world.function(KeyError)))
+    assert shared == [lock]
 
 
 def test_success_passes(world: World) -> None:

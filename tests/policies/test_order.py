@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from resilience import (
+    BadResult,
     CircuitBreaker,
+    IdempotencyKey,
     ModelFallback,
     Pipeline,
     PolicyOrderWarning,
     Retry,
+    SingleFlight,
     Timeout,
 )
 from support.policies import Busy
@@ -25,10 +28,17 @@ NEVER_COUNTED = "hung"
 RETRY_OUTSIDE = "chain"
 NO_TOTAL = "together"
 TOO_SLOW = "shorten"
-WORDS = (TWO_RETRIES, BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE, NO_TOTAL, TOO_SLOW)
+CHECK_OUTSIDE = "innermost"
+COUNTED_FOR_EACH = "callers"
+NEVER_EQUAL = "equals"
+WORDS = (
+    *(TWO_RETRIES, BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE),
+    *(NO_TOTAL, TOO_SLOW, CHECK_OUTSIDE, COUNTED_FOR_EACH, NEVER_EQUAL),
+)
 """A word of each hazard's reason that no other one has."""
 
 MODELS = ModelFallback("a", "b")
+CHECK = BadResult(lambda result: False)
 
 
 def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
@@ -79,6 +89,17 @@ def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
             [BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE],
         ),
         (lambda: [Busy(), Busy()], []),
+        (lambda: [Retry(on=429), Retry(on=ConnectionError)], []),
+        (lambda: [Retry(on=429), Retry(on=[503, 429])], [TWO_RETRIES]),
+        (lambda: [Retry(on=429), Retry(on=503), Retry(on=[503])], [TWO_RETRIES]),
+        (lambda: [Retry(), CircuitBreaker(), CHECK], []),
+        (lambda: [CHECK, Retry()], [CHECK_OUTSIDE]),
+        (lambda: [Retry(), CHECK, CircuitBreaker(), MODELS], [RETRY_OUTSIDE, CHECK_OUTSIDE]),
+        (lambda: [SingleFlight(), IdempotencyKey(), Retry(), CircuitBreaker()], []),
+        (lambda: [CircuitBreaker(), SingleFlight()], [COUNTED_FOR_EACH]),
+        (lambda: [IdempotencyKey(), SingleFlight()], [NEVER_EQUAL]),
+        (lambda: [IdempotencyKey(), SingleFlight("q")], []),
+        (lambda: [Retry(), SingleFlight()], []),
     ],
 )
 def test_what_is_said_of_an_order(policies: Callable[[], list[Any]], said: list[str]) -> None:

@@ -45,7 +45,7 @@ def error(type: str | None = None, code: str | None = None) -> dict[str, Any]:
         (413, "request_too_large", "ContentTooLargeError", Kind.INVALID, Advice.STOP),
         (413, "invalid_request_error", "ContentTooLargeError", Kind.INVALID, Advice.STOP),
         (499, None, "ClientClosedRequestError", Kind.CANCELLED, Advice.STOP),
-        (501, None, "HTTPNotImplementedError", Kind.SERVER, Advice.STOP),
+        (501, None, "HTTPNotImplementedError", Kind.UNSUPPORTED, Advice.FALLBACK),
         (503, "overloaded_error", "ServiceUnavailableError", Kind.OVERLOADED, Advice.WAIT),
         (504, "api_error", "GatewayTimeoutError", Kind.TIMEOUT, Advice.RETRY),
         (500, "overloaded_error", "InternalServerError", Kind.OVERLOADED, Advice.WAIT),

@@ -41,7 +41,7 @@ def test_an_error_in_the_place_of_an_answer(auriko: Provider, way: str) -> None:
     ("status", "category", "word", "kind", "advice"),
     [
         (500, "api_error", "true", Kind.SERVER, Advice.RETRY),
-        (500, "api_error", "false", Kind.SERVER, Advice.STOP),
+        (500, "api_error", "false", Kind.SERVER, Advice.FALLBACK),
         (400, "invalid_request_error", "false", Kind.INVALID, Advice.STOP),
         (400, "invalid_request_error", "true", Kind.INVALID, Advice.RETRY),
     ],

@@ -239,3 +239,14 @@ def test_every_exception_in_a_stream_of_bedrocks_is_known() -> None:
     }
     assert "ModelStreamErrorException" in raised
     assert raised <= CODES.keys()
+
+
+@pytest.mark.fault(232)
+@pytest.mark.parametrize(
+    ("operation", "advice"), [("Converse", Advice.FALLBACK), ("ListFoundationModels", Advice.STOP)]
+)
+@pytest.mark.parametrize("status", [404, 410, 501])
+def test_a_call_of_a_model_by_its_operation(operation: str, advice: Advice, status: int) -> None:
+    """Its errors show no URL."""
+    told = {"Error": {}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    assert describe(botocore.exceptions.ClientError(told, operation)).advice is advice

@@ -114,9 +114,9 @@ def test_what_only_looks_like_googles(ask: Callable[[str], object], status: Any)
 
 
 @clients
-@pytest.mark.parametrize("body", [[], [[]], [error(429, "RESOURCE_EXHAUSTED")] * 2, ["x"]])
+@pytest.mark.parametrize("body", [[], [[]], ["x"], ["x", error(429, "RESOURCE_EXHAUSTED")]])
 def test_lists_of_anything_else(ask: Callable[[str], object], body: object) -> None:
-    """Only a list of one error is that error."""
+    """Only the first of a list may be the error."""
     failure = describe(raised(ask, 429, body))
 
     assert (failure.kind, failure.type) == (Kind.RATE_LIMIT, None)

@@ -142,9 +142,9 @@ def test_a_list_around_the_error() -> None:
 
 @pytest.mark.parametrize("status", ["UNKNOWN", "SOMETHING_NEW"])
 def test_a_status_that_says_nothing(status: str) -> None:
-    """An unknown status leaves it to HTTP's."""
+    """An unknown status leaves it to HTTP's, whose 404 is about the model that was asked for."""
     assert describe(raised(500, json=envelope(500, status))).advice is Advice.RETRY
-    assert describe(raised(404, json=envelope(404, status))).advice is Advice.STOP
+    assert describe(raised(404, json=envelope(404, status))).advice is Advice.FALLBACK
 
 
 @pytest.mark.parametrize("stream", [False, True])

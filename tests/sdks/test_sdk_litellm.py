@@ -247,3 +247,21 @@ def test_a_provider_that_is_asked_by_aiohttp() -> None:
 
     assert (failure.kind, failure.advice, failure.status) == (Kind.NOT_FOUND, Advice.FALLBACK, 404)
     assert failure.request_id == "r1"
+
+
+@pytest.mark.fault(235)
+def test_a_router_whose_deployments_all_cool_down() -> None:
+    """It says itself for how long, while no server is asked."""
+    one = {"model": "openai/m", "api_key": "k", "mock_response": "litellm.RateLimitError"}
+    models = [{"model_name": "m", "litellm_params": {**one, "rpm": rpm}} for rpm in (1, 2)]
+    router: Any = litellm.Router(model_list=models, num_retries=0, cooldown_time=7)
+    raised: list[Any] = []
+    for _ in range(6):
+        with pytest.raises(Exception) as caught:  # noqa: PT011  # first of the servers, then its own
+            router.completion("m", [{"role": "user", "content": "Hi"}])
+        raised.append(caught.value)
+    cooling = next(each for each in raised if type(each).__name__ == "RouterRateLimitError")
+    failure = describe(cooling)
+    assert (failure.kind, failure.advice) == (Kind.RATE_LIMIT, Advice.WAIT)
+    assert (failure.retry_after, failure.sent) == (float(cooling.cooldown_time), False)
+    assert failure.retry_after == 7.0

@@ -118,7 +118,7 @@ def raised(ask: Callable[..., object], body: str, **options: Any) -> Exception:
         (by_google, '{"candidates": 5}', "google"),
         (by_botocore, '{"output": 5}', "botocore"),
         (by_botocore, "null", "botocore"),
-        (by_langchain, '{"error": {"code": 502}}', "langchain_openai"),
+        (by_langchain, '{"choices": []}', "langchain_core"),
         (by_langchain, '{"choices": null}', "langchain_openai"),
         (by_langchain, '{"choices": [{"message": null}]}', "langchain_openai"),
     ],

@@ -83,8 +83,8 @@ AVAILABILITY = [
     ("region_restricted", 403, False, Kind.PERMISSION, Advice.FALLBACK),
     ("capacity_exhausted", 429, True, Kind.RATE_LIMIT, Advice.WAIT),
     ("temporarily_unavailable", 503, True, Kind.UNAVAILABLE, Advice.WAIT),
-    ("temporarily_unavailable", 503, False, Kind.UNAVAILABLE, Advice.STOP),
-    ("brand_new", 503, False, Kind.UNAVAILABLE, Advice.STOP),
+    ("temporarily_unavailable", 503, False, Kind.UNAVAILABLE, Advice.FALLBACK),
+    ("brand_new", 503, False, Kind.UNAVAILABLE, Advice.FALLBACK),
 ]
 
 

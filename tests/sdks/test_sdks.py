@@ -209,7 +209,13 @@ STATUSES = {
     409: (Kind.CONFLICT, Advice.STOP),
     429: (Kind.RATE_LIMIT, Advice.WAIT),
     500: (Kind.SERVER, Advice.RETRY),
-    **dict.fromkeys([501, 505, 599], (Kind.SERVER, Advice.STOP)),
+    410: (Kind.NOT_FOUND, Advice.STOP),
+    501: (Kind.UNSUPPORTED, Advice.STOP),
+    505: (Kind.SERVER, Advice.STOP),
+    **dict.fromkeys([507, 520, 527, 599], (Kind.SERVER, Advice.RETRY)),
+    **dict.fromkeys([521, 523, 530], (Kind.UNAVAILABLE, Advice.RETRY)),
+    **dict.fromkeys([522, 524], (Kind.TIMEOUT, Advice.RETRY)),
+    **dict.fromkeys([525, 526], (Kind.CONNECTION, Advice.RETRY)),
     502: (Kind.SERVER, Advice.RETRY),
     503: (Kind.UNAVAILABLE, Advice.WAIT),
     504: (Kind.TIMEOUT, Advice.RETRY),
@@ -240,12 +246,15 @@ def test_by_status_alone(make: Maker, body: object, status: int) -> None:
     expected = STATUSES[status]
     if status == 409 and make is from_openai:  # as that SDK does itself
         expected = (Kind.CONFLICT, Advice.RETRY)
+    if status in (404, 410, 501) and make is not from_openai and make in MAKERS:
+        expected = (expected[0], Advice.FALLBACK)  # of Auriko's, it is the model
     assert (failure.kind, failure.advice) == expected
     assert failure.status == status
     assert failure.retry_limit is None
     assert failure.sent is (False if status == 429 else None)
 
 
+@pytest.mark.fault(237)
 @pytest.mark.parametrize("make", [from_auriko, from_openai])
 @pytest.mark.parametrize(
     ("type", "status", "kind", "advice"),
@@ -254,29 +263,29 @@ def test_by_status_alone(make: Maker, body: object, status: int) -> None:
         ("rate_limit_error", 503, Kind.RATE_LIMIT, Advice.WAIT),
         ("authentication_error", 500, Kind.AUTH, Advice.STOP),
         ("permission_error", 429, Kind.PERMISSION, Advice.STOP),
-        ("not_found_error", 400, Kind.NOT_FOUND, Advice.STOP),
+        ("not_found_error", 400, Kind.NOT_FOUND, Advice.FALLBACK),
         ("invalid_request_error", 400, Kind.INVALID, Advice.STOP),
         ("invalid_request_error", 403, Kind.PERMISSION, Advice.STOP),
-        ("invalid_request_error", 404, Kind.NOT_FOUND, Advice.STOP),
         ("invalid_request_error", 409, Kind.CONFLICT, Advice.STOP),
-        ("invalid_request_error", 429, Kind.INVALID, Advice.STOP),
-        ("invalid_request_error", 500, Kind.INVALID, Advice.STOP),
+        ("invalid_request_error", 402, Kind.QUOTA, Advice.STOP),
+        ("invalid_request_error", 429, Kind.RATE_LIMIT, Advice.WAIT),
+        ("invalid_request_error", 500, Kind.SERVER, Advice.RETRY),
         ("api_error", 503, Kind.UNAVAILABLE, Advice.WAIT),
         ("api_error", 504, Kind.TIMEOUT, Advice.RETRY),
-        ("api_error", 401, Kind.SERVER, Advice.RETRY),
-        ("api_error", 501, Kind.SERVER, Advice.RETRY),
+        ("api_error", 400, Kind.SERVER, Advice.RETRY),
+        ("api_error", 401, Kind.AUTH, Advice.STOP),
+        ("api_error", 429, Kind.RATE_LIMIT, Advice.WAIT),
+        ("api_error", 505, Kind.SERVER, Advice.STOP),
     ],
 )
 def test_an_unknown_code_leaves_the_type(
     make: Maker, type: str, status: int, kind: Kind, advice: Advice
 ) -> None:
-    """Where the code is new, the type decides before the status does."""
+    """Where the code is new, the type decides before the status does, unless it is generic."""
     failure = describe(make(status, envelope("brand_new", type), {}))
 
     if status == 409 and make is from_openai:  # as that SDK does itself
         advice = Advice.RETRY
-    if type == "not_found_error" and make is from_openai:  # vLLM's and Ollama's word for the model
-        advice = Advice.FALLBACK
     assert (failure.kind, failure.advice, failure.code) == (kind, advice, "brand_new")
 
 
@@ -350,14 +359,16 @@ def test_headers_of_a_begun_stream_are_not_about_its_error() -> None:
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("make", [*MAKERS, from_httpx, from_httpx2])
 def test_the_servers_own_word_wins(make: Maker) -> None:
-    """`x-should-retry` overrides the status both ways, and does not touch the kind."""
+    """`x-should-retry` overrides the status both ways, and does not touch the kind; what must not
+    be repeated may do with another model."""
     yes, no = {"x-should-retry": "true"}, {"x-should-retry": "false"}
 
     for status, (kind, advice) in STATUSES.items():
         told, forbidden = describe(make(status, {}, yes)), describe(make(status, {}, no))
+        bare = describe(make(status, {}, {})).advice
         assert told.kind is forbidden.kind is kind
         assert told.advice is (Advice.WAIT if advice is Advice.WAIT else Advice.RETRY)
-        assert forbidden.advice is Advice.STOP
+        assert forbidden.advice is (Advice.STOP if bare is Advice.STOP else Advice.FALLBACK)
     waiting = describe(make(400, {}, {**yes, "retry-after-ms": "1500", "retry-after": "9"}))
     assert (waiting.advice, waiting.retry_after) == (Advice.WAIT, 1.5)
 
@@ -373,7 +384,7 @@ def test_the_servers_word_and_codes(make: Maker) -> None:
 
     assert told("insufficient_quota", 429, "rate_limit_error", yes).advice is Advice.RETRY
     once = told("upstream_timeout", 504, "api_error", no)
-    assert (once.advice, once.retry_limit) == (Advice.STOP, None)
+    assert (once.advice, once.retry_limit) == (Advice.FALLBACK, None)
     long = told("context_length_exceeded", 400, "invalid_request_error", no)
     assert long.advice is Advice.FALLBACK
 
@@ -415,7 +426,10 @@ def test_all_classes_of_auriko(name: str, facts: tuple[int, str]) -> None:
 
     for each in (error, mine):
         failure = describe(each)
-        assert (failure.kind, failure.advice) == STATUSES[status]
+        expected = STATUSES[status]
+        assert (failure.kind, failure.advice) == (
+            (expected[0], Advice.FALLBACK) if status == 404 else expected
+        )
         assert failure.sdk == "auriko"
 
 

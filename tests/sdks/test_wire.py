@@ -316,13 +316,13 @@ def test_the_last_models_error_comes_out(sdk: Sdk) -> None:
 
 @every_sdk
 def test_another_model_goes_before_waiting(sdk: Sdk) -> None:
-    """A rate limit is not waited for while another model is free, unless there is patience."""
+    """A rate limit is not waited for while another model is free, beyond one's patience."""
     limited = [Error("rate_limit_exceeded", retry_after=0.05), Ok()]
     with Gateway({"a": limited, "b": Ok()}) as gateway, sdk.open(gateway) as connection:
-        answer = connection.ask(Pipeline(ModelFallback("a", "b"), Retry()), "a")
+        answer = connection.ask(Pipeline(ModelFallback("a", "b"), Retry(patience=0.01)), "a")
         assert (answer.model, gateway.hits) == ("b", {"a": 1, "b": 1})
         gateway.reset()
-        answer = connection.ask(Pipeline(ModelFallback("a", "b"), Retry(patience=1)), "a")
+        answer = connection.ask(Pipeline(ModelFallback("a", "b"), Retry()), "a")
         assert (answer.model, gateway.hits) == ("a", {"a": 2})
         first, second = gateway.requests
     assert second.at - first.at >= 0.05
@@ -355,7 +355,7 @@ def test_a_last_resort(sdk: Sdk) -> None:
     with Gateway("service_unavailable") as gateway, sdk.open(gateway) as connection:
         pipeline = Pipeline(Fallback("sorry"), ModelFallback("a", "b"), Retry(2, wait=0.001))
         assert connection.ask(pipeline, "a") == "sorry"
-        assert gateway.hits == {"a": 1, "b": 2}  # a was left at once, as b was free
+        assert gateway.hits == {"a": 2, "b": 2}  # each in turn, and once more
 
 
 # Timed out.
@@ -398,14 +398,14 @@ def test_the_first_example() -> None:
         found = dict(zip(SDKS, pool.map(first_example, SDKS.values()), strict=True))
     for said, hits, seconds in found.values():
         assert said == "Hello from claude-sonnet-4-6."
-        assert hits == {"gpt-4o": 2, "claude-sonnet-4-6": 1}
-        assert 1.0 <= seconds <= 2.5  # twice 0.3 s, and a wait of 0.4 to 0.6 s
+        assert hits == {"gpt-4o": 1, "claude-sonnet-4-6": 1}
+        assert 0.3 <= seconds <= 2
 
 
 @every_sdk
 def test_the_first_example_over_create_itself(sdk: Sdk) -> None:
     """The same over the SDK's `create`, where the hung model's circuit opens after a while."""
-    breaker = CircuitBreaker(key="model", failures=2)
+    breaker = CircuitBreaker(key="model", failures=1)
     pipeline = Pipeline(
         Timeout(3),
         ModelFallback("gpt-4o", "claude-sonnet-4-6", "gpt-4o-mini"),
@@ -414,11 +414,11 @@ def test_the_first_example_over_create_itself(sdk: Sdk) -> None:
         Timeout(0.12),
     )
     with Gateway({"gpt-4o": Hang(), "*": Ok()}) as gateway, sdk.open(gateway) as connection:
-        with took(at_least=0.24):
+        with took(at_least=0.12):
             assert connection.ask(pipeline).model == "claude-sonnet-4-6"
-        with took(at_most=0.2):
+        with took(at_most=0.1):
             assert connection.ask(pipeline).model == "claude-sonnet-4-6"
-        assert gateway.hits == {"gpt-4o": 2, "claude-sonnet-4-6": 2}
+        assert gateway.hits == {"gpt-4o": 1, "claude-sonnet-4-6": 2}
     assert breaker.circuit("gpt-4o").state == "open"
     assert breaker.circuit("claude-sonnet-4-6").state == "closed"
 

@@ -15,7 +15,7 @@ import auriko
 import openai
 import pytest
 
-from resilience import Pipeline, Retry
+from resilience import Pipeline, Retry, RetryMultiplicationWarning
 from resilience.testing import virtual_time
 from resilience.testing.gateway import Drop, Error, Gateway, Hang, Ok, Plan, ProxyError
 from test_wire import SDKS, Sdk, every_sdk
@@ -195,6 +195,10 @@ def test_retries_of_both_multiply() -> None:
         SDKS["auriko"].open(gateway, max_retries=2) as connection,
     ):
         patch.setattr(time, "sleep", lambda seconds: None)
-        with pytest.raises(auriko.APIStatusError), virtual_time():
+        with (
+            pytest.warns(RetryMultiplicationWarning, match="3 x 3 = 9"),
+            pytest.raises(auriko.APIStatusError),
+            virtual_time(),
+        ):
             connection.ask(Pipeline(Retry()))
         assert len(gateway.requests) == 9

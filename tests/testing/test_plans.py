@@ -21,39 +21,39 @@ from resilience.testing.gateway import (
 )
 
 BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: Ok(delay=True), TypeError, r"Ok\.delay must be seconds .* got True"),
-    (lambda: Ok(delay=float("nan")), ValueError, r"Ok\.delay must be finite, got nan"),
-    (lambda: Ok(delay=-1), ValueError, r"Ok\.delay must be 0 or more seconds, got -1"),
-    (lambda: Ok(text=b"x"), TypeError, r"Ok\.text must be a str or None, got b'x'"),  # type: ignore[arg-type]
+    (lambda: Ok(delay=True), TypeError, r"delay must be seconds .* got True"),
+    (lambda: Ok(delay=float("nan")), ValueError, r"delay must be finite, got nan"),
+    (lambda: Ok(delay=-1), ValueError, r"delay must be 0 or more seconds, got -1"),
+    (lambda: Ok(text=b"x"), TypeError, r"text must be a str, got b'x'"),  # type: ignore[arg-type]
     (lambda: Ok(dellay=1), TypeError, r"did you mean 'delay'"),  # type: ignore[call-arg]
-    (lambda: Hang(float("inf")), ValueError, r"Hang\.seconds must be finite, got inf"),
-    (lambda: SlowStart("1"), TypeError, r"SlowStart\.seconds must be seconds .* got '1'"),  # type: ignore[arg-type]
+    (lambda: Hang(float("inf")), ValueError, r"seconds must be finite, got inf"),
+    (lambda: SlowStart("1"), TypeError, r"seconds must be seconds .* got '1'"),  # type: ignore[arg-type]
     (lambda: Error("service_unavailble"), ValueError, "did you mean 'service_unavailable'"),
-    (lambda: Error(503), TypeError, r"Error\.code must be a str, got 503"),  # type: ignore[arg-type]
+    (lambda: Error(503), TypeError, r"code must be a str, got 503"),  # type: ignore[arg-type]
     (lambda: Error("client_disconnected"), ValueError, r"plan ErrorInStream\('client_disc"),
     (lambda: Error("stream_duration_exceeded"), ValueError, "only comes mid-stream"),
     (lambda: Error("malformed_response"), ValueError, r"plan Malformed\(\) or ProxyError\(\)"),
     (lambda: ErrorInStream("api_connection_error"), ValueError, "is made by the SDK"),
     (lambda: ErrorInStream("upstream_eror"), ValueError, "did you mean 'upstream_error'"),
-    (lambda: ErrorInStream("upstream_error", True), TypeError, r"ErrorInStream\.after"),
-    (lambda: CutStream(-1), ValueError, r"CutStream\.after must be 0 or more, got -1"),
-    (lambda: CutStream(1.5), TypeError, r"CutStream\.after must be a whole number, got 1\.5"),  # type: ignore[arg-type]
-    (lambda: ProxyError(302), ValueError, r"ProxyError\.status must be 200 or between 400 and 599"),
-    (lambda: Malformed("500"), TypeError, r"Malformed\.status must be an int, got '500'"),  # type: ignore[arg-type]
-    (lambda: Error("internal_error", status=200), ValueError, r"Error\.status must be between"),
-    (lambda: Error("internal_error", retry_after=-1), ValueError, r"Error\.retry_after must be 0"),
+    (lambda: ErrorInStream("upstream_error", True), TypeError, r"after"),
+    (lambda: CutStream(-1), ValueError, r"after must be 0 or more, got -1"),
+    (lambda: CutStream(1.5), TypeError, r"after must be a whole number, got 1\.5"),  # type: ignore[arg-type]
+    (lambda: ProxyError(302), ValueError, r"status must be 200 or between 400 and 599"),
+    (lambda: Malformed("500"), TypeError, r"status must be a whole number, got '500'"),  # type: ignore[arg-type]
+    (lambda: Error("internal_error", status=200), ValueError, r"status must be between"),
+    (lambda: Error("internal_error", retry_after=-1), ValueError, r"retry_after must be 0"),
     (lambda: Error("internal_error", retry_after="a\nb"), ValueError, "printable ASCII"),
-    (lambda: Error("internal_error", retry_after_ms=True), TypeError, r"Error\.retry_after_ms"),
-    (lambda: Error("internal_error", provider="ü"), ValueError, r"Error\.provider must be prin"),
+    (lambda: Error("internal_error", retry_after_ms=True), TypeError, r"retry_after_ms"),
+    (lambda: Error("internal_error", provider="ü"), ValueError, r"provider must be prin"),
     (lambda: Error("internal_error", headers={"a b": "1"}), ValueError, "got 'a b'"),
     (lambda: Error("internal_error", headers={"Content-Length": "1"}), ValueError, "framing"),
     (lambda: Error("internal_error", headers={"a": 1}), TypeError, r"headers\['a'\] must be a str"),  # type: ignore[dict-item]
     (lambda: Error("internal_error", headers={1: "a"}), TypeError, r"headers must have str for"),  # type: ignore[dict-item]
-    (lambda: Error("internal_error", headers="a"), TypeError, r"Error\.headers must be a mapping"),  # type: ignore[arg-type]
+    (lambda: Error("internal_error", headers="a"), TypeError, r"headers must be a mapping"),  # type: ignore[arg-type]
     (lambda: Timetable(), ValueError, r"Timetable\.entries must begin at 0 seconds"),
     (lambda: Timetable((1, Ok())), ValueError, r"must begin at 0 seconds, got 1"),
     (lambda: Timetable((0, Ok()), (0, Ok())), ValueError, "must have rising times"),
-    (lambda: Timetable((0, "no_code")), ValueError, r"Error\.code must be one of"),
+    (lambda: Timetable((0, "no_code")), ValueError, r"code must be one of"),
     (lambda: Timetable((True, Ok())), TypeError, r"entries\[0\]\[0\] must be seconds .* got True"),
     (lambda: Timetable(Ok()), TypeError, r"entries\[0\] must be a pair \(seconds, answer\)"),  # type: ignore[arg-type]
     (lambda: Gateway("no_code"), ValueError, "Auriko's error codes, got 'no_code'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from conftest import World
 from resilience import CircuitBreaker, Fallback, ModelFallback, Pipeline, Retry
 from resilience.testing import disabled, script, virtual_time
-from support.calling import error_of
+from support.calling import error_of, rest_and_full
 
 
 def test_disabled_switches_everything_off(world: World) -> None:
@@ -25,6 +26,59 @@ def test_disabled_switches_everything_off(world: World) -> None:
         assert type(error_of(world, guarded)) is ConnectionError
     assert world.run(guarded) == "sorry"
     assert len(world.calls) == 2
+
+
+@pytest.mark.fault(281)
+@rest_and_full
+def test_disabled_everywhere(real_world: World, listeners: Any) -> None:
+    """Every thread, at rest or not, that runs already or is started later; pipelines made
+    meanwhile; until the last that switched off has gone."""
+    world = real_world
+    breaker = CircuitBreaker(failures=1)
+    pipeline = Pipeline(ModelFallback("a"), Retry(wait=0), breaker, listeners=listeners)
+    fn = pipeline.wrap(world.function(ConnectionError))
+    threads = ThreadPoolExecutor(1)
+
+    def elsewhere(call: Any) -> Any:
+        return threads.submit(error_of, world, call).result()
+
+    assert threads.submit(len, "").result() == 0
+    with disabled(everywhere=True):
+        with disabled(everywhere=True):
+            pass
+        assert type(elsewhere(fn)) is ConnectionError
+        assert world.calls == [((), {})]
+        assert type(elsewhere(Pipeline(Retry(wait=0)).wrap(fn))) is ConnectionError
+        assert len(world.calls) == 2
+        assert breaker.state == "closed"
+    elsewhere(fn)
+    assert breaker.state == "open"
+    assert len(world.calls) == 3
+    assert world.calls[-1] == ((), {"model": "a"})
+    threads.shutdown()
+
+
+def test_a_call_that_began_before_is_handed_out_as_it_is(real_world: World) -> None:
+    """One at rest that fails while policies are switched off is not retried."""
+    world = real_world
+    switch = disabled(everywhere=True)
+
+    def failing() -> None:
+        switch.__enter__()
+        raise ConnectionError
+
+    fn = Pipeline(Retry(wait=0)).wrap(world.function(failing))
+    try:
+        assert type(error_of(world, fn)) is ConnectionError
+        assert len(world.calls) == 1
+    finally:
+        switch.__exit__(None, None, None)
+
+
+def test_everywhere_is_true_or_false() -> None:
+    """Anything else is refused by name."""
+    with pytest.raises(TypeError, match=r"^everywhere must"), disabled(everywhere=1):  # type: ignore[arg-type]
+        pass
 
 
 def test_a_script_does_its_steps() -> None:

@@ -32,6 +32,7 @@ from resilience import (
     FailureRate,
     Fallback,
     Gate,
+    IdempotencyKey,
     Model,
     ModelFallback,
     Outcome,
@@ -40,16 +41,22 @@ from resilience import (
     RejectedError,
     ResilienceError,
     Retry,
+    SingleFlight,
     SlowCalls,
     Timeout,
     current_attempt,
+    deadline,
     guarded,
     history,
+    own_retries,
+    remaining,
     resilient,
+    retries_of,
     served_by,
 )
-from resilience.failures import Advice, Failure, Kind, describe
+from resilience.failures import Advice, Failure, Kind, control_flow, describe, describe_result
 from resilience.matching import (
+    TOO_LONG_BY_TEXT,
     TRANSIENT,
     Match,
     code,
@@ -57,6 +64,7 @@ from resilience.matching import (
     error_body,
     finish_reason,
     kind,
+    message,
     no_choices,
     raised,
     status,
@@ -270,6 +278,10 @@ def refusals(breaker: CircuitBreaker) -> None:
     CircuitBreaker(trial_timeout=5, wait_for_trial=1, ramp=30, keep=1000, forget_after=60)
     assert_type(breaker.circuit("a").retry_at, datetime | None)
     assert_type(status(429) | kind(Kind.TIMEOUT) & ~code("upstream_timeout"), Match)
+    assert_type(raised(OSError, cause=True) | message("too long") | TOO_LONG_BY_TEXT, Match)
+    assert_type(control_flow(KeyError), type[KeyError])
+    assert_type(describe_result({}), Failure | None)
+    BadResult(describe_result)
 
 
 # The SDKs' own methods, as they are. `call` takes the first overload (not a stream); for the
@@ -293,6 +305,19 @@ def openai_sync(client: openai.OpenAI) -> None:
         Outcome[ChatCompletion],
     )
     create(model=1, messages=MESSAGES)  # type: ignore[call-overload]
+
+
+def openai_clients(client: openai.OpenAI, other: openai.AsyncOpenAI, auriko: Client) -> None:
+    wrapped = robust.wrap_client(client)
+    assert_type(wrapped, openai.OpenAI)
+    assert_type(wrapped.chat.completions.create(model="m", messages=MESSAGES), ChatCompletion)
+    assert_type(wrapped.with_options(timeout=1), openai.OpenAI)
+    assert_type(robust.wrap_client(other), openai.AsyncOpenAI)
+    assert_type(robust.wrap_client(auriko), Client)
+    assert_type(own_retries(client), openai.OpenAI)
+    assert_type(own_retries(client.chat.completions.create)(model="m", messages=[]), ChatCompletion)
+    assert_type(retries_of(client), float | None)
+    robust.wrap_client(wrapped=client)  # type: ignore[call-arg]
 
 
 async def openai_async(client: openai.AsyncOpenAI) -> None:
@@ -449,3 +474,33 @@ def testing() -> None:
         assert_type(clock.sleeps, list[float])
         assert_type(gateway.base_url, str)
         assert_type(gateway.requests, list[Received])
+
+
+# Deadlines and side effects
+
+
+def in_time() -> str:
+    with deadline(timedelta(seconds=5)):
+        assert_type(remaining(), float | None)
+        return bare(1)
+
+
+async def in_time_too(seconds: float | None) -> None:
+    async with deadline(seconds):
+        await later(1)
+    with deadline("5"):  # type: ignore[arg-type]  # no time
+        pass
+
+
+def read_only(x: int) -> bool:
+    return x > 0
+
+
+Retry(idempotent=read_only)
+Retry(idempotent=5)  # type: ignore[arg-type]  # neither True, False nor a function
+IdempotencyKey(header="X-Key", argument=None)
+IdempotencyKey(header=None)  # type: ignore[arg-type]  # it has a name
+SingleFlight("x")
+SingleFlight(lambda x: x)
+SingleFlight(key=5)  # type: ignore[arg-type]  # neither a name nor a function
+assert_type(current_attempt().key, str | None)

@@ -14,9 +14,11 @@ from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
+from resilience.sdks.time_limits import limit_in, takes_config, with_limit
+
 from .options import title
 
-__all__ = ["NO_SLOT", "Slot", "slot_of", "used_up"]
+__all__ = ["NO_SLOT", "Slot", "slot_of", "time_slot", "used_up"]
 
 _MISSING = object()
 
@@ -61,6 +63,47 @@ class Slot:
 
 NO_SLOT = Slot("")
 """Of an argument that is not there: nothing is ever read from it."""
+
+
+@frozen
+class _Milliseconds(Slot):
+    """The place of a time limit in whole milliseconds, as its name says."""
+
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any], otherwise: Any = None) -> Any:
+        found = Slot.given(self, args, kwargs, otherwise)
+        plain = isinstance(found, (int, float)) and not isinstance(found, bool)
+        return found / 1000 if plain else found
+
+    def replaced(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return Slot.replaced(self, args, kwargs, max(1, int(value * 1000)))
+
+
+@frozen
+class _InConfig(Slot):
+    """The place of a time limit in the argument `config` of Google's client."""
+
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any], otherwise: Any = None) -> Any:
+        found = limit_in(Slot.given(self, args, kwargs))
+        return otherwise if found is None else found
+
+    def replaced(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        config = with_limit(Slot.given(self, args, kwargs), value)
+        return Slot.replaced(self, args, kwargs, config)
+
+
+def time_slot(fn: Callable[..., Any], name: str) -> Slot:
+    """The place of a time limit: that of argument `name`, in milliseconds if the name ends in
+    `_ms`; and `timeout` of Google's client, which has no such argument, is in its `config`."""
+    if name == "timeout" and takes_config(fn):
+        slot = slot_of(fn, "config")
+        return _InConfig(slot.name, slot.position)
+    slot = slot_of(fn, name)
+    return _Milliseconds(slot.name, slot.position) if name.endswith("_ms") else slot
+
 
 _slots: WeakKeyDictionary[Any, dict[tuple[str, bool, bool], Slot]] = WeakKeyDictionary()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .failure import Failure
 
@@ -19,6 +19,7 @@ class Attempt:
     seconds after the call began; `waited` the seconds waited just before it; `failure` is None for
     an attempt that succeeded (or is still under way, where `duration` is None as well).
     `retry_at` is the time (aware, UTC) at which the server asked to be called again, if it did.
+    `key` is the call's idempotency key, the same for all its attempts, if it has one.
     """
 
     number: int = 1
@@ -28,3 +29,4 @@ class Attempt:
     failure: Failure | None = None
     waited: float = 0.0
     retry_at: datetime | None = None
+    key: str | None = field(default=None, repr=False)

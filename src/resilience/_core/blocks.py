@@ -8,8 +8,8 @@ marker, and so does a wait; the loop drives the chain from outside: up to the bl
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from types import TracebackType, coroutine
-from typing import Any, Literal, TypeVar
+from types import coroutine
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from resilience._runtimes.loops import runtime_for
 from resilience.policy import Policy
@@ -22,6 +22,8 @@ from .runtime import Inner, NoWaiter, Runtime, Waiter
 __all__ = ["AttemptBlock", "Attempts"]
 
 T = TypeVar("T")
+
+_Handled: TypeAlias = bool | Literal[False]  # so spelt, no checker takes every error for dealt with
 
 
 class _Stop:
@@ -62,7 +64,15 @@ class _Stepping(Runtime):
         await _Stop(seconds, call)
 
     def bounded(self, seconds: float, inner: Inner) -> Inner:
-        return self.real.bounded(seconds, inner)
+        if self.real.asynchronous:
+            return self.real.bounded(seconds, inner)
+
+        async def deadline(call: Call) -> Any:
+            if seconds <= 0:
+                raise call.expired(seconds)
+            return await inner(call)  # nothing cuts a sync block, but waits look at the deadline
+
+        return deadline
 
     def waiter(self) -> Waiter:
         return self.real.waiter() if self.may_wait else NoWaiter()
@@ -209,14 +219,9 @@ class AttemptBlock:
         drive(self._attempts.enter(may_wait=False))
         return self._inside()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | Literal[False]:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> _Handled:
         try:
-            return bool(drive(self._attempts.leave(error)))
+            return drive(self._attempts.leave(error))
         finally:
             del error, traceback  # this frame is in the error's traceback
 
@@ -225,11 +230,8 @@ class AttemptBlock:
         return self._inside()
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | Literal[False]:
+        self, kind: object, error: BaseException | None, traceback: object
+    ) -> _Handled:
         try:
             return await self._attempts.leave(error)
         finally:

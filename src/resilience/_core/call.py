@@ -103,6 +103,8 @@ class Journal(Branch):
     rejection: str | None = None
     served: str | None = None
     degraded = False
+    key: str | None = None
+    """The idempotency key of the call, one for all its attempts."""
     memo: dict[object, Any] | None = None
 
     def __init__(self, guard: Any, outer: Ambient | None, in_hand: InHand | None = None) -> None:
@@ -150,14 +152,26 @@ class Journal(Branch):
 
     def add(self, attempt: Attempt) -> None:
         """Record an attempt: one that has ended, or is settled later (its duration is None)."""
+        self._keep(attempt)
+        if self.guard.emit is not None and attempt.duration is not None:
+            self.guard.emit.ended(attempt)
+
+    def _keep(self, attempt: Attempt) -> None:
         attempts = self.attempts
         if type(attempts) is not list:
             attempts = self.attempts = []
         attempts.append(attempt)
         if len(attempts) > _KEPT:
             del attempts[_KEPT // 2]
-        if self.guard.emit is not None and attempt.duration is not None:
-            self.guard.emit.ended(attempt)
+
+    def adopt(self, attempts: Sequence[Attempt], later: float) -> dict[int, int]:
+        """Record attempts that another call has made for this one as well, which began so much
+        later. What numbers they have here, by those they had there. Nothing is published."""
+        numbers = {}
+        for attempt in attempts:
+            numbers[attempt.number] = number = self.next_number()
+            self._keep(evolve(attempt, number=number, started=attempt.started - later))
+        return numbers
 
     def own(self, error: Exception) -> Exception:
         """The call's own last error in place of a rejection, if the call was made at all."""
@@ -212,6 +226,7 @@ class Call:
     - `deadline`: the innermost one.
     - `alternatives`: what a chain of models offers, a function that gives the seconds until another
       model is available that may do what this one did not (0: now, infinite: never).
+    - `terms`: on what terms a stream is read, as `Streaming` says.
     - `judge`: a function of the attempt's result that gives the error to raise instead, or None.
     - `journal`, `branch`: the record of this call, and of this line of attempts.
     """
@@ -226,6 +241,7 @@ class Call:
         "judge",
         "kwargs",
         "model",
+        "terms",
     )
 
     fn: Callable[..., Any]
@@ -235,6 +251,7 @@ class Call:
     deadline: Deadline | None
     alternatives: Callable[[Failure], float] | None
     judge: Callable[[Any], Exception | None] | None
+    terms: Any
     journal: Journal
     branch: Branch
 
@@ -242,7 +259,7 @@ class Call:
 
     def replace(self, **changes: Any) -> Call:
         """A copy with other values of some of: `fn`, `args`, `kwargs`, `model`, `deadline`,
-        `alternatives`, `judge`."""
+        `alternatives`, `judge`, `terms`."""
         copy = self.until(self.deadline)
         for name, value in changes.items():
             setattr(copy, name, value)
@@ -260,6 +277,7 @@ class Call:
         copy.deadline = deadline
         copy.alternatives = self.alternatives
         copy.judge = self.judge
+        copy.terms = self.terms
         return copy
 
     def branches(self, number: int) -> list[Call]:
@@ -289,7 +307,7 @@ class Call:
     def refuses(self, asking: object = None) -> bool:
         """Whether a policy of the pipeline would reject such a call now: one further in than the
         policy that is asking, as those further out have let it in already."""
-        return bool(self.journal.guard.pipeline._refuses_inside(asking, self))
+        return bool(self.journal.guard.pipeline.refuses(self, inside=asking))
 
     def free_in(self) -> float:
         """Seconds until all policies of the pipeline would let such a call begin."""
@@ -439,5 +457,6 @@ def attempt_of(
         failure=failure,
         waited=branch.waited,
         retry_at=None if wait is None else moment(wait),
+        key=call.journal.key,
     )
     return attempt

@@ -1,7 +1,7 @@
 """Clocks and chance, as the world around the caller has them.
 
 For what happens outside calls, where there is no runtime to ask: manual commands, snapshots,
-tenacity's own use of our waits. Inside `virtual_time()` it tells the virtual ones.
+tenacity's own use of our waits. Inside `virtual_time()` these are the virtual ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def now() -> float:
 
 
 def wall() -> float:
-    """Seconds since 1970, for dates that come from servers and for telling people a time."""
+    """Seconds since 1970, for dates that come from servers, and for people."""
     here = get_ambient()
     if here is None or here.world is None:
         return time.time()

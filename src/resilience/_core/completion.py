@@ -12,10 +12,10 @@ Verdict: TypeAlias = "BaseException | None"
 
 
 class Completion:
-    """How an attempt ended, told once to each listener.
+    """How an attempt ended; each listener receives it once.
 
     Settled by the first `settle`, from any thread, a finalizer included; later ones change nothing.
-    A listener that comes late is told at once. Listeners never wait.
+    A late listener is called at once. Listeners never wait.
     """
 
     __slots__ = ("_listeners", "_verdicts")

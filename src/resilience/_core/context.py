@@ -12,7 +12,17 @@ from typing import Any, Protocol
 
 from .deadline import Deadline
 
-__all__ = ["Ambient", "Surroundings", "World", "ambient", "get_ambient", "note_served", "served"]
+__all__ = [
+    "Ambient",
+    "Surroundings",
+    "World",
+    "ambient",
+    "everywhere",
+    "get_ambient",
+    "is_disabled",
+    "note_served",
+    "served",
+]
 
 
 class World(Protocol):
@@ -36,7 +46,7 @@ class World(Protocol):
 
 
 class Ambient(Protocol):
-    """What both a `Call` and `Surroundings` tell."""
+    """What a `Call` and `Surroundings` have in common."""
 
     @property
     def world(self) -> World | None:
@@ -80,6 +90,24 @@ class Surroundings:
 
 ambient: ContextVar[Ambient | None] = ContextVar("resilience_ambient", default=None)
 get_ambient = ambient.get
+
+
+class _Everywhere:
+    """The off switch for the whole process: `holders` counts who holds it down."""
+
+    __slots__ = ("holders",)
+
+    def __init__(self) -> None:
+        self.holders = 0
+
+
+everywhere = _Everywhere()
+
+
+def is_disabled(outer: Ambient | None) -> bool:
+    """Whether policies are switched off for a call that begins here."""
+    return everywhere.holders > 0 or (outer is not None and outer.disabled)
+
 
 served: ContextVar[str | None] = ContextVar("resilience_served", default=None)
 note_served = served.set

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["Deadline", "live", "nearest"]
+__all__ = ["Deadline", "UserDeadline", "live", "nearest"]
 
 
 class Deadline:
@@ -32,6 +32,12 @@ class Deadline:
         self.passed_on: bool = pass_as is not None or (outer is not None and outer.passed_on)
         """Whether this one or one outside it is passed on."""
         self.ended = self.fired = False
+
+
+class UserDeadline(Deadline):
+    """One that `deadline()` has set around several calls: each of them sees to it by itself."""
+
+    __slots__ = ()
 
 
 def live(deadline: Deadline | None) -> Deadline | None:

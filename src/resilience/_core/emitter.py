@@ -1,4 +1,4 @@
-"""Tells a pipeline's listeners what happens in its calls."""
+"""Publishes what happens in a pipeline's calls to its listeners."""
 
 from __future__ import annotations
 

@@ -114,10 +114,10 @@ class Failure:
         # The error's own text may raise, be endless or hold a secret: only its class is shown.
         facts = {item.name: getattr(self, item.name) for item in fields(Failure)}
         error = facts.pop("error")
-        told = [f"{name}={value!r}" for name, value in facts.items() if value is not None]
+        shown = [f"{name}={value!r}" for name, value in facts.items() if value is not None]
         if error is not None:
-            told.append(f"error=<{type(error).__qualname__}>")
-        return f"Failure({', '.join(told)})"
+            shown.append(f"error=<{type(error).__qualname__}>")
+        return f"Failure({', '.join(shown)})"
 
 
 def _check_seconds(name: str, value: float) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from resilience._runtimes.loops import loop_runs_here
-
-from .options import title
+from resilience.sdks.retries import source_of
 
 __all__ = ["Facts", "facts_of", "refuse_unguardable", "underlying"]
 
@@ -21,10 +20,11 @@ class Facts:
     `certain`: a coroutine function by its own code. `likely`: it wraps one, as OpenAI's `create`
     does, and mostly returns its coroutine (an adapter that runs it to the end looks the same).
     `plain` and `awaitable`: such results were seen. One that has shown both is looked at anew on
-    every call.
+    every call. `clients`: of a client's method, those whose own retries have been looked at; None
+    of any other function.
     """
 
-    __slots__ = ("awaitable", "certain", "checked", "likely", "plain")
+    __slots__ = ("awaitable", "certain", "checked", "clients", "likely", "plain")
 
     def __init__(self, fn: Any) -> None:
         call = inspect.getattr_static(type(fn), "__call__")  # every class has one: that of `type`
@@ -33,6 +33,7 @@ class Facts:
         self.plain = False
         self.awaitable = False
         self.checked: WeakSet[object] = WeakSet()  # pipelines that have found it good
+        self.clients: WeakSet[object] | None = None if source_of(fn) is None else WeakSet()
 
     @property
     def asynchronous(self) -> bool:
@@ -45,10 +46,14 @@ class Facts:
             return True
         return (self.awaitable or self.likely) and not self.plain and loop_runs_here()
 
-    @property
-    def synchronous(self) -> bool:
-        """Whether the function may be called in a worker thread although a loop runs here."""
-        return self.plain and not self.awaitable
+    def client_is_new(self, fn: Any) -> bool:
+        """Whether this is the method of a client whose own retries nobody has looked at yet."""
+        return self.clients is not None and _owner(fn) not in self.clients
+
+    def looked_at(self, fn: Any) -> None:
+        """Remember that somebody has, for as long as the client lives."""
+        if self.clients is not None:
+            self.clients.add(_owner(fn))
 
 
 _known: WeakKeyDictionary[Any, Facts] = WeakKeyDictionary()
@@ -87,6 +92,13 @@ def facts_of(fn: Any) -> Facts:
     return _known.setdefault(fn, facts)
 
 
+def _owner(fn: Any) -> Any:
+    """What a client's method is bound to; a function that wraps such a method stands for itself."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn.__self__ if type(fn) is MethodType else fn
+
+
 def _unwrapped(fn: Any) -> Any:
     try:
         return inspect.unwrap(fn)
@@ -95,7 +107,7 @@ def _unwrapped(fn: Any) -> Any:
 
 
 def refuse_unguardable(fn: Any, *, decorating: bool) -> None:
-    """Raise TypeError for what is not a function, or one whose work begins after it returns."""
+    """Raise TypeError for what is not a function."""
     if inspect.isawaitable(fn):
         raise TypeError(
             f"fn must be a function, not the {type(fn).__name__} it returned (it can be awaited "
@@ -111,10 +123,4 @@ def refuse_unguardable(fn: Any, *, decorating: bool) -> None:
         raise TypeError(
             f"fn must be a function, got the class {fn.__qualname__}: decorate its methods, or "
             f"use Pipeline.call to guard making one"
-        )
-    function = underlying(fn)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(
-            f"{title(function)} is a generator function: its body runs while it is iterated, "
-            f"which is not guarded yet; guard a function that makes the call and returns"
         )

@@ -6,23 +6,26 @@ At rest it calls the user's function directly; that is the only fast path of the
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 from resilience._runtimes.loops import loop_runtime, runtime_for
 from resilience._runtimes.threads import threads
+from resilience.sdks.retries import warn_of_multiplication
 
 from . import call as calls  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for closures
 from .arguments import Slot
 from .call import Call, Journal
 from .clock import monotonic  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for closures
-from .context import get_ambient
-from .functions import facts_of
+from .context import everywhere, get_ambient, is_disabled
+from .functions import facts_of, underlying
 from .history import raised, reported_inside, returned
 from .hooks import Hooks
 from .idle import BUSY_FOR_EVER, Period
-from .in_hand import Held, InHand
+from .in_hand import Args, InHand, Kwargs
+from .lazy import later
 from .results import PLAIN, is_awaitable, is_plain
 from .runtime import Runtime
 from .signals import (
@@ -30,6 +33,7 @@ from .signals import (
     NO_VERDICT,
     Carried,
     HandOver,
+    Later,
     plain,
 )
 
@@ -49,6 +53,11 @@ def closure(guard: Guard) -> Callable[..., Any]:
     asynchronous = guard.pipeline.asynchronous
     if asynchronous is None:
         asynchronous = guard.facts.certain
+    function = underlying(guard.fn)
+    if inspect.isgeneratorfunction(function):
+        return _generator_closure(guard.fn, guard)
+    if inspect.isasyncgenfunction(function):
+        return _async_generator_closure(guard.fn, guard)
     return (_async_closure if asynchronous else _sync_closure)(guard.fn, guard)
 
 
@@ -76,15 +85,10 @@ def _sync_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
         hooks = guard.hooks
         if hooks is not None:
             try:
-                if hooks.start is not None:
-                    held = hooks.start(args, kwargs)
-                    if held is not here.BUSY:
-                        first, named, held = held
-                else:
-                    if hooks.rewrite is not None:
-                        first, named = hooks.rewrite(args, kwargs)
-                    if hooks.begin is not None:
-                        held = hooks.begin(first, named)
+                if hooks.rewrite is not None:
+                    first, named = hooks.rewrite(args, kwargs)
+                if hooks.begin is not None:
+                    held = hooks.begin(first, named)
             except Exception:
                 held = here.BUSY  # the full path says what is wrong
             if held is here.BUSY:
@@ -94,7 +98,7 @@ def _sync_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
         try:
             result = fn(*first, **named)
         except Exception as error:
-            in_hand = guard.failed(period, serial, started, first, named, held, error)
+            in_hand = guard.failed(error, serial, period, started, first, named, held)
         except BaseException:
             guard.abandoned(held)
             raise
@@ -104,9 +108,9 @@ def _sync_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
                     hooks is None or hooks.end is None or hooks.end(held, None, result)
                 ):
                     return result
-                in_hand = guard.succeeded(period, started, first, named, held, result)
+                in_hand = guard.in_hand(period, started, first, named, held, result=result)
             else:
-                in_hand = guard.looked(period, started, first, named, held, result)
+                in_hand = guard.looked(result, period, started, first, named, held)
                 if in_hand is None:
                     return result
             result = None  # it is not kept alive by this frame
@@ -127,15 +131,10 @@ def _async_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
         hooks = guard.hooks
         if hooks is not None:
             try:
-                if hooks.start is not None:
-                    held = hooks.start(args, kwargs)
-                    if held is not here.BUSY:
-                        first, named, held = held
-                else:
-                    if hooks.rewrite is not None:
-                        first, named = hooks.rewrite(args, kwargs)
-                    if hooks.begin is not None:
-                        held = hooks.begin(first, named)
+                if hooks.rewrite is not None:
+                    first, named = hooks.rewrite(args, kwargs)
+                if hooks.begin is not None:
+                    held = hooks.begin(first, named)
             except Exception:
                 held = here.BUSY  # the full path says what is wrong
             if held is here.BUSY:
@@ -146,7 +145,7 @@ def _async_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
             result = await fn(*first, **named)
             at_once = type(result) in here.PLAIN or here.is_plain(result)
         except Exception as error:
-            in_hand = guard.failed(period, serial, started, first, named, held, error)
+            in_hand = guard.failed(error, serial, period, started, first, named, held)
         except BaseException:
             guard.abandoned(held)
             raise
@@ -157,92 +156,101 @@ def _async_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
                 and (hooks is None or hooks.end is None or hooks.end(held, None, result))
             ):
                 return result
-            in_hand = guard.succeeded(period, started, first, named, held, result)
+            in_hand = guard.in_hand(period, started, first, named, held, result=result)
             result = None  # it is not kept alive by this frame
         return await guard.conduct(args, kwargs, in_hand)
 
     return guarded
 
 
-_CODES = {make(print, None).__code__ for make in (_sync_closure, _async_closure)}  # type: ignore[arg-type]
+def _generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        return (yield from guard.run(args, kwargs))
+
+    return guarded
+
+
+def _async_generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        stream = await guard.conduct(args, kwargs)
+        try:
+            async for item in stream:
+                yield item
+        finally:
+            await stream.aclose()
+
+    return guarded
+
+
+_CODES = {
+    make(print, None).__code__  # type: ignore[arg-type]
+    for make in (_sync_closure, _async_closure, _generator_closure, _async_generator_closure)
+}
 """Of guarded functions. One that wraps such a function may have cells that are empty yet."""
 
 
 class Guard:
     """What a guarded function knows: its pipeline, and what that does at rest for this function."""
 
-    __slots__ = ("emit", "facts", "fn", "hooks", "idle", "pipeline", "slots")
+    __slots__ = (
+        "continues",
+        "emit",
+        "facts",
+        "fn",
+        "hooks",
+        "idle",
+        "pipeline",
+        "restarts",
+        "slots",
+        "unasked",
+    )
 
     def __init__(self, pipeline: Any, fn: Callable[..., Any]) -> None:
         self.pipeline = pipeline
         self.fn = fn
-        self.facts = facts_of(fn)
+        self.facts = facts = facts_of(fn)
         self.slots: dict[tuple[str, bool], Slot] = {}
+        self.restarts = 0
+        self.continues = False
+        """Of a stream that broke off: fresh attempts so far; whether this one continues it."""
         self.emit = pipeline._emit
         self.idle: Any = pipeline._idle
-        """`BUSY_FOR_EVER` once the function is known to call guarded functions: such a call must
-        be found in the context by the calls inside it."""
-        self.hooks: Hooks | None = pipeline._hooks(fn)
+        """`BUSY_FOR_EVER` once the function is known to call guarded functions: these must find
+        the call in the context."""
+        self.hooks: Hooks | None = None
+        if pipeline._hooked:
+            self.hooks = Hooks(pipeline._hooked, fn)
+            if not self.hooks.resting:
+                self.idle = BUSY_FOR_EVER
+        self.unasked: Any = None
+        """What `idle` will be once it is known whether the client retries, too."""
+        if facts.clients is not None and pipeline._attempts > 1 and facts.client_is_new(fn):
+            self.unasked, self.idle = self.idle, BUSY_FOR_EVER
 
     def __reduce__(self) -> Any:
         return Guard, (self.pipeline, self.fn)
 
     # A call at rest that goes on in the full path
 
-    def failed(
-        self,
-        period: Period,
-        serial: int,
-        started: float,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        held: Any,
-        error: Exception,
+    def in_hand(
+        self, period: Period, started: float, args: Args, kwargs: Kwargs, held: Any, **came: Any
     ) -> InHand:
-        """What to hand to the chain after a call at rest that has failed."""
+        """What to hand to the chain; `came` is the `result`, or the `error` and the `reports`."""
+        permits = None if self.hooks is None else self.hooks.permits(held)
+        return InHand(args, kwargs, epoch=period.epoch, started=started, held=permits, **came)
+
+    def failed(self, error: Exception, serial: int, *begun: Any) -> InHand:
+        """What to hand to the chain after an error; `begun` is what `in_hand` takes."""
         reports = reported_inside(error, serial, self)
         if reports:
             self.idle = BUSY_FOR_EVER
-        return InHand(
-            args,
-            kwargs,
-            error=error,
-            epoch=period.epoch,
-            started=started,
-            held=self._permits(held),
-            reports=reports,
-        )
-
-    def succeeded(
-        self,
-        period: Period,
-        started: float,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        held: Any,
-        result: Any,
-    ) -> InHand:
-        """What to hand to the chain after a call at rest that has gone well."""
-        return InHand(
-            args,
-            kwargs,
-            result=result,
-            epoch=period.epoch,
-            started=started,
-            held=self._permits(held),
-        )
+        return self.in_hand(*begun, error=error, reports=reports)
 
     def looked(
-        self,
-        period: Period,
-        started: float,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        held: Any,
-        result: Any,
+        self, result: Any, period: Period, started: float, args: Args, kwargs: Kwargs, held: Any
     ) -> InHand | None:
-        """What to hand to the chain after a sync call at rest whose result is not known to be
-        plain; None if that result is all."""
+        """What to hand to the chain after a sync call whose result is not known to be plain; None
+        if that result is all."""
         if self.pipeline.asynchronous is not False and is_awaitable(result):
             self.facts.awaitable = True
             self.abandoned(held)  # nothing is held until it is awaited
@@ -256,29 +264,32 @@ class Guard:
         end = None if self.hooks is None else self.hooks.end
         if at_once and self.idle.period is period and (end is None or end(held, None, result)):
             return None
-        return self.succeeded(period, started, args, kwargs, held, result)
+        return self.in_hand(period, started, args, kwargs, held, result=result)
 
     def abandoned(self, held: Any) -> None:
         """Give back what is held for a call at rest that was cancelled or interrupted."""
         if self.hooks is not None and self.hooks.end is not None:
             self.hooks.end(held, NO_VERDICT, None)
 
-    def _permits(self, held: Any) -> Held | None:
-        return None if self.hooks is None else self.hooks.permits(held)
+    def ask(self, args: Args, kwargs: Kwargs) -> None:
+        """In the first call: whether the client retries by itself. Later calls may be at rest."""
+        idle, self.unasked = self.unasked, None
+        if idle is not None:  # else another thread is just doing this
+            self.idle = idle
+            self.facts.looked_at(self.fn)
+            warn_of_multiplication(self.fn, self.pipeline._attempts, args, kwargs)
 
     # The full path
 
     def run(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        in_hand: InHand | None = None,
-        outcome: bool = False,
+        self, args: Args, kwargs: Kwargs, in_hand: InHand | None = None, outcome: bool = False
     ) -> Any:
         """A call on the full path: its result, or a coroutine of it where the function is async.
 
         With `outcome`, an `Outcome` stands for the result.
         """
+        if self.unasked is not None:
+            self.ask(args, kwargs)
         facts, settled = self.facts, self.pipeline.asynchronous
         if settled or (
             settled is None
@@ -294,14 +305,14 @@ class Guard:
         else:
             runtime = runtime_for(outer, asynchronous=False, unknown=not known)
         whole = self.pipeline._chains.get(runtime)
-        if whole is None or outer is not None:
-            whole = self.pipeline._chain(runtime, disabled=outer is not None and outer.disabled)
+        if whole is None or outer is not None or everywhere.holders:
+            whole = self.pipeline._chain(runtime, is_disabled(outer), journal.born_in)
         call = _new(Call)
         call.journal = call.branch = journal
         call.fn = self.fn
         call.args = args
         call.kwargs = kwargs
-        call.model = call.alternatives = call.judge = None
+        call.model = call.alternatives = call.judge = call.terms = None
         call.deadline = journal.born_in
         if outcome:
             journal.keeps = True
@@ -315,6 +326,9 @@ class Guard:
         except HandOver as over:
             # Afresh, with the awaitable in hand; what policies remember in the journal stays.
             return self.conduct(args, kwargs, over.in_hand, outcome, journal)
+        except Later as made:
+            journal.close()
+            return later(self, args, kwargs, made.in_hand)
         except Exception as error:
             final = raised(journal, runtime, error, outcome)
             if final is error and type(error) is not Carried:
@@ -343,8 +357,8 @@ class Guard:
 
     async def conduct(
         self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        args: Args,
+        kwargs: Kwargs,
         in_hand: InHand | None = None,
         outcome: bool = False,
         journal: Journal | None = None,
@@ -352,6 +366,8 @@ class Guard:
     ) -> Any:
         """The same in the event loop that runs here, or in the runtime given. `journal` is that of
         a call which began as a sync one."""
+        if self.unasked is not None:
+            self.ask(args, kwargs)
         if journal is None:
             journal = Journal(self, get_ambient(), in_hand)
         else:
@@ -360,14 +376,14 @@ class Guard:
         if runtime is None:
             runtime = loop_runtime() if outer is None else runtime_for(outer, asynchronous=True)
         chain = self.pipeline._chains.get(runtime)
-        if chain is None or outer is not None:
-            chain = self.pipeline._chain(runtime, disabled=outer is not None and outer.disabled)
+        if chain is None or outer is not None or everywhere.holders:
+            chain = self.pipeline._chain(runtime, is_disabled(outer), journal.born_in)
         call = _new(Call)
         call.journal = call.branch = journal
         call.fn = self.fn
         call.args = args
         call.kwargs = kwargs
-        call.model = call.alternatives = call.judge = None
+        call.model = call.alternatives = call.judge = call.terms = None
         call.deadline = journal.born_in
         if outcome:
             journal.keeps = True
@@ -376,6 +392,9 @@ class Guard:
         final: Exception | None = None
         try:
             result = await chain(call)
+        except Later as made:
+            journal.close()
+            return later(self, args, kwargs, made.in_hand)
         except Exception as error:
             final = raised(journal, runtime, error, outcome)
             if final is error and type(error) is not Carried:

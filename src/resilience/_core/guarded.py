@@ -26,7 +26,9 @@ class Guarded(Generic[P, T_co]):
 
     __slots__ = ("_bound", "_guard")
 
-    def __init__(self, guard: Guard, bound: tuple[Any, ...] = ()) -> None:
+    def __init__(self, guard: Guard | None = None, bound: tuple[Any, ...] = ()) -> None:
+        if type(guard) is not Guard:
+            raise TypeError("a Guarded is what guarded(fn) gives; it is not made by hand")
         self._guard = guard
         self._bound = bound
 
@@ -42,7 +44,7 @@ class Guarded(Generic[P, T_co]):
     @overload
     def outcome(self, /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T_co]: ...
     def outcome(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call it, and tell what happened: an `Outcome`, with the error in it, not raised."""
+        """Call it, and give an `Outcome`: an error is in it, not raised."""
         return self._guard.run((*self._bound, *args), kwargs, outcome=True)
 
     def with_policies(self, *policies: Policy) -> Callable[P, T_co]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
+from weakref import ref
 
 from attrs import define, evolve
 
@@ -22,7 +23,7 @@ from .call import Journal
 from .completion import Verdict
 from .context import get_ambient
 from .outcome import Outcome
-from .results import PLAIN, completion_of
+from .results import PLAIN, completion_of, reading_of
 from .runtime import Runtime
 from .signals import Carried, Report
 
@@ -79,7 +80,9 @@ def returned(journal: Journal, runtime: Runtime, outcome: bool) -> None:
     if pending is None:
         journal.close()
     else:  # the call has not ended yet
-        pending.then(lambda verdict: _settled(journal, runtime, verdict))
+        reading = reading_of(result)
+        stream = None if reading is None else ref(reading)
+        pending.then(lambda verdict: _settled(journal, runtime, verdict, stream))
 
 
 def raised(journal: Journal, runtime: Runtime, error: Exception, outcome: bool) -> Exception | None:
@@ -123,9 +126,15 @@ def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> Non
         )
 
 
-def _settled(journal: Journal, runtime: Runtime, verdict: Verdict) -> None:
+def _settled(journal: Journal, runtime: Runtime, verdict: Verdict, stream: Any) -> None:
     """The result of a call is settled, later than it was returned."""
-    _publish(journal, runtime, verdict if isinstance(verdict, Exception) else None)
+    error = verdict if isinstance(verdict, Exception) else None
+    _publish(journal, runtime, error)
+    reading = None if stream is None else stream()
+    if reading is not None:
+        reading.outcome = _outcome(journal, runtime, None, error)
+        if reading.error is not None:  # what the consumer gets
+            _finish(journal, reading.error)
     journal.close()
 
 
@@ -146,7 +155,7 @@ def _finish(journal: Journal, error: Exception) -> None:
         if old is not None and type(old) is not _Mark:
             return
         if old is not None and exhausted and not _adds(journal):
-            # Nothing to add to what a call further in has told.
+            # Nothing to add to what a call further in has noted.
             old.serial, old.guard, old.exhausted = journal.serial, journal.guard, True
             old.circuits = circuits
             return
@@ -175,7 +184,7 @@ def reported_inside(error: Exception, serial: int, guard: Any) -> tuple[Report, 
     was raised from: one with a younger number than when the call began.
 
     One exception object may be raised by several threads in the same function; whether a mark by
-    that very function is from further in (it is recursive) is told by the traceback.
+    that very function is from further in (it is recursive) is seen in the traceback.
     """
     for known in (error, _cause_of(error)):
         mark = None if known is None else _mark_of(known)
@@ -234,7 +243,7 @@ def _replace_note(facts: dict[str, Any], old: str | None, new: str | None) -> No
 
 
 def _adds(journal: Journal) -> bool:
-    """Whether there is more to tell than one attempt and its error."""
+    """Whether there is more to say than one attempt and its error."""
     return len(journal.attempts) > 1 or bool(journal.remarks) or journal.rejection is not None
 
 

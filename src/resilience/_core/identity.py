@@ -8,7 +8,8 @@ __all__ = ["Identity"]
 
 
 class Identity:
-    """A copy of it is the thing itself, as of a function; it cannot be pickled, and says why."""
+    """A copy of it is the thing itself, as of a function. What has no way of its own to be pickled
+    cannot be, and says why."""
 
     __slots__ = ()
 

@@ -7,12 +7,14 @@ that nothing happened in between. Circuits count the outcome as of the period's 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakSet
 
 from resilience.policy import Policy
 
+from .context import everywhere
 from .locks import new_lock
 
-__all__ = ["BUSY_FOR_EVER", "Idle", "Period", "epochs"]
+__all__ = ["BUSY_FOR_EVER", "Idle", "Period", "epochs", "hold_off"]
 
 
 class Epochs:
@@ -65,6 +67,8 @@ class Idle:
         self.period: Period | None = None
         for policy in policies:
             policy.watch(self)
+        with _switching:
+            _known.add(self)
         self.update()
 
     def suspend(self) -> None:
@@ -76,7 +80,7 @@ class Idle:
         """Decide afresh, until nothing has happened while it was decided."""
         while True:
             self._version = version = object()  # of two who decide at once, one decides again
-            period: Period | None = Period()
+            period = None if everywhere.holders else Period()
             for busy in self._busy:
                 if busy():
                     period = None
@@ -86,6 +90,19 @@ class Idle:
                     self.period = period
             if self._version is version:
                 return
+
+
+_known: WeakSet[Idle] = WeakSet()
+_switching = new_lock()
+
+
+def hold_off(by: int) -> None:
+    """Press the off switch for the whole process (1), or let go of it (-1): no call is at rest
+    while it is held, so that each looks at it."""
+    with _switching:
+        everywhere.holders += by
+        for idle in list(_known):
+            idle.update()
 
 
 class _Never:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import CoroutineType
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Held", "InHand"]
+from attrs import define
+
+__all__ = ["Args", "Held", "InHand", "Kwargs"]
+
+Args: TypeAlias = tuple[Any, ...]
+Kwargs: TypeAlias = dict[str, Any]
 
 
 class Held:
@@ -35,50 +40,24 @@ class Held:
             yield self._pairs.pop()
 
 
+@define(eq=False, repr=False)
 class InHand:
-    """The outcome of an attempt made at rest, or the awaitable of one begun; used once.
+    """The outcome of an attempt made at rest, or the awaitable of one begun; used once."""
 
-    - `ready`: an awaitable that the function has returned; it serves the same arguments only.
-    - `result` or `error`: what came of an attempt made at rest.
-    - `epoch`, `started`: when that attempt began, by the circuits' count and by the real clock.
-    - `held`: what policies' `begin` hooks gave; `held.pop(policy)` takes it, to be given back.
-    - `reports`: what a guarded call inside that attempt has reported about its error.
-    """
-
-    __slots__ = (
-        "args",
-        "epoch",
-        "error",
-        "held",
-        "kwargs",
-        "ready",
-        "reports",
-        "result",
-        "started",
-    )
-
-    def __init__(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        ready: Any = None,
-        result: Any = None,
-        error: Exception | None = None,
-        epoch: int = 0,
-        started: float = 0.0,
-        held: Held | None = None,
-        reports: tuple[Any, ...] = (),
-    ) -> None:
-        self.args = args
-        self.kwargs = kwargs
-        self.ready = ready
-        self.result = result
-        self.error = error
-        self.epoch = epoch
-        self.started = started
-        self.held = held
-        self.reports = reports
+    args: Args
+    kwargs: Kwargs
+    ready: Any = None
+    """An awaitable that the function has returned; it serves the same arguments only."""
+    result: Any = None
+    error: Exception | None = None
+    """Either came of an attempt made at rest."""
+    epoch: int = 0
+    started: float = 0.0
+    """When that attempt began, by the circuits' count and by the real clock."""
+    held: Held | None = None
+    """What policies' `begin` hooks gave; `held.pop(policy)` takes it, to be given back."""
+    reports: tuple[Any, ...] = ()
+    """What a guarded call inside that attempt has reported about its error."""
 
     @property
     def made(self) -> bool:
@@ -96,7 +75,7 @@ class InHand:
         finally:
             del error
 
-    def serves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def serves(self, args: Args, kwargs: Kwargs) -> bool:
         """Whether the awaitable is that of a call with these arguments."""
         return (
             len(args) == len(self.args)

@@ -17,9 +17,7 @@ def current_attempt() -> Attempt:
     A healthy call's first attempt carries nothing but its number, 1; that is also what comes
     outside of any guarded function.
     """
-    here = get_ambient()
-    call = None if here is None else here.attempt
-    return _FIRST if call is None or not call.branch.number else attempt_of(call)
+    return _under_way() or _FIRST
 
 
 def served_by() -> str | None:
@@ -29,8 +27,11 @@ def served_by() -> str | None:
     made. A call that ran in a task of its own is known in that task only; its `Outcome` has the
     same fact.
     """
+    attempt = _under_way()
+    return served.get() if attempt is None else attempt.model
+
+
+def _under_way() -> Attempt | None:
     here = get_ambient()
     call = None if here is None else here.attempt
-    if call is not None and call.branch.number:
-        return attempt_of(call).model
-    return served.get()
+    return attempt_of(call) if call is not None and call.branch.number else None

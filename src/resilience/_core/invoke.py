@@ -11,14 +11,23 @@ from attrs import evolve
 
 from resilience.failures import describe
 
+from .arguments import time_slot
 from .attempt import Attempt
 from .call import Call, attempt_of
 from .completion import Verdict
 from .context import ambient
 from .in_hand import InHand
-from .results import PLAIN, completion_of, is_awaitable, is_plain
+from .results import (
+    PLAIN,
+    completion_of,
+    is_awaitable,
+    is_lazy,
+    is_plain,
+    is_raw_stream,
+)
 from .runtime import Inner, Runtime
-from .signals import Carried, Expired, HandOver
+from .signals import Carried, Expired, HandOver, Later
+from .streams import open_async, open_sync
 
 __all__ = ["into_journal", "invoke"]
 
@@ -43,6 +52,8 @@ def invoke(runtime: Runtime) -> Inner:
             if call.deadline.passed_on:
                 call = _passing_on(call, now())
             fn = call.fn if prepare is None else prepare(call)
+        if call.terms is not None:
+            fn = call.terms.limited(fn, call, runtime)
         journal = call.journal
         if branch is journal:
             journal.numbers = branch.number = journal.numbers + 1
@@ -59,16 +70,14 @@ def invoke(runtime: Runtime) -> Inner:
             result = fn(*call.args, **call.kwargs)
             if type(result) is CoroutineType and asynchronous:
                 result = await result
-                if type(result) not in PLAIN:
-                    is_plain(result)
+                if type(result) not in PLAIN and not is_plain(result):
+                    result = await _opened(call, runtime, result)
             elif type(result) not in PLAIN:
-                result = await _looked(call, asynchronous, result)
+                result = await _looked(call, runtime, result)
             if call.judge is not None:
                 _judge(call, result)
         except Exception as error:
             _failed(call, now(), error)
-            if issubclass(type(error), StopIteration):
-                raise Carried(error) from None
             raise
         except BaseException as error:
             _interrupted(call, now(), error)
@@ -101,19 +110,30 @@ def into_journal(chain: Inner) -> Inner:
     return call
 
 
-async def _looked(call: Call, asynchronous: bool, result: Any) -> Any:
+async def _opened(call: Call, runtime: Runtime, result: Any) -> Any:
+    """A stream, read up to its first content; any other result as it is."""
+    if is_lazy(result, asynchronous=runtime.asynchronous):
+        raise Later(InHand(call.args, call.kwargs, ready=result))
+    if not is_raw_stream(result):
+        return result
+    if runtime.asynchronous and hasattr(result, "__aiter__"):
+        return await open_async(call, runtime, result)
+    return open_sync(call, runtime, result)
+
+
+async def _looked(call: Call, runtime: Runtime, result: Any) -> Any:
     """What to take for the result: awaited where there is a loop, handed over where there is
     none."""
+    asynchronous = runtime.asynchronous
     guard = call.journal.guard
     if guard.pipeline.asynchronous is False or not is_awaitable(result):
-        is_plain(result)
+        plain = is_plain(result)
         guard.facts.plain = True
-        return result
+        return result if plain else await _opened(call, runtime, result)
     guard.facts.awaitable = True
     if asynchronous:
         result = await result
-        is_plain(result)
-        return result
+        return result if is_plain(result) else await _opened(call, runtime, result)
     in_hand = InHand(call.args, call.kwargs, ready=result)
     if call.fn is guard.fn:
         raise HandOver(in_hand)
@@ -144,12 +164,12 @@ async def _in_hand(call: Call, runtime: Runtime, attempt: Inner) -> Any:
         branch.report(report)
     try:
         result = found.deliver()
+        if type(result) not in PLAIN:
+            result = await _opened(call, runtime, result)
         if call.judge is not None:
             _judge(call, result)
     except Exception as error:
         _failed(call, runtime.now(), error)
-        if issubclass(type(error), StopIteration):
-            raise Carried(error) from None
         raise
     return _succeeded(call, runtime.now, result)
 
@@ -166,16 +186,18 @@ def _judge(call: Call, result: Any) -> None:
 
 
 def _failed(call: Call, ended: float, error: Exception) -> None:
-    """Record an attempt's error."""
+    """Record an attempt's error; a StopIteration goes on in a carrier."""
     branch = call.branch
     if branch.number:  # else it was withdrawn
         call.journal.add(attempt_of(call, ended - branch.started, describe(error)))
+    if issubclass(type(error), StopIteration):
+        raise Carried(error) from None
 
 
 def _interrupted(call: Call, ended: float, error: BaseException) -> None:
     """Remember an attempt that was unwound: a `Timeout` further out may have done that."""
     branch = call.branch
-    if type(error) is HandOver:
+    if type(error) in (HandOver, Later):
         call.withdraw()
     elif branch.number:
         call.journal.interrupted += (attempt_of(call, ended - branch.started),)
@@ -221,7 +243,7 @@ def _passing_on(call: Call, now: float) -> Call:
             if deadline.end <= now:
                 raise Expired(deadline)
             left = max(call.room(now), _SHORTEST)
-            slot = call.slot(deadline.pass_as)
+            slot = time_slot(call.fn, deadline.pass_as)
             own = slot.given(args, kwargs)
             number = isinstance(own, (int, float)) and not isinstance(own, bool)
             if own is None or (number and not 0 <= own <= left):

@@ -11,32 +11,11 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from difflib import get_close_matches
 from inspect import Parameter
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeAlias, TypeVar, cast
 
 from attrs import NOTHING, Attribute, Converter, field, fields, fields_dict
-
-__all__ = [
-    "Seconds",
-    "call_repr",
-    "checked",
-    "count",
-    "flag",
-    "number",
-    "plain",
-    "seconds",
-    "suggesting",
-    "title",
-    "to_callable",
-    "to_count",
-    "to_number",
-    "to_plain_function",
-    "to_seconds",
-    "to_text",
-    "warn_option_failed",
-]
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -82,7 +61,7 @@ def to_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def plain(value: Seconds) -> float:
-    """A field of seconds as the float that it holds; its type tells what may be given."""
+    """A field of seconds as the float that it holds; its type says what may be given."""
     return cast(float, value)
 
 
@@ -170,6 +149,8 @@ def suggesting(made: T) -> T:
     def checking(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
             if name not in names:
+                from difflib import get_close_matches  # imported only for a mistake
+
                 near = get_close_matches(name, names, n=1, cutoff=0.7)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
                 raise TypeError(f"{named} has no option {name!r}; {hint}")

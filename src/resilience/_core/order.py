@@ -5,10 +5,14 @@ Policies are known here by their `role` and a few of their options, not by their
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from .meeting import may_meet
+from .stack import outside
 
 __all__ = ["PolicyOrderWarning", "hazards", "warn_of_order"]
 
@@ -20,7 +24,7 @@ class PolicyOrderWarning(UserWarning):
 def warn_of_order(policies: Sequence[object]) -> None:
     """Warn once for each hazard, at the line that builds the pipeline."""
     for hazard in hazards(policies):
-        warnings.warn(hazard, PolicyOrderWarning, stacklevel=_outside())
+        warnings.warn(hazard, PolicyOrderWarning, stacklevel=outside())
 
 
 def hazards(policies: Sequence[Any]) -> Iterator[str]:
@@ -30,10 +34,14 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
         at[policy.role].append(place)
     retries, breakers, models, limits = at["retry"], at["breaker"], at["models"], at["timeout"]
 
-    if len(retries) > 1:
+    if any(
+        may_meet(policies[one].on, policies[other].on)
+        for one, other in itertools.combinations(retries, 2)
+    ):
         yield (
-            "two Retry policies in one pipeline: what the inner one gives up on, the outer one "
-            "does not retry (unless retry_exhausted=True); keep one"
+            "two Retry policies in one pipeline whose `on` may match the same failure: what the "
+            "inner one gives up on, the outer one does not retry (unless retry_exhausted=True); "
+            "keep one, or tell their `on` apart"
         )
     if retries and any(breaker < retries[0] for breaker in breakers):
         yield (
@@ -62,6 +70,26 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
                 "one model together, and nothing bounds the call; put it inside Retry and a total "
                 "Timeout outermost"
             )
+    flights = at["single_flight"]
+    if any(breaker < flight for flight in flights for breaker in breakers):
+        yield (
+            "SingleFlight inside CircuitBreaker: a failure that several callers share is counted "
+            "once for each of them; put it outside"
+        )
+    if any(
+        key < flight and policies[flight].key is None
+        for flight in flights
+        for key in at["idempotency"]
+    ):
+        yield (
+            "SingleFlight inside IdempotencyKey: no call equals another, as each has a header of "
+            "its own; put it outside, or give it a key"
+        )
+    if any(check < each for check in at["bad_result"] for each in (*retries, *breakers, *models)):
+        yield (
+            "BadResult outside policies that see bad results: it reads as if they did not, as it "
+            "is the attempt's result that is checked; put it innermost"
+        )
     yield from _too_slow(policies, models, retries, limits)
 
 
@@ -82,13 +110,3 @@ def _too_slow(
             f"{attempts} attempts of {each:g} s use up the total Timeout of {total:g} s before the "
             f"second model's turn; shorten the attempts' Timeout or lengthen the total"
         )
-
-
-def _outside() -> int:
-    """The stack level of the first frame that is not ours."""
-    import sys
-
-    level, frame = 1, sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("resilience."):
-        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
-    return level

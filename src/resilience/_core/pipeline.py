@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
@@ -13,10 +14,11 @@ from resilience.policy import Policy
 
 from .blocks import Attempts
 from .call import Call
+from .deadline import Deadline, UserDeadline, nearest
 from .emitter import Emitter
 from .functions import facts_of, refuse_unguardable
 from .guard import Guard, closure, guard_of
-from .hooks import Hooks
+from .identity import Identity
 from .idle import BUSY_FOR_EVER, Idle
 from .invoke import into_journal, invoke
 from .options import suggesting, to_flag, to_plain_function, to_text
@@ -30,11 +32,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C")
 
 
 @suggesting
 @frozen(init=False, eq=False, repr=False)
-class Pipeline(Policy):
+class Pipeline(Identity, Policy):
     """Policies, outermost first, around any callable, sync or async.
 
     One object may guard many functions; they then share its circuits. It is a policy too, so
@@ -54,8 +57,7 @@ class Pipeline(Policy):
     _emit: Emitter | None
     _idle: Any
     _hooked: tuple[Policy, ...]
-    _refusing: tuple[Policy, ...]
-    _delaying: tuple[Policy, ...]
+    _attempts: float
     _chains: dict[Runtime, Inner] = field(factory=dict, init=False)
 
     def __init__(
@@ -91,20 +93,20 @@ class Pipeline(Policy):
             flat=flat,
             emit=Emitter(name, heard) if heard else None,
             idle=Idle(flat) if resting else BUSY_FOR_EVER,
-            hooked=_having(flat, "rewrite_first", "at_rest") if resting else (),
-            refusing=_having(flat, "refuses"),
-            delaying=_having(flat, "free_in"),
+            hooked=tuple(filter(_has_hooks, flat)) if resting else (),
+            attempts=max(map(_attempts, flat), default=1),
         )
         warn_of_order(flat)
 
     def __reduce__(self) -> Any:
-        return _made, (self.policies, self.asynchronous, self.name, self.listeners)
+        return functools.partial(Pipeline, **self._options()), self.policies
 
-    def __copy__(self) -> Pipeline:
-        return self  # what its policies have learnt is shared on purpose
-
-    def __deepcopy__(self, memo: Any) -> Pipeline:
-        return self
+    def _options(self) -> dict[str, Any]:
+        return {
+            "asynchronous": self.asynchronous,
+            "name": self.name,
+            "listeners": self.listeners,
+        }
 
     # Using it
 
@@ -143,6 +145,19 @@ class Pipeline(Policy):
         """The same as `wrap`; what makes a pipeline a decorator."""
         return self.wrap(fn)
 
+    def wrap_client(self, client: C, /) -> C:
+        """A client under the policies: a copy of it, of its own type, whose calling methods are
+        guarded, in its resources, `with_raw_response` and `with_options(...)` copies, too.
+
+        For clients of openai, auriko, anthropic, groq, mistralai, cohere and google-genai, sync and
+        async; TypeError for anything else. What asks a model is guarded, not what only manages
+        files and the like. The copy shares the client's connections and settings; the client
+        itself stays as it is, and lives as long as the copy.
+        """
+        from resilience.sdks.clients import copy_of
+
+        return copy_of(client, self.wrap)
+
     def attempts(self) -> Attempts:
         """A block of code instead of a function, for a `for` loop, or an `async for`:
 
@@ -179,30 +194,26 @@ class Pipeline(Policy):
         for policy in self._flat:
             policy.check(fn)
 
-    def refuses(self, call: Call) -> bool:
-        """Whether one of the policies would reject such a call now."""
-        return any(policy.refuses(call) for policy in self._refusing)
-
-    def _refuses_inside(self, asking: object, call: Call) -> bool:
-        place = next((n for n, policy in enumerate(self._flat) if policy is asking), -1)
-        return any(policy.refuses(call) for policy in self._flat[place + 1 :])
+    def refuses(self, call: Call, *, inside: object = None) -> bool:
+        """Whether one of the policies would reject such a call now: of those further in than one
+        of them, if it is given."""
+        for policy in reversed(self._flat):
+            if policy is inside:
+                return False
+            if policy.refuses(call):
+                return True
+        return False
 
     def free_in(self, call: Call) -> float:
         """Seconds until all policies would let such a call begin."""
-        return max((policy.free_in(call) for policy in self._delaying), default=0.0)
+        return max((policy.free_in(call) for policy in self._flat), default=0.0)
 
     # For guards
 
-    def _hooks(self, fn: Callable[..., Any]) -> Hooks | None:
-        """What the policies do for a call at rest; None if nothing."""
-        if not self._hooked:
-            return None
-        hooks = Hooks(self._hooked, fn)
-        return None if hooks.empty else hooks
-
-    def _chain(self, runtime: Runtime, *, disabled: bool = False) -> Inner:
-        """The policies around the innermost step, for one runtime. In sync calls its result goes
-        into the journal: to return it from the outermost coroutine would cost more."""
+    def _chain(self, runtime: Runtime, disabled: bool, deadline: Deadline | None) -> Inner:
+        """The policies around the innermost step, for one runtime, under what `deadline()` has set.
+        In sync calls its result goes into the journal: to return it from the outermost coroutine
+        would cost more."""
         chain = None if disabled else self._chains.get(runtime)
         if chain is None:
             chain = invoke(runtime) if disabled else self.bind(invoke(runtime), runtime)
@@ -210,7 +221,10 @@ class Pipeline(Policy):
                 chain = into_journal(chain)
             if runtime.lasting and not disabled:
                 self._chains[runtime] = chain
-        return chain
+        if type(deadline) is not UserDeadline or disabled:
+            return chain
+        end = (nearest(deadline) or deadline).end
+        return runtime.bounded(max(0.0, end - runtime.now()), chain)
 
     def _with(self, place: int, policy: Policy) -> Pipeline:
         """The same pipeline with another policy at a place, counted through nested pipelines."""
@@ -221,9 +235,7 @@ class Pipeline(Policy):
                 part = part._with(place, policy) if isinstance(part, Pipeline) else policy
             place -= size
             parts.append(part)
-        return Pipeline(
-            *parts, asynchronous=self.asynchronous, name=self.name, listeners=self.listeners
-        )
+        return Pipeline(*parts, **self._options())
 
     def _guard(self, fn: Any) -> Guard:
         """For one call: nothing is copied from the function."""
@@ -239,23 +251,17 @@ class Pipeline(Policy):
         return Guard(self, fn)
 
 
-def _made(
-    policies: tuple[Policy, ...],
-    asynchronous: bool | None,
-    name: str | None,
-    listeners: tuple[Listener, ...],
-) -> Pipeline:
-    return Pipeline(*policies, asynchronous=asynchronous, name=name, listeners=listeners)
+def _has_hooks(policy: Policy) -> bool:
+    """Whether it has anything to do for a healthy call at rest."""
+    kind = type(policy)
+    return kind.rewrite_first is not Policy.rewrite_first or kind.at_rest is not Policy.at_rest
 
 
-def _having(policies: Sequence[Policy], *hooks: str) -> tuple[Policy, ...]:
-    """Those whose class has one of these hooks of its own."""
-    defaults = vars(Policy)
-    return tuple(
-        policy
-        for policy in policies
-        if any(getattr(type(policy), hook) is not defaults[hook] for hook in hooks)
-    )
+def _attempts(policy: Any) -> float:
+    """How often a policy makes a call that goes on failing."""
+    if policy.role != "retry":
+        return 1
+    return math.inf if policy.attempts is None else float(policy.attempts)
 
 
 def _flattened(policies: Iterable[Policy]) -> Iterator[Policy]:

@@ -11,15 +11,25 @@ import contextlib
 from inspect import CO_ITERABLE_COROUTINE
 from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 from .completion import Completion, PendingResult
 
-__all__ = ["PLAIN", "Unguardable", "completion_of", "is_awaitable", "is_plain"]
+__all__ = [
+    "PLAIN",
+    "Unguardable",
+    "completion_of",
+    "generators",
+    "is_awaitable",
+    "is_lazy",
+    "is_plain",
+    "is_raw_stream",
+    "reading_of",
+]
 
 PLAIN: set[type] = {type(None), bool, int, float, str, bytes, list, tuple, dict, set}
 """Types whose values are results as they are. Grows as types are met, up to a bound."""
 
-_AWAITABLE: set[type] = {CoroutineType}
 _BOUND = 4096
 
 _LAZY_MANAGERS = (
@@ -34,23 +44,58 @@ class Unguardable(TypeError):
 
 def completion_of(result: object) -> Completion | None:
     """The completion of a pending result; None for a result that is settled at its return."""
-    return result.completion if isinstance(result, PendingResult) else None
+    if isinstance(result, PendingResult):
+        return result.completion
+    reading = reading_of(result) if type(result) in _GENERATORS else None
+    return None if reading is None else reading.completion
+
+
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
+
+generators: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
+"""The readings of guarded streams that are generators."""
+
+
+def reading_of(result: object) -> Any:
+    """By what a guarded stream is read; None for anything else."""
+    if type(result) in _GENERATORS:
+        found = generators.get(result)
+        return None if found is None else found()
+    return getattr(result, "_reading", None)
+
+
+def is_raw_stream(result: object) -> bool:
+    """Whether this is a stream that has not been opened under guard."""
+    from resilience.sdks.streams import is_stream
+
+    return is_stream(type(result)) and completion_of(result) is None
+
+
+def is_lazy(result: object, *, asynchronous: bool) -> bool:
+    """Whether nothing has been done yet for a result: an SDK's context manager, or a stream that
+    only an event loop can read, in a sync call."""
+    from resilience.sdks.streams import is_manager
+
+    if is_manager(result):
+        return True
+    kind = type(result)
+    return (
+        not asynchronous
+        and hasattr(kind, "__aiter__")
+        and not hasattr(kind, "__iter__")
+        and is_raw_stream(result)
+    )
 
 
 def is_awaitable(result: object) -> bool:
-    """Whether `result` is to be awaited. Remembers the answer for its type."""
+    """Whether `result` is to be awaited."""
     kind = type(result)
     if kind in PLAIN:
         return False
-    if kind in _AWAITABLE:
-        return True
     if kind is GeneratorType:  # a coroutine of the old kind, made by types.coroutine
         code: CodeType = result.gi_code  # type: ignore[attr-defined]
         return bool(code.co_flags & CO_ITERABLE_COROUTINE)
-    awaitable = hasattr(kind, "__await__")
-    if awaitable and len(_AWAITABLE) < _BOUND:
-        _AWAITABLE.add(kind)
-    return awaitable
+    return hasattr(kind, "__await__")
 
 
 def is_plain(result: Any) -> bool:
@@ -63,7 +108,9 @@ def is_plain(result: Any) -> bool:
     kind = type(result)
     if kind in PLAIN:
         return True
-    if issubclass(kind, PendingResult):
+    from resilience.sdks.streams import is_manager, is_stream
+
+    if issubclass(kind, PendingResult) or is_stream(kind) or is_manager(result):
         return False
     if what := _refused(kind):
         for held in getattr(result, "__dict__", {}).values():
@@ -73,20 +120,12 @@ def is_plain(result: Any) -> bool:
             f"the guarded function returned {what}, whose body runs only later and would not be "
             f"guarded; guard a function that makes the call before it returns"
         )
-    if kind not in _AWAITABLE and not hasattr(kind, "__await__") and len(PLAIN) < _BOUND:
+    if not hasattr(kind, "__await__") and len(PLAIN) < _BOUND:
         PLAIN.add(kind)
     return True
 
 
 def _refused(kind: type) -> str | None:
-    if kind is GeneratorType:
-        return "a generator"
-    if kind is AsyncGeneratorType:
-        return "an async generator"
     if issubclass(kind, _LAZY_MANAGERS):
         return f"a context manager ({kind.__qualname__})"
-    from resilience.sdks import is_stream_manager
-
-    if is_stream_manager(kind):
-        return f"a stream manager ({kind.__module__}.{kind.__qualname__})"
     return None

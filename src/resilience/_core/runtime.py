@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, Protocol, TypeAlias, TypeVar
+
+from resilience._runtimes.running import loop_here
 
 from .call import Call
 
@@ -53,6 +56,9 @@ class Runtime(ABC):
     """False where waiting would stop an event loop: the call runs on one, but is not awaited (its
     function is not known yet, or it is a block entered with `with` in an `async for`)."""
 
+    steps: bool = False
+    """Whether an awaitable may be begun before a time limit is set around the rest of it."""
+
     lasting: bool = True
     """Whether there is one such runtime for the whole process."""
 
@@ -83,6 +89,16 @@ class Runtime(ABC):
     async def within(self, seconds: float, inner: Inner, call: Call) -> Any:
         """`await inner(call)` under a deadline, as `bounded`."""
         return await self.bounded(seconds, inner)(call)
+
+    def watch(self, first: float | None, end: float | None, total: float | None) -> Any:
+        """What ends the reads of a stream that take too long, where they cannot be cancelled: for
+        `first` seconds until there is content, and at `end`. None where reads are cancelled."""
+        return None
+
+    def home(self) -> Hashable:
+        """What a result that this call gets may be shared within: the event loop that runs here; in
+        sync calls this process."""
+        return loop_here() if self.asynchronous else os.getpid()
 
     @abstractmethod
     def waiter(self) -> Waiter:

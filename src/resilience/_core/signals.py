@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from .deadline import Deadline
 from .in_hand import InHand
 
-__all__ = ["BUSY", "NO_VERDICT", "Carried", "Expired", "HandOver", "Report", "plain"]
+__all__ = ["BUSY", "NO_VERDICT", "Carried", "Expired", "HandOver", "Later", "Report", "plain"]
 
 
 class NoVerdict(BaseException):
@@ -43,6 +43,15 @@ class HandOver(BaseException):
 
     A BaseException, so that it is nobody's failure: permits go back, nothing is counted.
     """
+
+    def __init__(self, in_hand: InHand) -> None:
+        super().__init__()
+        self.in_hand = in_hand
+
+
+class Later(BaseException):
+    """Carries a result for which nothing has been done yet out to where it is given to the caller,
+    with the policies around what it does later."""
 
     def __init__(self, in_hand: InHand) -> None:
         super().__init__()

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from resilience._core.call import Call
 from resilience._core.deadline import Deadline
-from resilience._core.runtime import Inner, Runtime, Waiter
+from resilience._core.runtime import Inner, Waiter
 
-from . import workers
-from .threads import run_in_background
+from .threads import Real
 
 __all__ = ["Asyncio", "TaskDeadline", "asyncio_"]
-
-T = TypeVar("T")
 
 _MOST_SHARED = 64
 """Durations for which calls of one loop share a timer; others have one for each call."""
@@ -107,12 +103,10 @@ class _Timers:
             deadline.fire()
 
 
-class Asyncio(Runtime):
-    """Sleeps with `asyncio.sleep`, goes by `time.monotonic`, cancels what takes too long."""
+class Asyncio(Real):
+    """Sleeps with `asyncio.sleep`, cancels what takes too long."""
 
-    asynchronous = True
-    now = staticmethod(time.monotonic)  # pyright: ignore[reportAssignmentType]  # without a frame
-    random = staticmethod(random.random)  # pyright: ignore[reportAssignmentType]  # the same
+    asynchronous = steps = True
 
     def __init__(self) -> None:
         self._shared: WeakKeyDictionary[Any, WeakValueDictionary[float, _Timers]] = (
@@ -155,14 +149,7 @@ class Asyncio(Runtime):
         return timeout
 
     def waiter(self) -> Waiter:
-        loop = asyncio.get_running_loop()
-        return LoopWaiter(lambda seconds, end: loop.call_later(seconds, end).cancel)
-
-    async def blocking(self, fn: Callable[[], T]) -> T:
-        return await workers.elsewhere(fn, self.waiter())
-
-    def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
-        run_in_background(job)
+        return LoopWaiter()
 
     async def _sleep(self, seconds: float, call: Call) -> None:
         await asyncio.sleep(seconds)
@@ -184,12 +171,11 @@ def _nothing() -> None:
 
 
 class LoopWaiter:
-    """A future of the loop that waits; `timer(seconds, end)` gives what calls the timer off."""
+    """A future of the loop that waits."""
 
-    def __init__(self, timer: Callable[[float, Callable[[], None]], Callable[[], object]]) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[bool] = self._loop.create_future()
-        self._timer = timer
 
     def set(self) -> None:
         try:
@@ -202,11 +188,11 @@ class LoopWaiter:
             self._done.set_result(done)
 
     async def wait(self, seconds: float, call: Call | None = None) -> bool:
-        call_off = self._timer(min(seconds, _LONGEST), lambda: self._end(False))
+        timer = self._loop.call_later(min(seconds, _LONGEST), self._end, False)
         try:
             return await self._done
         finally:
-            call_off()
+            timer.cancel()
 
 
 _current_task = asyncio.current_task

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Hashable
 
-__all__ = ["in_trio", "loop_runs_here"]
+__all__ = ["in_trio", "loop_here", "loop_runs_here"]
 
 _modules = sys.modules
 
@@ -26,3 +27,11 @@ def loop_runs_here() -> bool:
     asyncio = _modules.get("asyncio")
     running = getattr(asyncio, "_get_running_loop", None)  # it may be just being imported
     return (running is not None and running() is not None) or in_trio()
+
+
+def loop_here() -> Hashable:
+    """The event loop that this thread is running, or trio's token for its run; None without one."""
+    if in_trio():
+        return _modules["trio"].lowlevel.current_trio_token()  # type: ignore[no-any-return]
+    asyncio = _modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import math
 import random
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -17,12 +18,14 @@ from resilience._core.call import Call
 from resilience._core.deadline import Deadline, nearest
 from resilience._core.runtime import Inner, NoWaiter, Runtime, Waiter
 from resilience._core.signals import Expired
+from resilience._core.streams import opened_here
 from resilience.errors import WorkersBusyError
 
 from . import workers
 from .running import loop_runs_here
+from .watchdog import Watch
 
-__all__ = ["Sync", "Threads", "not_waiting", "run_in_background", "serving", "threads"]
+__all__ = ["Real", "Sync", "Threads", "not_waiting", "serving", "threads"]
 
 T = TypeVar("T")
 _LONGEST = 1e9  # seconds; time.sleep takes no more than some 9e9
@@ -42,6 +45,28 @@ class _Serving(threading.local):
 serving = _Serving()
 
 
+class Real(Runtime):
+    """What has the real clock, chance, and worker threads."""
+
+    now = staticmethod(time.monotonic)  # pyright: ignore[reportAssignmentType]  # without a frame
+    random = staticmethod(random.random)  # pyright: ignore[reportAssignmentType]  # the same
+
+    async def blocking(self, fn: Callable[[], T]) -> T:
+        return await workers.elsewhere(fn, self.waiter())
+
+    def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
+        def work() -> None:
+            try:
+                job(threads).send(None)  # a sync runtime never suspends
+            except StopIteration:
+                return
+
+        try:
+            workers.start(work)
+        except Exception:
+            pass
+
+
 class Sync(Runtime):
     """What sync calls have in common, in real time and in virtual time."""
 
@@ -56,6 +81,34 @@ class Sync(Runtime):
 
     async def blocking(self, fn: Callable[[], T]) -> T:
         return fn()
+
+    async def _sleep(self, seconds: float, call: Call) -> None:
+        serving.check()
+        self.take(seconds, nearest(call.deadline, threaded=True))
+
+    def take(self, seconds: float, deadline: Deadline | None) -> None:
+        """Stay in this thread for so long, but leave it at the deadline."""
+        left = math.inf if deadline is None else deadline.end - self.now()
+        self._pass(min(seconds, max(0.0, left)))
+        if deadline is not None and left < seconds:
+            raise Expired(deadline)
+
+    @abstractmethod
+    def _pass(self, seconds: float) -> None:
+        """Let time go by."""
+
+    def _prepare(self, call: Call) -> Callable[..., Any]:
+        serving.check()
+        deadline = nearest(call.deadline, threaded=True)
+        if deadline is None:
+            return call.fn
+        if deadline.end <= self.now():
+            raise Expired(deadline)
+        return self._bounded(call, deadline)
+
+    def _bounded(self, call: Call, deadline: Deadline) -> Callable[..., Any]:
+        """What calls the function of a call and is left at the deadline."""
+        return call.fn
 
 
 class ThreadWaiter:
@@ -75,40 +128,27 @@ class ThreadWaiter:
         return done
 
 
-class Threads(Sync):
-    """Sleeps with `time.sleep`, goes by `time.monotonic`."""
-
-    now = staticmethod(time.monotonic)  # pyright: ignore[reportAssignmentType]  # without a frame
-    random = staticmethod(random.random)  # pyright: ignore[reportAssignmentType]  # the same
+class Threads(Sync, Real):
+    """Sleeps with `time.sleep`."""
 
     @property
     def may_wait(self) -> bool:  # type: ignore[override]  # here it depends on the caller
         """Not on the thread of an event loop: whom it waits for may be a task of that loop."""
         return not loop_runs_here()
 
+    def watch(self, first: float | None, end: float | None, total: float | None) -> Any:
+        return Watch(
+            math.inf if first is None else first, math.inf if end is None else end, total or 0.0
+        )
+
     def waiter(self) -> Waiter:
         return ThreadWaiter() if self.may_wait else NoWaiter()
 
-    def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
-        run_in_background(job)
+    def _pass(self, seconds: float) -> None:
+        if seconds > 0:
+            time.sleep(min(seconds, _LONGEST))
 
-    async def _sleep(self, seconds: float, call: Call) -> None:
-        serving.check()
-        deadline = None if call.deadline is None else nearest(call.deadline, threaded=True)
-        if deadline is None or self.now() + seconds < deadline.end:
-            if seconds > 0:
-                time.sleep(min(seconds, _LONGEST))
-            return
-        time.sleep(max(0.0, deadline.end - self.now()))
-        raise Expired(deadline)
-
-    def _prepare(self, call: Call) -> Callable[..., Any]:
-        serving.check()
-        deadline = nearest(call.deadline, threaded=True)
-        if deadline is None:
-            return call.fn
-        if deadline.end <= self.now():
-            raise Expired(deadline)
+    def _bounded(self, call: Call, deadline: Deadline) -> Callable[..., Any]:
         outer = serving.deadline
         if outer is not None and outer.end <= deadline.end:
             return call.fn  # the caller of this worker leaves first anyway
@@ -122,7 +162,9 @@ class Threads(Sync):
         def work() -> Any:
             serving.deadline = deadline
             try:
-                return fn(*args, **kwargs)
+                if call.terms is not None and call.terms.watch is not None:
+                    call.terms.watch.thread = threading.get_ident()
+                return opened_here(call, self, fn(*args, **kwargs))
             finally:
                 serving.deadline = None
 
@@ -150,30 +192,7 @@ class NotWaiting(Threads):
 
     may_wait = False  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # always
 
-    def waiter(self) -> Waiter:
-        return NoWaiter()
-
-    def _prepare(self, call: Call) -> Callable[..., Any]:
-        serving.check()
-        deadline = nearest(call.deadline, threaded=True)
-        if deadline is not None and deadline.end <= self.now():
-            raise Expired(deadline)
-        return call.fn
-
-
-def run_in_background(job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
-    """Run `job` in a worker thread; where there is none to be had, not at all."""
-
-    def work() -> None:
-        try:
-            job(threads).send(None)  # a sync runtime never suspends
-        except StopIteration:
-            return
-
-    try:
-        workers.start(work)
-    except Exception:
-        pass
+    _bounded = Sync._bounded
 
 
 threads = Threads()

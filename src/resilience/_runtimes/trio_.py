@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
 from resilience._core.call import Call
 from resilience._core.deadline import Deadline
-from resilience._core.runtime import Inner, Runtime, Waiter
+from resilience._core.runtime import Inner, Waiter
 
-from . import workers
-from .threads import run_in_background
+from .threads import Real
 
 __all__ = ["Trio", "trio_"]
-
-T = TypeVar("T")
 
 
 class TrioWaiter:
@@ -40,12 +34,10 @@ class TrioWaiter:
         return self._done.is_set()
 
 
-class Trio(Runtime):
-    """Sleeps with `trio.sleep`, goes by `time.monotonic`, cancels what takes too long."""
+class Trio(Real):
+    """Sleeps with `trio.sleep`, cancels what takes too long."""
 
     asynchronous = True
-    now = staticmethod(time.monotonic)  # pyright: ignore[reportAssignmentType]  # without a frame
-    random = staticmethod(random.random)  # pyright: ignore[reportAssignmentType]  # the same
 
     def bounded(self, seconds: float, inner: Inner) -> Inner:
         async def timeout(call: Call) -> Any:
@@ -63,12 +55,6 @@ class Trio(Runtime):
 
     def waiter(self) -> Waiter:
         return TrioWaiter()
-
-    async def blocking(self, fn: Callable[[], T]) -> T:
-        return await workers.elsewhere(fn, self.waiter())
-
-    def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
-        run_in_background(job)
 
     async def _sleep(self, seconds: float, call: Call) -> None:
         await trio.sleep(seconds)

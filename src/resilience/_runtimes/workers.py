@@ -132,7 +132,7 @@ class _Pool:
             with self._lock:
                 self._alive -= 1
             if isinstance(error, RuntimeError):  # as when the interpreter is shutting down
-                raise WorkersBusyError(workers=LIMIT) from error
+                raise WorkersBusyError(workers=self._alive) from error
             raise
 
     def park(self, worker: _Worker) -> None:

@@ -15,10 +15,10 @@ __all__ = [
     "answered",
     "answered_by_first",
     "first_again",
+    "knows_within",
     "not_retried",
     "own_error",
     "spared",
-    "told_within",
     "waited_as_asked",
 ]
 
@@ -59,7 +59,7 @@ def spared(seen: Seen) -> Verdict:
     return Verdict(0 < 2 * sent <= possible, claim, f"{sent} of {possible}")
 
 
-def told_within(seconds: float) -> Promise:
+def knows_within(seconds: float) -> Promise:
     def promise(seen: Seen) -> Verdict:
         slowest = max(call.outcome.elapsed for call in seen.calls)
         claim = f"every caller knows within {seconds:.2f} s"

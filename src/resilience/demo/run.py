@@ -21,7 +21,7 @@ from .scenario import Scenario
 __all__ = ["Build", "Watch", "live", "run", "standard"]
 
 Watch: TypeAlias = Callable[[Asked, float, Event], object]
-"""Told of each event of each call, in the call's thread, with the second of the run."""
+"""Receives each event of each call, in the call's thread, with the second of the run."""
 
 Build: TypeAlias = Callable[[Limits, Sequence[Callable[[Any], object]]], Pipeline]
 """Makes the pipeline from its figures and its listeners."""
@@ -45,11 +45,11 @@ def standard(limits: Limits, listeners: Sequence[Callable[[Any], object]] = ()) 
 
 
 class _Caller:
-    """Asks through the pipeline; `watch` hears of it."""
+    """Asks through the pipeline; `watch` receives its events."""
 
     def __init__(self, client: Client, limits: Limits, watch: Watch, build: Build) -> None:
         self._client, self._limits, self._watch = client, limits, watch
-        self._pipeline = build(limits, [self._heard])
+        self._pipeline = build(limits, [self._received])
         self.began = time.monotonic()
 
     def now(self) -> float:
@@ -59,7 +59,7 @@ class _Caller:
         _asked.set(asked)
         return self._pipeline.outcome(_ask, self._client, model=self._limits.models[0])
 
-    def _heard(self, event: Event) -> None:
+    def _received(self, event: Event) -> None:
         self._watch(_asked.get(), self.now(), event)
 
 

@@ -66,13 +66,13 @@ def bad_minute(scale: float = 1.0) -> Scenario:
 
     by_first, any_model = promises.answered_by_first, promises.answered
     waited, spared = promises.waited_as_asked, promises.spared
-    in_time, at_once = promises.told_within(limits.total), promises.told_within(3 * s)
+    in_time = promises.knows_within(limits.total)
     phases = (
         Phase("healthy", 7 * s, (by_first,)),
         Phase("rate limited", 9 * s, (by_first, waited), limited, lasts=3 * s),
         Phase("one model down", 11 * s, (any_model, spared), failing, lasts=6 * s),
         Phase("hung model", 9 * s, (any_model, in_time, spared), hung),
-        Phase("everything down", 10 * s, (promises.own_error, at_once, spared), down),
+        Phase("everything down", 10 * s, (promises.own_error, in_time, spared), down),
         Phase("recovery", 9 * s, (promises.first_again,)),
         Phase("quota spent", 5 * s, (promises.not_retried,), spent),
     )

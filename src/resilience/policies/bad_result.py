@@ -20,12 +20,19 @@ from resilience._core.options import (
     warn_option_failed,
 )
 from resilience.errors import BadResultError
-from resilience.failures import Advice, Failure, Kind
+from resilience.failures import Advice, Failure, Kind, describe_result
+from resilience.matching import empty_answer, no_choices
 from resilience.policy import Call, Inner, Policy, Runtime, Verdict
 
 __all__ = ["BadResult"]
 
 _UNREADABLE = Failure(Kind.UNKNOWN, Advice.RETRY)
+
+_MEANINGS: tuple[tuple[Any, Failure], ...] = (
+    (no_choices, Failure(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)),
+    (empty_answer, Failure(Kind.UNKNOWN, Advice.RETRY, retry_limit=1, sent=True)),
+)
+"""What is known of a result by the check that found it bad."""
 
 
 def _to_ending(name: str, value: Any) -> str:
@@ -40,9 +47,9 @@ class BadResult(Policy):
     """A result that one of the `checks` finds bad is a failure: it is retried, falls back, counts.
 
     - `*checks`: functions of the result, such as those of `resilience.matching` (`no_choices`,
-      `error_body`, `empty_answer`, `finish_reason`). True is a failure that nobody can read: it is
-      retried, and says nothing about the service. A check may also return a `Failure`, a `Kind` or
-      an `Advice`.
+      `error_body`, `empty_answer`, `finish_reason`). True is a failure of which `describe_result`
+      tells what it means (a returned 429, an error body); one that it cannot read is retried, and
+      says nothing about the service. A check may also return a `Failure`, a `Kind` or an `Advice`.
     - `finally_` ("return"): where nothing helps, the last bad result is returned, as the function
       itself would have; with "raise", `BadResultError` is raised, with the result in it.
 
@@ -124,10 +131,14 @@ class BadResult(Policy):
                 if type(found) is Advice:
                     return Failure(Kind.UNKNOWN, found)
                 if found:
-                    return _UNREADABLE
+                    return describe_result(result) or _meaning(check)
             except Exception as problem:
                 warn_option_failed("BadResult", problem)
         return None
+
+
+def _meaning(check: Any) -> Failure:
+    return next((meaning for known, meaning in _MEANINGS if known is check), _UNREADABLE)
 
 
 def _let_go(call: Call) -> None:

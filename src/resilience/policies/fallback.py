@@ -7,7 +7,7 @@ and circuits apart for each.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from enum import Enum
 from typing import Any, ClassVar, cast
 
@@ -39,10 +39,10 @@ _NOTHING = _Nothing.NOTHING
 class Fallback(Policy):
     """`Fallback(value)` returns the value; `Fallback(call=function)` what the function returns.
 
-    A list, dict or set is copied for each caller. The function gets the `Failure`, then the call's
-    own arguments; in an async call it may be async. What it raises comes out. `on` (`Exception`):
-    which failures. An `Outcome` of such a call is marked degraded. Values only: safe from any
-    thread.
+    A list, dict or set is copied for each caller, with all that is in it. The function gets the
+    `Failure`, then the call's own arguments; in an async call it may be async. What it raises comes
+    out. `on` (`Exception`): which failures. An `Outcome` of such a call is marked degraded. Values
+    only: safe from any thread.
     """
 
     role: ClassVar[str | None] = "fallback"
@@ -77,7 +77,7 @@ class Fallback(Policy):
             call.journal.answered_by(None, degraded=True)
             if self.call is None:
                 del found  # the failure holds the error, and the error this frame
-                return copy(self.value) if type(self.value) in (list, dict, set) else self.value
+                return _own_copy(self.value)
             try:
                 result = self.call(found, *call.args, **call.kwargs)
             finally:
@@ -99,3 +99,13 @@ class Fallback(Policy):
         """What the error means, if it is to be handled."""
         failure = call.failure(call.journal.own(error))
         return failure if call.matches(cast(Match, self.on), failure) else None
+
+
+def _own_copy(value: Any) -> Any:
+    """A value that its caller may change; what cannot be copied is shared."""
+    if not isinstance(value, (list, dict, set)):
+        return value
+    try:
+        return deepcopy(value)
+    except Exception:
+        return copy(value)

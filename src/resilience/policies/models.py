@@ -13,17 +13,21 @@ from typing import Any, ClassVar, NamedTuple, cast
 from attrs import evolve, field, frozen
 
 from resilience._core.arguments import slot_of, used_up
+from resilience._core.control_flow import control_flow_in
 from resilience._core.options import (
     Seconds,
     checked,
     count,
     flag,
+    plain,
+    seconds,
     suggesting,
     title,
     to_callable,
     to_seconds,
     to_text,
 )
+from resilience._core.streams import Terms
 from resilience.errors import RejectedError
 from resilience.failures import Advice, Failure, Kind
 from resilience.matching import RECOVERABLE, Match, On, to_match
@@ -44,12 +48,16 @@ class Model:
     `overrides` are arguments for this model; a dict is merged into the call's own dict of that
     name, leaf by leaf. `call` is another function to call, such as another client's `create`; it
     has the same colour (sync or async) as the guarded one. `account` names whose account it is
-    called with: by default the guarded function's, or one of its own with `call`.
+    called with: by default the guarded function's, or one of its own with `call`. For `Streaming`,
+    `first` is this model's own seconds to the first content (some think for long), and
+    `prefill=False` says that it refuses a request that continues an answer.
     """
 
     name: str = checked(to_text)
     call: Callable[..., Any] | None = checked(to_callable, None, optional=True)
     account: str | None = checked(to_text, None, optional=True)
+    first: Seconds | None = seconds(None, optional=True)
+    prefill: bool = flag(True)
     overrides: Mapping[str, Any] = field(factory=dict)
 
     def __init__(
@@ -59,9 +67,11 @@ class Model:
         *,
         call: Callable[..., Any] | None = None,
         account: str | None = None,
+        first: Seconds | None = None,
+        prefill: bool = True,
         **overrides: Any,
     ) -> None:
-        cast(Any, self).__attrs_init__(name, call, account, _merged({}, overrides))
+        cast(Any, self).__attrs_init__(name, call, account, first, prefill, _merged({}, overrides))
 
     def __repr__(self) -> str:
         parts = [repr(self.name)]
@@ -69,6 +79,10 @@ class Model:
             parts.append(f"call={title(self.call)}")
         if self.account is not None:
             parts.append(f"account={self.account!r}")
+        if self.first is not None:
+            parts.append(f"first={self.first!r}")
+        if not self.prefill:
+            parts.append("prefill=False")
         parts += [f"{name}={_shown(name, value)}" for name, value in self.overrides.items()]
         return f"Model({', '.join(parts)})"
 
@@ -294,6 +308,8 @@ class _Chain:
         self.order = policy.models
         if start is not self.order[0]:
             self.order = (start, *(model for model in policy.models if model is not start))
+        if call.journal.guard.continues:  # some refuse a request that continues an answer
+            self.order = tuple(model for model in self.order if model.prefill) or self.order
 
     def turn(self, at: int) -> Call:
         """The call for a model."""
@@ -305,6 +321,9 @@ class _Chain:
             turn.args, turn.kwargs = _overridden(model, call.fn, turn.args, turn.kwargs)
         if model.call is not None:
             turn.fn = model.call
+        if model.first is not None or not model.prefill:
+            first = None if model.first is None else plain(model.first)
+            turn.terms = Terms(own_first=first, prefill=model.prefill)
         if len(self.order) > 1:
             turn.alternatives = self._free_in
         return turn
@@ -335,7 +354,7 @@ class _Chain:
     def raise_first(self, error: Exception) -> None:
         """Raise the first model's error, unless that is `error` itself."""
         first = self.call.journal.remember(self, lambda: error)
-        if first is not error:
+        if first is not error and not control_flow_in(error):
             if isinstance(error, RejectedError):
                 self._skipped(error)
             try:

@@ -16,6 +16,7 @@ from tenacity import RetryCallState
 from tenacity.retry import retry_base
 
 from resilience._core.arguments import used_up
+from resilience._core.control_flow import control_flow_in
 from resilience._core.options import (
     Seconds,
     call_repr,
@@ -51,6 +52,14 @@ def _to_stop(value: Callable[[RetryCallState], object] | None) -> Any:
     return value
 
 
+def _to_idempotent(name: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    if not callable(value):
+        raise TypeError(f"{name} must be True, False or a function, got {value!r}")
+    return to_plain_function(name, value)
+
+
 class _Run:
     """Where one call stands in this policy, once an attempt has failed: in a chain of models, one
     model's part of it, over all the rounds."""
@@ -84,6 +93,7 @@ class Retry(Policy):
       WAIT) and still be waited for. A longer one, or one without a number, is left to the next
       model while one is available; so is a model that has not answered in time.
     - `idempotent` (True): with False, only failures where the request surely was not executed.
+      Also a function of the call's arguments that says which.
     - `retry_exhausted` (False): retry even what a `Retry` further in has given up on.
 
     The failing call's own exception comes out. No wait and no attempt when a circuit inside has
@@ -109,7 +119,7 @@ class Retry(Policy):
     within: Seconds | None = seconds(None, optional=True)
     adjust: Callable[..., Any] | None = checked(to_plain_function, None, optional=True)
     patience: Seconds = seconds(5.0, positive=False)
-    idempotent: bool = flag(True)
+    idempotent: bool | Callable[..., bool] = checked(_to_idempotent, True)
     retry_exhausted: bool = flag(False)
     resting: bool = field(
         default=Factory(lambda self: not isinstance(self.on, retry_base), takes_self=True),
@@ -264,7 +274,7 @@ class Retry(Policy):
         run.made += 1
         try:
             state = self._state(run, None, None, result)
-            if not cast(Any, self.on)(state) or not self.idempotent:
+            if not cast(Any, self.on)(state) or not self._repeatable(run.call):
                 return None
             if self.attempts is not None and run.made >= self.attempts:
                 return None
@@ -285,9 +295,11 @@ class Retry(Policy):
             for report in run.call.reported(number, error):
                 if report.exhausted:
                     return False
-        if not self.idempotent and failure.sent is not False:
+        if failure.sent is not False and not self._repeatable(run.call):
             return False
         if isinstance(self.on, retry_base):
+            if control_flow_in(error):
+                return False
             return bool(self.on(self._state(run, failure, error, None)))
         on = cast(Match, self.on)
         if not run.call.matches(on, failure):
@@ -298,6 +310,13 @@ class Retry(Policy):
         subject = failure.code or failure.kind
         run.limits[subject] = run.limits.get(subject, 0) + 1
         return run.limits[subject] <= limit
+
+    def _repeatable(self, call: Call) -> bool:
+        """Whether a request that may have been executed may be sent again."""
+        idempotent = self.idempotent
+        if isinstance(idempotent, bool):
+            return idempotent
+        return bool(idempotent(*call.args, **call.kwargs))
 
     def _pause(self, run: _Run, state: State, least: float = 0.0) -> float | None:
         """The wait, `least` seconds or more, unless there is a reason not to begin it."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 from attrs import frozen
 
-from resilience._core.arguments import slot_of
+from resilience._core.arguments import time_slot
 from resilience._core.deadline import Deadline
 from resilience._core.options import (
     Seconds,
@@ -45,7 +46,9 @@ class Timeout(Policy):
     With `pass_as="timeout"` the time left is given to the callee as that argument at each attempt,
     and nothing is enforced here: no thread, no cancellation. A smaller number that the caller
     passed wins, and so does anything that is not a number. SDK timeouts count per phase (connect,
-    read), so this is a hint, not a bound.
+    read), so this is a hint, not a bound; and a client that retries by itself takes that time for
+    each try. An argument whose name ends in `_ms` gets whole milliseconds. The methods of Google's
+    `client.models` take a "timeout" too: it is put into their `config`. Auriko's client takes none.
 
     A plain function that is not known yet, called where an event loop runs, is called on the spot
     and not bounded that first time: it may turn out to be async and to need that loop.
@@ -65,7 +68,7 @@ class Timeout(Policy):
     def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function that does not take the argument to pass the time in."""
         if self.pass_as is not None:
-            slot_of(fn, self.pass_as)
+            time_slot(fn, self.pass_as)
 
     def check_block(self, *, asynchronous: bool) -> None:
         """Raise TypeError for a sync block, which nothing can cut."""
@@ -76,7 +79,7 @@ class Timeout(Policy):
             )
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
-        bounded = runtime.bounded if self.pass_as is None else self._passing_on(runtime)
+        bounded = runtime.bounded if self.pass_as is None else partial(self._passed_on, runtime)
         if not callable(self.seconds):
             return bounded(plain(self.seconds), inner)
 
@@ -88,19 +91,16 @@ class Timeout(Policy):
 
         return timeout
 
-    def _passing_on(self, runtime: Runtime) -> Callable[[float, Inner], Inner]:
-        def bounded(limit: float, inner: Inner) -> Inner:
-            async def timeout(call: Call) -> Any:
-                end = runtime.now() + limit
-                deadline = Deadline(end, call.deadline, pass_as=self.pass_as)
-                return await call.within(deadline, limit, inner)
+    def _passed_on(self, runtime: Runtime, limit: float, inner: Inner) -> Inner:
+        async def timeout(call: Call) -> Any:
+            end = runtime.now() + limit
+            deadline = Deadline(end, call.deadline, pass_as=self.pass_as)
+            return await call.within(deadline, limit, inner)
 
-            return timeout
-
-        return bounded
+        return timeout
 
     def _limit(self, call: Call) -> float:
-        """What a function of the arguments says."""
+        """What the function of the arguments gives."""
         assert callable(self.seconds)
         found = self.seconds(*call.args, **call.kwargs)
         return to_number(

@@ -11,9 +11,10 @@ from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import stdlib
+from resilience.sdks.bodies import dialect
 from resilience.sdks.evidence import Evidence, by_class_name, peek
 from resilience.sdks.headers import pick
-from resilience.sdks.verdict import PLAIN, Meaning, judge
+from resilience.sdks.verdict import Meaning, judge
 
 __all__ = ["read"]
 
@@ -53,16 +54,15 @@ def read(error: Exception) -> Failure | None:
 
 
 def _answered(error: Exception) -> Failure:
-    headers = peek(error, "headers")
-    said = pick(headers)
+    said = pick(peek(error, "headers"))
     evidence = Evidence(
         error,
         "aiohttp",
         status=peek(error, "status"),
-        headers=headers,
+        headers=said,
         request_id=said.get("x-request-id") or said.get("request-id"),
     )
-    failure = judge(evidence, PLAIN)
+    failure = judge(evidence, dialect("flat"))  # some providers have statuses of their own
     if failure.sent is True and by_class_name(type(error), {"ContentTypeError": True}):
         # An answer by its status, but not one of the API's.
         return evolve(failure, kind=Kind.SERVER, advice=Advice.RETRY, retry_limit=1)

@@ -11,53 +11,19 @@ from collections.abc import Mapping
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import package_of, requests
 from resilience.sdks.causes import nearest
+from resilience.sdks.codes import load
 from resilience.sdks.evidence import Evidence, by_class_name, mapping, peek, text
 from resilience.sdks.verdict import MISSHAPEN, Code, Dialect, Meaning, judge
 
 __all__ = ["CODES", "read"]
 
-_AUTH = Code(Kind.AUTH, Advice.STOP)
-_LIMITED = Code(Kind.RATE_LIMIT, Advice.WAIT)
-_DENIED = Code(Kind.PERMISSION, Advice.STOP)
-_INVALID = Code(Kind.INVALID, Advice.STOP)
-_DEPENDENCY = Code(Kind.INVALID, Advice.STOP, sent=None)
-_SERVER = Code(Kind.SERVER, Advice.RETRY)
-_UNAVAILABLE = Code(Kind.UNAVAILABLE, Advice.WAIT)
-_LATE = Code(Kind.TIMEOUT, Advice.RETRY)
-
-
-def _each(code: Code, names: str) -> dict[str, Code]:
-    return dict.fromkeys(names.split(), code)
-
-
-CODES: Mapping[str, Code] = {
-    **_each(_AUTH, "ExpiredToken ExpiredTokenException IncompleteSignature InvalidAccessKeyId"),
-    **_each(_AUTH, "InvalidClientTokenId InvalidSignatureException MissingAuthenticationToken"),
-    **_each(_AUTH, "MissingAuthenticationTokenException RequestExpired RequestTimeTooSkewed"),
-    **_each(_AUTH, "SignatureDoesNotMatch UnrecognizedClientException AuthFailure"),
-    **_each(_DENIED, "AccessDenied AccessDeniedException UnauthorizedOperation OptInRequired"),
-    **_each(_INVALID, "ValidationException ValidationError SerializationException"),
-    "ConflictException": Code(Kind.CONFLICT, Advice.STOP),  # Bedrock sends it with a 400
-    "ResourceNotFoundException": Code(Kind.NOT_FOUND, Advice.FALLBACK),  # Bedrock's: the model
-    "ServiceQuotaExceededException": Code(Kind.QUOTA, Advice.STOP),
-    # What botocore itself takes for throttling.
-    **_each(_LIMITED, "Throttling ThrottlingException ThrottledException RequestThrottled"),
-    **_each(_LIMITED, "RequestThrottledException TooManyRequestsException RequestLimitExceeded"),
-    **_each(_LIMITED, "ProvisionedThroughputExceededException TransactionInProgressException"),
-    **_each(_LIMITED, "BandwidthLimitExceeded LimitExceededException SlowDown"),
-    **_each(_LIMITED, "PriorRequestNotComplete EC2ThrottledException"),
-    **_each(_SERVER, "InternalError InternalFailure InternalServerError InternalServerException"),
-    "BadGatewayException": _SERVER,  # of what an agent of Bedrock's depends on
-    # The same, but it is the caller who has to put it right; what else he asked for may be done.
-    **_each(_DEPENDENCY, "DependencyFailedException RuntimeClientError"),
-    "RetryableConflictException": Code(Kind.CONFLICT, Advice.RETRY),
-    # Of the model behind Bedrock, with a 424; the second only inside a stream.
-    **_each(_SERVER, "ModelErrorException ModelStreamErrorException"),
-    **_each(_UNAVAILABLE, "ServiceUnavailable ServiceUnavailableException"),
-    "ModelNotReadyException": Code(Kind.UNAVAILABLE, Advice.WAIT),  # with a 429
-    **_each(_LATE, "ModelTimeoutException RequestTimeout RequestTimeoutException"),
-}
+CODES: Mapping[str, Code] = load("aws")
 _DIALECT = Dialect(CODES)
+
+_MODEL_CALLS = frozenset(
+    {"Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream"}
+)
+"""Operations."""
 
 _LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
 _CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
@@ -121,6 +87,7 @@ def _answered(error: Exception) -> Failure:
         headers=headers,
         # Where the body was none of AWS's, botocore leaves it in the headers.
         request_id=metadata.get("RequestId") or mapping(headers).get("x-amzn-requestid"),
+        model_call=text(peek(error, "operation_name")) in _MODEL_CALLS,
     )
     streaming = by_class_name(type(error), {"EventStreamError": True}) is not None
     return judge(evidence, _DIALECT, streaming)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from resilience.sdks import stdlib
 from resilience.sdks.evidence import peek
+from resilience.sdks.places import places
 from resilience.sdks.verdict import Meaning
 
-__all__ = ["cause", "nearest"]
+__all__ = ["came_through", "cause", "nearest"]
 
 _DEEPEST = 8
 """How far a chain is followed: requests, urllib3, the socket, and some to spare."""
@@ -38,3 +40,10 @@ def nearest(
         found = found or meaning
         error = below(error)
     return found
+
+
+def came_through(error: Exception, package: str | None) -> bool:
+    """Whether a package caught `error` on its way, so that it is no one else's who was handling it
+    when he called."""
+    frames = islice(places(error), _DEEPEST)
+    return any(module.partition(".")[0] == package for module, _ in frames)

@@ -13,7 +13,6 @@ __all__ = ["read"]
 
 _STATUSES: Mapping[int, Meaning] = {
     **STATUSES,
-    404: Meaning(Kind.NOT_FOUND, Advice.FALLBACK),  # of a chat, it is the model
     409: Meaning(Kind.CONFLICT, Advice.RETRY),  # as the SDK itself does
     498: Meaning(Kind.AUTH, Advice.STOP),
     499: Meaning(Kind.CANCELLED, Advice.STOP),
@@ -34,5 +33,7 @@ def read(error: Exception) -> Failure | None:
         status=status,
         headers=headers,
         request_id=pick(headers).get("x-request-id") or mapping(peek(error, "body")).get("id"),
+        body=peek(error, "body"),
+        model_call=True,
     )
     return judge(evidence, _DIALECT)

@@ -18,10 +18,13 @@ __all__ = [
     "error_in",
     "header_text",
     "json_object",
+    "json_value",
     "mapping",
     "peek",
     "status",
     "text",
+    "unlisted",
+    "word",
 ]
 
 T = TypeVar("T")
@@ -29,6 +32,7 @@ T = TypeVar("T")
 _LONGEST_JSON = 1 << 16
 """Characters. A longer body is no error envelope, and would take long to parse."""
 
+_LONGEST_WORD = 128
 _PADDING = 1024
 """Characters in which it must have begun: some proxies keep a connection alive by blank lines."""
 
@@ -83,33 +87,46 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def json_object(written: object) -> Mapping[str, Any]:
-    """The JSON object that a plain string or bytes are, alone in a list or not; an empty one for
-    everything else."""
+    """The JSON object that a plain string or bytes are, or the first of a list of them; an empty
+    one for everything else."""
+    return mapping(unlisted(json_value(written)))
+
+
+def json_value(written: object) -> object:
+    """The JSON object or list that a plain string or bytes are; None for everything else."""
     if type(written) is bytes:
         begins = written[:_PADDING].lstrip().startswith((b"{", b"["))
     elif type(written) is str:
         begins = written[:_PADDING].lstrip().startswith(("{", "["))
     else:
-        return {}
+        return None
     if not begins or len(written) > _LONGEST_JSON:
-        return {}
+        return None
     try:
-        return mapping(_unlisted(json.loads(written)))
+        return cast("object", json.loads(written))
     except (ValueError, RecursionError):
-        return {}
+        return None
 
 
 def error_in(body: object) -> Mapping[str, Any]:
     """The error object of a JSON body: what is under `error`, else the body itself."""
-    outer = mapping(_unlisted(body))
+    outer = mapping(unlisted(body))
     inner = outer.get("error")
     return outer if inner is None else mapping(inner) or outer
 
 
-def _unlisted(body: object) -> object:
-    """Google puts an error into a list of one, where a stream was asked for and where OpenAI's
-    format was."""
-    return body[0] if isinstance(body, list) and len(body) == 1 else body
+def unlisted(body: object) -> object:
+    """The first of a list: Google puts an error into one, where a stream was asked for and where
+    OpenAI's format was; Salesforce puts several."""
+    return cast("list[object]", body)[0] if type(body) is list and body else body
+
+
+def word(value: object) -> str | None:
+    """A code or a type, which may be a number; None for a sentence, that is no such thing."""
+    if type(value) is int:
+        return str(value) if 0 <= value < 10**9 else None
+    found = text(value)
+    return found if found and len(found) <= _LONGEST_WORD and " " not in found else None
 
 
 def header_text(value: object) -> str | None:
@@ -123,8 +140,9 @@ def header_text(value: object) -> str | None:
 class Evidence:
     """The facts on one error. Any field takes any object; `judge` takes what makes sense of it.
 
-    `wait` and `retry` are what the server said outside of headers, in a body or in metadata;
-    headers win.
+    `wait` and `retry` are what the server said outside of headers, in metadata or in an attribute;
+    headers win. `body` is what it may have said more in. `model_call`: such it was, whatever the
+    request shows. `statuses`: what the SDK in question makes of them, if not what all do.
     """
 
     error: Exception
@@ -137,3 +155,6 @@ class Evidence:
     provider: Any = None
     wait: float | None = None
     retry: bool | None = None
+    body: Any = None
+    model_call: bool = False
+    statuses: Mapping[int, Any] | None = None

@@ -7,46 +7,22 @@ They come as JSON or as the messages that gRPC brings.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import grpc
-from resilience.sdks.evidence import Evidence, mapping, peek, text
+from resilience.sdks.codes import table
+from resilience.sdks.evidence import Evidence, mapping, peek, text, unlisted
 from resilience.sdks.values import duration, number
 from resilience.sdks.verdict import Code, Dialect, judge
 
 __all__ = ["CODES", "heard", "judge_rpc", "overheard"]
 
-_AUTH = Code(Kind.AUTH, Advice.STOP)
-_PERMISSION = Code(Kind.PERMISSION, Advice.STOP)
-_QUOTA = Code(Kind.QUOTA, Advice.STOP)
+CODES = table("google.rest", "grpc", "google")
+"""Google's statuses are gRPC's, over HTTP too; and reasons that say more: a bad key is an
+INVALID_ARGUMENT."""
 
-CODES: Mapping[str, Code] = MappingProxyType(
-    {
-        **grpc.CODES,  # Google's statuses are gRPC's, over HTTP too
-        "UNKNOWN": Code(Kind.SERVER, Advice.RETRY, by_status=True),
-        # Reasons that say more than the status: a bad key is an INVALID_ARGUMENT.
-        "ACCESS_TOKEN_EXPIRED": _AUTH,
-        "ACCESS_TOKEN_TYPE_UNSUPPORTED": _AUTH,
-        "API_KEY_INVALID": _AUTH,
-        "CREDENTIALS_MISSING": _AUTH,
-        "ACCESS_TOKEN_SCOPE_INSUFFICIENT": _PERMISSION,
-        "API_KEY_ANDROID_APP_BLOCKED": _PERMISSION,
-        "API_KEY_HTTP_REFERRER_BLOCKED": _PERMISSION,
-        "API_KEY_IOS_APP_BLOCKED": _PERMISSION,
-        "API_KEY_IP_ADDRESS_BLOCKED": _PERMISSION,
-        "API_KEY_SERVICE_BLOCKED": _PERMISSION,
-        "CONSUMER_INVALID": _PERMISSION,
-        "CONSUMER_SUSPENDED": _PERMISSION,
-        "SERVICE_DISABLED": _PERMISSION,
-        "USER_PROJECT_DENIED": _PERMISSION,
-        "BILLING_DISABLED": _QUOTA,
-        "RESOURCE_QUOTA_EXCEEDED": _QUOTA,
-    }
-)
 _DIALECT = Dialect(CODES)
-_SPENT = Dialect({**CODES, "RESOURCE_EXHAUSTED": _QUOTA})
+_SPENT = Dialect({**CODES, "RESOURCE_EXHAUSTED": Code(Kind.QUOTA, Advice.STOP)})
 """Where the quota that ran out is not one that comes back within the minute."""
 
 _MOST = 64
@@ -64,15 +40,23 @@ def judge_rpc(
 def overheard(evidence: Evidence, said: Mapping[str, Any]) -> Dialect | None:
     """As `heard`, of an error object that somebody else's client was given; None where it is
     none of Google's."""
-    name = text(said.get("status"))
-    return heard(evidence, name, said.get("details")) if name in grpc.CODES else None
+    name, reason = text(said.get("status")), _reason(said)
+    if name not in CODES and reason not in CODES:
+        return None
+    return heard(evidence, name, said.get("details"), reason)
 
 
-def heard(evidence: Evidence, name: Any, details: Any) -> Dialect:
-    """Take into `evidence` what a status of Google's (`name`) and its details say; the dialect to
-    judge it in."""
+def _reason(said: Mapping[str, Any]) -> str | None:
+    """The reason of an older API's error."""
+    return text(mapping(unlisted(said.get("errors"))).get("reason"))
+
+
+def heard(evidence: Evidence, name: Any, details: Any, reason: str | None = None) -> Dialect:
+    """Take into `evidence` what a status of Google's (`name`), its details and an older `reason`
+    say; the dialect to judge it in."""
     told = _Details(details)
-    evidence.code = told.reason if told.reason in CODES else name
+    reasons = () if told.spent else (told.reason, reason)
+    evidence.code = next((each for each in reasons if each in CODES), name)
     evidence.type = name
     evidence.request_id = told.request_id or evidence.request_id
     evidence.wait = told.wait

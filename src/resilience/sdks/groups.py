@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve
 
+from resilience._core.anatomy import members
 from resilience.failures import Advice, Failure, describe
 
 __all__ = ["read"]
@@ -61,19 +62,8 @@ def _leaves(group: Exception) -> Iterator[Any]:
             raise ValueError("too many to look at")
         _reading.left -= 1
         one = pending.pop()
-        members = _members(one)
-        if members is None:
+        held = members(one)
+        if held is None:
             yield one
         else:
-            pending.extend(reversed(members))
-
-
-def _members(one: object) -> tuple[object, ...] | None:
-    """What a group holds; None for anything else."""
-    for base in type(one).__mro__:
-        if base.__name__ == "BaseExceptionGroup" and base.__module__ in _HOMES:
-            return tuple(base.__dict__["exceptions"].__get__(one))
-    return None
-
-
-_HOMES = ("builtins", "exceptiongroup", "exceptiongroup._exceptions")
+            pending.extend(reversed(held))

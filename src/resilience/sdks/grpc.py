@@ -13,7 +13,8 @@ from typing import Any
 
 from attrs import evolve
 
-from resilience.failures import Advice, Failure, Kind
+from resilience.failures import Failure
+from resilience.sdks.codes import load
 from resilience.sdks.evidence import Evidence, by_class_name, peek
 from resilience.sdks.headers import pick
 from resilience.sdks.protobuf import retry_delay
@@ -22,30 +23,7 @@ from resilience.sdks.verdict import Code, Dialect, judge
 
 __all__ = ["CODES", "read"]
 
-_INVALID = Code(Kind.INVALID, Advice.STOP)
-_SERVER = Code(Kind.SERVER, Advice.RETRY)
-_CONFLICT = Code(Kind.CONFLICT, Advice.STOP)
-
-CODES: Mapping[str, Code] = {
-    "ABORTED": _CONFLICT,  # to be tried again by whoever knows all of the transaction
-    "ALREADY_EXISTS": _CONFLICT,
-    "CANCELLED": Code(Kind.CANCELLED, Advice.STOP),
-    "DATA_LOSS": Code(Kind.SERVER, Advice.STOP),
-    "DEADLINE_EXCEEDED": Code(Kind.TIMEOUT, Advice.RETRY),  # ours or the server's: the same code
-    "FAILED_PRECONDITION": _INVALID,
-    "INTERNAL": _SERVER,
-    "INVALID_ARGUMENT": _INVALID,
-    "NOT_FOUND": Code(Kind.NOT_FOUND, Advice.FALLBACK),
-    "OUT_OF_RANGE": _INVALID,
-    "PERMISSION_DENIED": Code(Kind.PERMISSION, Advice.STOP),
-    # The client says so as well of an answer that is too long for it: by then it was executed.
-    "RESOURCE_EXHAUSTED": Code(Kind.RATE_LIMIT, Advice.WAIT, sent=None),
-    "UNAUTHENTICATED": Code(Kind.AUTH, Advice.STOP),
-    "UNAVAILABLE": Code(Kind.UNAVAILABLE, Advice.WAIT),
-    "UNIMPLEMENTED": Code(Kind.UNSUPPORTED, Advice.STOP),
-    "UNKNOWN": _SERVER,  # an exception that the server's own code did not expect
-}
-
+CODES: Mapping[str, Code] = load("grpc")
 _DIALECT = Dialect(CODES)
 _MOST = 256
 """Entries of metadata looked at."""

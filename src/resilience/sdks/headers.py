@@ -7,12 +7,13 @@ here raises, and nothing takes longer for a longer value.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import CoroutineType
 from typing import Any
 
 from resilience._core.clock import wall
 
-from .resets import RESETS, reset_in
-from .values import LONGEST, http_date, number, text
+from .resets import RESETS, WINDOWS, reset_in, window_in
+from .values import LONGEST, duration, http_date, number, text
 
 __all__ = ["NOTHING", "Hints", "pick"]
 
@@ -21,10 +22,13 @@ _WANTED = (
     *("x-should-retry", "x-error-retryable", "x-rate-limit-source", "x-budget-exceeded"),
     *("x-request-id", "request-id", "x-stainless-retry-count"),
     *RESETS,
+    *WINDOWS,
 )
 # Two tables: with one for both, -bb warns of bytes that are compared with a string.
 _NAMES: Mapping[object, str] = {name: name for name in _WANTED}
 _RAW_NAMES: Mapping[object, str] = {name.encode(): name for name in _WANTED}
+_TEXTS = (str, bytes, int, float)
+"""A header counts by its text, never by its presence: a mock has them all."""
 _WORDS = {"true": True, "false": False}
 _RAW_WORDS = {name.encode(): word for name, word in _WORDS.items()}
 
@@ -40,8 +44,8 @@ class Hints(dict[str, object]):
 
     @property
     def wait(self) -> float | None:
-        """Seconds to stay away: `retry-after-ms`, else `x-ms-retry-after-ms`, else `retry-after`,
-        else `x-amz-retry-after` (milliseconds too).
+        """Seconds to stay away: `retry-after-ms`, else `x-ms-retry-after-ms`, else `retry-after`
+        (a number, a duration or a date), else `x-amz-retry-after` (milliseconds too).
 
         A date is measured against the response's own `Date`, so a wrong clock here does no harm;
         one in the past means 0.0.
@@ -57,8 +61,10 @@ class Hints(dict[str, object]):
             if wait is None:
                 value = _once(value)
                 wait = number(value)
+            if wait is None:
+                wait = duration(value)
             if wait is None and (then := http_date(value)) is not None:
-                wait = max(0.0, then - self._now())
+                wait = max(0.0, then - self.now)
                 return wait if wait <= LONGEST else None
         if wait is None and "x-amz-retry-after" in self:
             wait = _milliseconds(self["x-amz-retry-after"])
@@ -67,7 +73,18 @@ class Hints(dict[str, object]):
     @property
     def reset(self) -> float | None:
         """Seconds until the limit is full again, by the reset headers."""
-        return None if RESETS.isdisjoint(self) else reset_in(self, self._now())
+        return None if RESETS.isdisjoint(self) else reset_in(self, self.now)
+
+    @property
+    def window(self) -> float | None:
+        """Seconds until the limit that was met lets the next one in, by the headers of services
+        that say so apart from `Retry-After`."""
+        return None if WINDOWS.isdisjoint(self) else window_in(self, self.now)
+
+    @property
+    def used_up(self) -> bool:
+        """Nothing is left of the limit."""
+        return "x-ratelimit-remaining" in self and number(self["x-ratelimit-remaining"]) == 0
 
     @property
     def retry(self) -> bool | None:
@@ -96,7 +113,8 @@ class Hints(dict[str, object]):
         # The service documents the two cases, not their words.
         return "upstream" in source.lower() or "provider" in source.lower()
 
-    def _now(self) -> float:
+    @property
+    def now(self) -> float:
         """When the server answered, by its own clock; else now, by ours."""
         now = http_date(self.get("date"))
         return wall() if now is None else now
@@ -109,8 +127,11 @@ def pick(headers: Any) -> Hints:
     """The few headers that matter here.
 
     Takes httpx's headers, a plain mapping in any case, a list of pairs, and anything with a
-    `get` of its own (Auriko's headers, multidicts). Nothing is there if looking raises.
+    `get` of its own (Auriko's headers, multidicts); what was picked before, too. Nothing is there
+    if looking raises.
     """
+    if type(headers) is Hints:
+        return headers
     found = Hints()
     try:
         raw: Any = getattr(headers, "_list", None)
@@ -120,7 +141,7 @@ def pick(headers: Any) -> Hints:
                     found[_RAW_NAMES[key]] = value
             return found
         for key, value in _pairs(headers):
-            if name := _name(key):
+            if (name := _name(key)) and isinstance(value, _TEXTS):
                 found[name] = value
         return found
     except Exception:
@@ -135,8 +156,14 @@ def _pairs(headers: Any) -> Iterable[tuple[object, object]]:
         return headers.items()
     if isinstance(headers, (list, tuple)):
         return headers
-    found = ((name, headers.get(name)) for name in _WANTED)
-    return [(name, value) for name, value in found if value is not None]
+    found: list[tuple[object, object]] = []
+    for name in _WANTED:
+        value = headers.get(name)
+        if type(value) is CoroutineType:  # of an async mock; closed, so that nothing warns
+            value.close()
+            break
+        found.append((name, value))
+    return found
 
 
 def _name(key: object) -> str | None:

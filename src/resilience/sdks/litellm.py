@@ -5,25 +5,19 @@ or that of a plain HTTP client, by which it calls most providers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind, describe
-from resilience.sdks import anthropic, groq, mistral, openai, package_of
-from resilience.sdks.evidence import (
-    Evidence,
-    by_class_name,
-    error_in,
-    json_object,
-    peek,
-    text,
-)
+from resilience.sdks import bodies, package_of
+from resilience.sdks.causes import came_through
+from resilience.sdks.evidence import Evidence, by_class_name, error_in, json_value, peek, text
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import pick
-from resilience.sdks.stainless import STATUSES
-from resilience.sdks.verdict import MISSHAPEN, Dialect, Meaning, judge
+from resilience.sdks.values import number
+from resilience.sdks.verdict import MISSHAPEN, Meaning, judge
 
 __all__ = ["read"]
 
@@ -41,6 +35,7 @@ _OWN: Mapping[str, Meaning] = {
     "BudgetExceededError": Meaning(Kind.QUOTA, Advice.STOP, sent=False),
     "EndpointNotSupportedByModelError": _LACKS,
     "GuardrailRaisedException": _FILTERED,
+    "RouterRateLimitError": Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False),
     "UnsupportedParamsError": _LACKS,
 }
 """Raised without a server's word."""
@@ -49,24 +44,7 @@ _UNANSWERED: Mapping[str, Meaning] = {
     "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
     "Timeout": Meaning(Kind.TIMEOUT, Advice.RETRY),
 }
-_NO_MODEL = Meaning(Kind.NOT_FOUND, Advice.FALLBACK)
-"""What a 404 is about where no code says otherwise: of a completion, the model."""
-
 _HTTP = frozenset({"aiohttp", "httpx", "httpx2", "requests"})
-_HEARD: Mapping[str | None, Callable[[Evidence, Mapping[str, Any]], Dialect]] = {
-    "anthropic": anthropic.heard,
-    "groq": groq.heard,
-    "mistral": mistral.heard,
-}
-"""The providers with words of their own; the others use OpenAI's, or Google's."""
-
-
-def _of_completions(dialect: Dialect) -> Dialect:
-    statuses = {**dialect.statuses, 404: _NO_MODEL}
-    return evolve(dialect, statuses=statuses, types={**dialect.types, "not_found_error": _NO_MODEL})
-
-
-_DIALECT = _of_completions(Dialect(openai.CODES, STATUSES, openai.TYPES))
 _DEEPEST = 8
 
 
@@ -76,8 +54,11 @@ def read(error: Exception) -> Failure:
     provider = text(peek(error, "llm_provider"))
     own = by_class_name(cls, _OWN)
     if own or _over_budget(error):
-        failure = (own or _OWN["BudgetExceededError"]).failure(error, "litellm")
-        return evolve(failure, provider=provider)
+        facts = {
+            "retry_after": number(peek(error, "cooldown_time")),  # of its Router
+            "provider": provider,
+        }
+        return (own or _OWN["BudgetExceededError"]).failure(error, "litellm", **facts)
     begun = by_class_name(cls, {"MidStreamFallbackError": True}) is not None
     beneath, last = _caught(error)
     code = by_class_name(cls, _CODES_OF_CLASSES)
@@ -108,9 +89,11 @@ def read(error: Exception) -> Failure:
         headers=headers,
         request_id=pick(headers).get("x-request-id"),
         provider=provider,
+        model_call=True,
+        statuses=bodies.SDK_STATUSES,
     )
     streaming = begun or misplaced is not None
-    return judge(evidence, _DIALECT, streaming)
+    return judge(evidence, bodies.dialect("openai"), streaming)
 
 
 def _answered(error: Exception, beneath: Exception, provider: str | None) -> Failure | None:
@@ -124,19 +107,18 @@ def _answered(error: Exception, beneath: Exception, provider: str | None) -> Fai
     headers = peek(beneath if response is None else response, "headers")
     told = pick(headers)
     # Not `content`, by which requests would read the rest of a stream.
-    said = error_in(json_object(peek(response, "_content")))
+    body = json_value(peek(response, "_content"))
     evidence = Evidence(
         error,
         "litellm",
         status=status,
-        code=said.get("code"),
-        type=said.get("type"),
         headers=headers,
         request_id=told.get("x-request-id") or told.get("request-id"),
-        provider=provider or said.get("provider"),
+        provider=provider or error_in(body).get("provider"),
+        model_call=True,
+        statuses=bodies.SDK_STATUSES,
     )
-    heard = _HEARD.get(provider, openai.heard)
-    return judge(evidence, _of_completions(heard(evidence, said)))
+    return judge(evidence, bodies.heard(evidence, body))
 
 
 def _over_budget(error: Exception) -> bool:
@@ -153,18 +135,6 @@ def _caught(error: Exception) -> tuple[Exception | None, Exception]:
             break
         if package_of(type(beneath)) != "litellm":
             # Else it is the caller's own, who was handling it when he called.
-            return (beneath if _came_through_litellm(beneath) else None), last
+            return (beneath if came_through(beneath, "litellm") else None), last
         last = beneath
     return None, last
-
-
-def _came_through_litellm(error: Exception) -> bool:
-    trace = error.__traceback__
-    for _ in range(_DEEPEST):
-        if trace is None:
-            break
-        module = trace.tb_frame.f_globals.get("__name__")
-        if isinstance(module, str) and module.partition(".")[0] == "litellm":
-            return True
-        trace = trace.tb_next
-    return False

@@ -23,7 +23,13 @@ _GOOGLES = ("genai.batches", "genai.caches", "genai.files", "genai.models", "gen
 """Google's methods read their answers themselves. They parse no JSON to build a request, but they
 do check models."""
 
-_ERRORS = {"JSONDecodeError": (*_PARSES, *_GOOGLES), "ValidationError": _PARSES}
+_OLLAMAS = ("ollama._client._request", "ollama._client.inner")
+"""Its methods check their own requests."""
+
+_ERRORS = {
+    "JSONDecodeError": (*_PARSES, *_GOOGLES, *_OLLAMAS),
+    "ValidationError": (*_PARSES, *_OLLAMAS),
+}
 """Where each of the errors comes from a misshapen answer."""
 
 _SERVES = "aiohttp.web"
@@ -31,6 +37,12 @@ _SERVES = "aiohttp.web"
 
 _PARSERS = frozenset({"json", "pydantic"})
 """They raise the errors: who called them is the one who counts."""
+
+_SCHEMAS = frozenset({"instructor", "pydantic_ai"})
+"""They hold what a model wrote against the schema of whoever asks."""
+
+_STORED = "databases"
+"""The family that gives back what the program itself has put there."""
 
 _DEEPEST = 256
 
@@ -55,7 +67,8 @@ def _reading(trace: TracebackType | None, places: tuple[str, ...]) -> str | None
         module = named if isinstance(named, str) else ""
         package = module.partition(".")[0]
         if package not in _PARSERS:
-            reads = package in FAMILIES and _reads(module, function, places)
+            known = FAMILIES.get(package, _STORED) != _STORED and package not in _SCHEMAS
+            reads = known and _reads(module, function, places)
             # An SDK that has its transport do the reading is the one that was called.
             sdk = None if not reads else package if sdk is None or function != "json" else sdk
         trace = trace.tb_next

@@ -1,7 +1,8 @@
 """When a rate limit is full again, by the headers that tell of every limit on every response.
 
 They say when the whole limit is back, not when one request fits: a wait by them is long. So they
-are read apart from `Retry-After`, and used by who asks for it (`RetryAfter(resets=True)`).
+are read apart from `Retry-After`, and used by who asks for it (`RetryAfter(resets=True)`). The
+`WINDOWS` are others: what they tell is what their services have in the place of `Retry-After`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 
 from .values import LONGEST, duration, http_date, number, text, timestamp
 
-__all__ = ["RESETS", "reset_in"]
+__all__ = ["RESETS", "WINDOWS", "reset_in", "window_in"]
 
 _LIMITS: Mapping[str, str] = {
     # OpenAI and Groq: `6m0s`; Azure: seconds; Auriko: ISO 8601.
@@ -32,6 +33,17 @@ _LIMITS: Mapping[str, str] = {
 _FIELD = "ratelimit"
 """IETF drafts from 08 on: `"default";r=50;t=30`, a list."""
 
+_AFTER = "x-ratelimit-reset-after"
+"""Discord: seconds."""
+
+_WINDOWS: Mapping[str, str] = {
+    "x-rate-limit-reset-requests": "x-rate-limit-remaining-requests",  # Azure: seconds
+    "x-rate-limit-reset-tokens": "x-rate-limit-remaining-tokens",
+    "x-rate-limit-reset": "x-rate-limit-remaining",  # X: Unix seconds
+}
+
+WINDOWS = frozenset({_AFTER, *_WINDOWS, *_WINDOWS.values()})
+
 RESETS = frozenset({_FIELD, *_LIMITS, *_LIMITS.values()})
 """The names of all of these headers."""
 
@@ -47,12 +59,27 @@ def reset_in(said: Mapping[str, object], now: float) -> float | None:
 
     Where no header tells that a limit is used up, the longest of all.
     """
+    return _longest(said, now, _LIMITS, _members(said.get(_FIELD)))
+
+
+def window_in(said: Mapping[str, object], now: float) -> float | None:
+    """The same, by the headers that stand for a `Retry-After`."""
+    after = number(said.get(_AFTER))
+    return _longest(said, now, _WINDOWS, []) if after is None else after
+
+
+def _longest(
+    said: Mapping[str, object],
+    now: float,
+    limits: Mapping[str, str],
+    members: list[tuple[float, float | None]],
+) -> float | None:
     used_up: list[float] = []
     others: list[float] = []
-    for name, remaining in _LIMITS.items():
+    for name, remaining in limits.items():
         if name in said and (seconds := _seconds(said[name], now)) is not None:
             (used_up if number(said.get(remaining)) == 0 else others).append(seconds)
-    for seconds, left in _members(said.get(_FIELD)):
+    for seconds, left in members:
         (used_up if left == 0 else others).append(seconds)
     return max(used_up or others, default=None)
 

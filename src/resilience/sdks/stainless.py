@@ -1,36 +1,54 @@
 """What the SDKs that Stainless generates share: OpenAI's, Groq's and Anthropic's.
 
-Their classes have the same names, their attributes nearly so; the tables of codes are each
-family's own.
+Their classes have the same names, their attributes nearly so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import verdict
-from resilience.sdks.evidence import Evidence, by_class_name, error_in, header_text, peek
+from resilience.sdks import bodies
+from resilience.sdks.evidence import (
+    Evidence,
+    by_class_name,
+    error_in,
+    header_text,
+    json_value,
+    peek,
+    word,
+)
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import pick
 from resilience.sdks.transport import transport
 from resilience.sdks.values import number
-from resilience.sdks.verdict import MISSHAPEN, Meaning
+from resilience.sdks.verdict import MISSHAPEN, Meaning, judge
 
-__all__ = ["STATUSES", "details", "gathered", "in_stream", "take_number", "unanswered"]
-
-STATUSES: Mapping[int, Meaning] = {
-    **verdict.STATUSES,
-    409: Meaning(Kind.CONFLICT, Advice.RETRY),  # as these SDKs do themselves
-}
+__all__ = ["gathered", "read", "unanswered"]
 
 _UNANSWERED: Mapping[str, Meaning] = {
     "APITimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
     "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
 }
+
+
+def read(
+    error: Exception,
+    sdk: str,
+    local: Mapping[str, Meaning],
+    statuses: Mapping[int, Meaning] = bodies.SDK_STATUSES,
+) -> Failure:
+    """Read an error of such an SDK; `local` are those of its own that no server has a part in."""
+    body = _whole(error, peek(error, "body"))
+    evidence = gathered(error, sdk, body, statuses)
+    failure = unanswered(evidence, local)
+    if failure:
+        return failure
+    # An event in a stream: such an APIError came without a status.
+    streaming = evidence.status is None and bool(by_class_name(type(error), {"APIError": True}))
+    return judge(evidence, bodies.heard(evidence, body, unwrapped=True), streaming)
 
 
 def unanswered(evidence: Evidence, local: Mapping[str, Meaning]) -> Failure | None:
@@ -54,8 +72,9 @@ def unanswered(evidence: Evidence, local: Mapping[str, Meaning]) -> Failure | No
     return found.failure(error, sdk) if found else None
 
 
-def gathered(error: Exception, sdk: str, said: Mapping[str, Any]) -> Evidence:
-    """What an `APIError` has to say; `said` is its body's error object."""
+def gathered(error: Exception, sdk: str, body: object, statuses: Mapping[int, Meaning]) -> Evidence:
+    """What an `APIError` has to say with this body."""
+    said = error_in(body)
     response = peek(error, "response")
     code, category = peek(error, "code"), peek(error, "type")
     request_id = peek(error, "request_id")
@@ -63,36 +82,20 @@ def gathered(error: Exception, sdk: str, said: Mapping[str, Any]) -> Evidence:
         error,
         sdk,
         peek(error, "status_code"),
-        said.get("code") if code is None else code,
+        word(said.get("code")) if code is None else code,
         said.get("type") if category is None else category,
         peek(response, "headers"),
         _request_id(response) if request_id is None else request_id,
         said.get("provider"),
+        statuses=statuses,
     )
 
 
-def in_stream(evidence: Evidence) -> bool:
-    """Was it an event in a stream? Such an `APIError` came without a status."""
-    if evidence.status is not None:
-        return False
-    return by_class_name(type(evidence.error), {"APIError": True}) is not None
-
-
-def take_number(evidence: Evidence) -> None:
-    """OpenRouter's, vLLM's and some of Azure's codes are the status; an event in a stream has no
-    other.
-
-    Version 3 of OpenAI's SDK makes a text of a number, the others do not.
-    """
-    status = to_status(number(evidence.code))
-    if status is not None:
-        evidence.code = str(status)
-        evidence.status = evidence.status or status
-
-
-def details(error: Exception) -> Mapping[str, Any]:
-    """The error object of an error's body, which may still be in its envelope."""
-    return error_in(peek(error, "body"))
+def _whole(error: Exception, body: object) -> object:
+    """The body, which OpenAI's SDK cuts down to what is under `error`, be that only a text."""
+    if type(body) is not str:
+        return body
+    return json_value(peek(peek(error, "response"), "content")) or body
 
 
 def _again(error: Exception) -> bool:

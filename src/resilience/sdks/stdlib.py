@@ -106,13 +106,12 @@ def _names_of(cls: Any) -> tuple[str, ...]:
 
 def _answered(error: Exception) -> Failure:
     """urllib's HTTPError, by status and headers; its body is still to be read from the socket."""
-    headers = peek(error, "headers")
-    said = pick(headers)
+    said = pick(peek(error, "headers"))
     evidence = Evidence(
         error,
         None,
         status=peek(error, "code"),
-        headers=headers,
+        headers=said,
         request_id=said.get("x-request-id") or said.get("request-id"),
     )
     return judge(evidence, PLAIN)

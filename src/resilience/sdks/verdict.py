@@ -2,7 +2,8 @@
 
 Evidence is believed in this order: the server's own word (`x-should-retry`), then the code,
 then Auriko's word on the class of error (`X-Error-Retryable`; by the class, so the code knows
-better), then the type, then the status.
+better), then the type, then the status. A generic word (`invalid_request_error`) in the place of
+either leaves the decision to the status.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any
 from attrs import Factory, field, frozen
 
 from resilience.failures import Advice, Failure, Kind
+from resilience.sdks.asked import asked_in
+from resilience.sdks.calls import host_in, is_model_call
 from resilience.sdks.evidence import Evidence, header_text, text
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import NOTHING, Hints, pick
 
-__all__ = ["MISSHAPEN", "PLAIN", "STATUSES", "TYPES", "Code", "Dialect", "Meaning", "judge"]
+__all__ = ["MISSHAPEN", "PLAIN", "STATUSES", "Code", "Dialect", "Meaning", "judge"]
 
 _RETRIED = (Advice.RETRY, Advice.WAIT)
 _RATE_LIMIT = Kind.RATE_LIMIT
@@ -32,9 +35,6 @@ _REFUSALS = frozenset(
         Kind.RATE_LIMIT,
         Kind.QUOTA,
     }
-)
-_COMPLAINTS = frozenset(
-    {Kind.INVALID, Kind.AUTH, Kind.QUOTA, Kind.PERMISSION, Kind.NOT_FOUND, Kind.CONFLICT}
 )
 _HINTED = (413, 429, 503)
 """Statuses whose wait hint is worth knowing even when this call is not repeated."""
@@ -85,20 +85,21 @@ class Code(Meaning):
     status: int | None = field(default=None, kw_only=True)
     type: str = field(default="", kw_only=True)
     by_status: bool = field(default=False, kw_only=True)
-    """The code says nothing: the status alone decides."""
+    """The code says nothing: the status alone decides, where there is one."""
     note: str = field(default="", kw_only=True)
     sent: bool | None = field(default=Factory(_refused, takes_self=True), kw_only=True)
+    when: frozenset[int] = field(default=frozenset(), kw_only=True)
+    """The statuses that it holds with; with none of its own, any."""
+    hosts: tuple[str, ...] = field(default=(), kw_only=True)
+    """Whose word it is; with nobody's, everybody's."""
+    anywhere: bool = field(default=False, kw_only=True)
+    """It holds as well where nobody else's host can be told."""
 
+    def holds(self, status: int | None, error: Exception) -> bool:
+        """Is it this that the server says?"""
+        fits = not self.when or status in self.when
+        return fits and (not self.hosts or host_in(error, self.hosts, self.anywhere))
 
-TYPES: Mapping[str, Meaning] = {
-    "rate_limit_error": Meaning(Kind.RATE_LIMIT, Advice.WAIT),
-    "overloaded_error": Meaning(Kind.OVERLOADED, Advice.WAIT),
-    "insufficient_quota": Meaning(Kind.QUOTA, Advice.STOP),
-    "authentication_error": Meaning(Kind.AUTH, Advice.STOP),
-    "permission_error": Meaning(Kind.PERMISSION, Advice.STOP),
-    "not_found_error": Meaning(Kind.NOT_FOUND, Advice.STOP),
-}
-"""Types that decide by themselves; `_by_type` has the ones that look at the status too."""
 
 STATUSES: Mapping[int, Meaning] = {
     400: Meaning(Kind.INVALID, Advice.STOP),
@@ -108,29 +109,55 @@ STATUSES: Mapping[int, Meaning] = {
     404: Meaning(Kind.NOT_FOUND, Advice.STOP),
     408: Meaning(Kind.TIMEOUT, Advice.RETRY),
     409: Meaning(Kind.CONFLICT, Advice.STOP),
+    410: Meaning(Kind.NOT_FOUND, Advice.STOP),
     429: Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False),
     500: Meaning(Kind.SERVER, Advice.RETRY),
+    501: Meaning(Kind.UNSUPPORTED, Advice.STOP),
     502: Meaning(Kind.SERVER, Advice.RETRY),
     503: Meaning(Kind.UNAVAILABLE, Advice.WAIT),
     504: Meaning(Kind.TIMEOUT, Advice.RETRY),
+    505: Meaning(Kind.SERVER, Advice.STOP),
+    # Cloudflare's, of the server behind it.
+    521: Meaning(Kind.UNAVAILABLE, Advice.RETRY),
+    522: Meaning(Kind.TIMEOUT, Advice.RETRY),
+    523: Meaning(Kind.UNAVAILABLE, Advice.RETRY),
+    524: Meaning(Kind.TIMEOUT, Advice.RETRY),
+    525: Meaning(Kind.CONNECTION, Advice.RETRY),
+    526: Meaning(Kind.CONNECTION, Advice.RETRY),
+    530: Meaning(Kind.UNAVAILABLE, Advice.RETRY),
     529: Meaning(Kind.OVERLOADED, Advice.WAIT),
 }
 """What a status means alone. A family hands in its own copy where its SDK differs (409)."""
 
 _OTHER_4XX = Meaning(Kind.INVALID, Advice.STOP)
-_OTHER_5XX = Meaning(Kind.SERVER, Advice.STOP)
-_SERVER_FAULT = Meaning(Kind.SERVER, Advice.RETRY)
+_OTHER_5XX = Meaning(Kind.SERVER, Advice.RETRY)
 _UNKNOWN = Meaning(Kind.UNKNOWN, Advice.STOP)
 _SPENT = Meaning(Kind.QUOTA, Advice.STOP, sent=False)
+_LIMITED = Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False)
+_TOO_LARGE = Meaning(Kind.CONTEXT_LENGTH, Advice.FALLBACK, sent=False)
+"""One request larger than a whole minute's limit: no wait is long enough."""
+
+MODEL_CALLS: Mapping[int, Meaning] = {
+    404: Meaning(Kind.NOT_FOUND, Advice.FALLBACK),
+    410: Meaning(Kind.NOT_FOUND, Advice.FALLBACK),
+    501: Meaning(Kind.UNSUPPORTED, Advice.FALLBACK),
+}
+"""What some statuses mean of the call of a model, if nothing else was said: it is the model."""
+
+_OWN = (403, 412, 498)
+"""Statuses that mean something of its own at some provider: words of the dialect, then."""
+
+_VAGUE = (None, 400, 500, 502)
+"""Statuses that a gateway may put over another, which then ends the code."""
 
 
 @frozen
 class Dialect:
-    """What a family's words stand for; `otherwise`: an error that tells nothing."""
+    """What a format's words stand for, codes and types; `otherwise`: an error that says nothing."""
 
-    codes: Mapping[str, Code]
+    codes: Mapping[str, Code | tuple[Code, ...]]
+    """Of several for a word the first that holds counts."""
     statuses: Mapping[int, Meaning] = STATUSES
-    types: Mapping[str, Meaning] = TYPES
     otherwise: Meaning = _UNKNOWN
 
 
@@ -149,7 +176,7 @@ def judge(evidence: Evidence, dialect: Dialect, streaming: bool = False) -> Fail
     begun = streaming or (status is not None and status < 300)
     # Headers sent before the error happened cannot be about it.
     said = NOTHING if begun or evidence.headers is None else pick(evidence.headers)
-    meaning = _meaning(status, code, category, said, dialect)
+    meaning = _meaning(evidence, status, code, category, said, dialect)
     advice = meaning.advice
     wait = said.wait
     if wait is None:
@@ -160,6 +187,10 @@ def judge(evidence: Evidence, dialect: Dialect, streaming: bool = False) -> Fail
     if word is not None:
         advice = _obeying(word, advice, wait)
     retried = advice in _RETRIED
+    if wait is None and (retried or status in _HINTED):
+        wait = None if evidence.body is None else asked_in(evidence.body)
+        if wait is None and meaning.kind is _RATE_LIMIT:
+            wait = said.window or (said.reset if status == 403 else None)
     return Failure._of(
         {
             "kind": meaning.kind,
@@ -184,10 +215,12 @@ def _obeying(word: bool, advice: Advice, wait: float | None) -> Advice:
     """The server's own word goes before what its code or status stands for."""
     if word:
         return Advice.RETRY if wait is None and advice is not Advice.WAIT else Advice.WAIT
-    return Advice.STOP if advice in _RETRIED else advice  # it says nothing about another model
+    # It says nothing about another model.
+    return Advice.FALLBACK if advice in _RETRIED else advice
 
 
 def _meaning(
+    evidence: Evidence,
     status: int | None,
     code: str | None,
     type: str | None,
@@ -196,31 +229,60 @@ def _meaning(
 ) -> Meaning:
     if said.spent:
         return _SPENT
-    coded = None if code is None else dialect.codes.get(code)
+    coded = None if code is None else _word(code, status, evidence, dialect)
     if coded is not None and not coded.by_status:
-        return coded
-    by_status = _by_status(status, dialect.statuses)
-    found = None if coded is not None else _by_type(type, by_status, dialect.types)
-    found = found or by_status or coded or dialect.otherwise
+        return _fitting(coded, status)
+    # A client that found no envelope made up the type as well.
+    made_up = coded is not None and coded.kind is Kind.UNKNOWN
+    typed = None if type is None or made_up else _word(type, status, evidence, dialect)
+    if typed is not None and not typed.by_status:
+        found = _fitting(typed, status)
+    else:
+        by_status = _by_status(status, None if coded else code, said, evidence, dialect)
+        found = by_status or coded or typed or dialect.otherwise
     retryable = said.retryable
     if retryable is not None and retryable is not (found.advice in _RETRIED):
-        return Meaning(found.kind, Advice.RETRY if retryable else Advice.STOP, sent=found.sent)
+        advice = Advice.RETRY if retryable else Advice.FALLBACK
+        return Meaning(found.kind, advice, sent=found.sent)
     return found
 
 
-def _by_type(
-    type: str | None, by_status: Meaning | None, types: Mapping[str, Meaning]
+def _word(word: str, status: int | None, evidence: Evidence, dialect: Dialect) -> Code | None:
+    """What a word stands for here."""
+    found = dialect.codes.get(word)
+    if not isinstance(found, tuple):
+        return found
+    return next((each for each in found if each.holds(status, evidence.error)), None)
+
+
+def _fitting(meaning: Meaning, status: int | None) -> Meaning:
+    return _TOO_LARGE if status == 413 and meaning.kind is _RATE_LIMIT else meaning
+
+
+def _by_status(
+    status: int | None, code: str | None, said: Hints, evidence: Evidence, dialect: Dialect
 ) -> Meaning | None:
-    if type is None:
+    if status is not None and status < 400:
+        status = None
+    if code is not None and status in _VAGUE:
+        status = _trailing(code) or status
+    if status is None:
         return None
-    if type in ("api_error", "server_error"):
-        return by_status if by_status and by_status.advice in _RETRIED else _SERVER_FAULT
-    if type == "invalid_request_error":
-        return by_status if by_status and by_status.kind in _COMPLAINTS else _OTHER_4XX
-    return types.get(type)
-
-
-def _by_status(status: int | None, statuses: Mapping[int, Meaning]) -> Meaning | None:
-    if status is None or status < 400:
-        return None
+    if status in _OWN:
+        found = _word(str(status), status, evidence, dialect)
+        if found is not None:
+            return found
+    if status in MODEL_CALLS and (evidence.model_call or is_model_call(evidence.error)):
+        return MODEL_CALLS[status]
+    if status == 403 and (said.wait is not None or said.used_up):
+        return _LIMITED
+    statuses = evidence.statuses or dialect.statuses
     return statuses.get(status) or (_OTHER_4XX if status < 500 else _OTHER_5XX)
+
+
+def _trailing(code: str) -> int | None:
+    """The status that a code ends with, such as `upstream_503`."""
+    digits = code[-3:]
+    if digits.isascii() and digits.isdigit() and not code[-4:-3].isdigit():
+        return int(digits) if 400 <= int(digits) <= 599 else None
+    return None

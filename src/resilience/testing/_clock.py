@@ -23,8 +23,7 @@ class Clock:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self._waiting = 0
-        self._pump: Any = None  # asyncio's handle, while somebody waits in its loop
-        self._stop: Any = None  # trio's scope, likewise
+        self._pump: Any = None  # while somebody waits: asyncio's handle, or trio's scope
         self.sleeps: list[float] = []
         self.random: Callable[[], float] = random.Random(seed).random
 
@@ -47,7 +46,7 @@ class Clock:
     def _pass_until(self, end: float, enough: Callable[[], bool]) -> None:
         """Let time pass until `end`, or until something that happens on the way is enough."""
         while self._due and self._due[0][0] <= end:
-            self._step()
+            self._jump()
             if enough():
                 return
         if end < math.inf:
@@ -69,9 +68,6 @@ class Clock:
     def _jump(self) -> None:
         """Go to the next moment at which something is due, if anything ever is."""
         if self._due:
-            self._step()
-
-    def _step(self) -> None:
-        when, _, wake = heapq.heappop(self._due)
-        self._now = max(self._now, when)
-        wake()
+            when, _, wake = heapq.heappop(self._due)
+            self._now = max(self._now, when)
+            wake()

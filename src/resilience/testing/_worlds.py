@@ -93,19 +93,12 @@ class Sync(_Virtual, RealSync):
 
     async def _sleep(self, seconds: float, call: Call) -> None:
         self._clock.sleeps.append(seconds)
-        deadline = nearest(call.deadline, threaded=True)
-        if deadline is not None and deadline.end < self.now() + seconds:
-            self._clock.advance(max(0.0, deadline.end - self.now()))
-            raise Expired(deadline)
+        await super()._sleep(seconds, call)
+
+    def _pass(self, seconds: float) -> None:
         self._clock.advance(seconds)
 
-    def _prepare(self, call: Call) -> Callable[..., Any]:
-        deadline = nearest(call.deadline, threaded=True)
-        if deadline is None:
-            return call.fn
-        if deadline.end <= self.now():
-            raise Expired(deadline)
-
+    def _bounded(self, call: Call, deadline: Deadline) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
             try:
                 return call.fn(*args, **kwargs)
@@ -150,8 +143,12 @@ class Async(_Virtual):
         """An event of this loop's kind."""
 
     @abstractmethod
-    def pumped(self) -> _Pumped:
-        """Lets the clock jump whenever all tasks wait, for as long as anybody is inside."""
+    def start_pump(self) -> None:
+        """From now on, let the clock jump whenever all tasks wait."""
+
+    @abstractmethod
+    def stop_pump(self) -> None:
+        """No more."""
 
     async def _sleep(self, seconds: float, call: Call) -> None:
         self._clock.sleeps.append(seconds)
@@ -161,7 +158,7 @@ class Async(_Virtual):
         woken = self.waker() if woken is None else woken
         call_off = self._clock.at(self.now() + seconds, woken.set)
         try:
-            with self.pumped():
+            with _Pumped(self):
                 await woken.wait()
         finally:
             call_off()
@@ -171,8 +168,20 @@ class Asyncio(Async):
     def waker(self) -> _Waker:
         return asyncio.Event()
 
-    def pumped(self) -> _Pumped:
-        return _Pumped(self._clock)
+    def start_pump(self) -> None:
+        loop = asyncio.get_running_loop()
+        clock = self._clock
+
+        def pump(rounds: int) -> None:
+            if rounds == 0:
+                clock._jump()
+                rounds = _IDLE_ROUNDS
+            clock._pump = loop.call_soon(pump, rounds - 1)
+
+        pump(_IDLE_ROUNDS)
+
+    def stop_pump(self) -> None:
+        self._clock._pump.cancel()
 
     def bounded(self, seconds: float, inner: Inner) -> Inner:
         async def timeout(call: Call) -> Any:
@@ -181,7 +190,7 @@ class Asyncio(Async):
             deadline = TaskDeadline(self.now() + seconds, call.deadline)
             timer = _Timer(self._clock, deadline.end, deadline.fire)
             try:
-                with self.pumped():
+                with _Pumped(self):
                     return await inner(call.until(deadline))
             except asyncio.CancelledError:
                 if not deadline.close():
@@ -197,7 +206,7 @@ class Asyncio(Async):
 
 class _Timer:
     """Fires at its moment, but never in the midst of the task that it is for: a loop's timers do
-    not either. A task that moves the clock past its own deadline hears of it when it next waits.
+    not either. A task that moves the clock past its own deadline is cancelled when it next waits.
     """
 
     def __init__(self, clock: Clock, when: float, fire: Callable[[], None]) -> None:
@@ -217,60 +226,24 @@ class _Timer:
 
 
 class _Pumped:
-    """While anybody waits: whenever the loop has nothing else to do, let the clock jump.
+    """While anybody is inside: whenever the loop has nothing else to do, let the clock jump.
 
     A class, as contextlib would touch the traceback of an error that passes.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, runtime: Async) -> None:
+        self._runtime = runtime
+        self._clock = runtime._clock
 
     def __enter__(self) -> None:
         self._clock._waiting += 1
         if self._clock._waiting == 1:
-            self.start()
+            self._runtime.start_pump()
 
     def __exit__(self, *error: object) -> None:
         self._clock._waiting -= 1
         if not self._clock._waiting:
-            self.stop()
-
-    def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        clock = self._clock
-
-        def pump(rounds: int) -> None:
-            if rounds == 0:
-                clock._jump()
-                rounds = _IDLE_ROUNDS
-            clock._pump = loop.call_soon(pump, rounds - 1)
-
-        pump(_IDLE_ROUNDS)
-
-    def stop(self) -> None:
-        self._clock._pump.cancel()
-
-
-class _PumpedByTrio(_Pumped):
-    """The same under trio, which can tell when all tasks are blocked."""
-
-    def start(self) -> None:
-        import trio
-        import trio.testing
-
-        clock = self._clock
-
-        async def pump(stop: trio.CancelScope) -> None:
-            with stop:
-                while True:
-                    await trio.testing.wait_all_tasks_blocked()
-                    clock._jump()
-
-        clock._stop = trio.CancelScope()
-        trio.lowlevel.spawn_system_task(pump, clock._stop)
-
-    def stop(self) -> None:
-        self._clock._stop.cancel()
+            self._runtime.stop_pump()
 
 
 class Trio(Async):
@@ -279,8 +252,23 @@ class Trio(Async):
 
         return trio.Event()
 
-    def pumped(self) -> _Pumped:
-        return _PumpedByTrio(self._clock)
+    def start_pump(self) -> None:
+        import trio
+        import trio.testing
+
+        clock = self._clock
+        clock._pump = trio.CancelScope()
+
+        async def pump(stop: trio.CancelScope) -> None:
+            with stop:
+                while True:
+                    await trio.testing.wait_all_tasks_blocked()
+                    clock._jump()
+
+        trio.lowlevel.spawn_system_task(pump, clock._pump)
+
+    def stop_pump(self) -> None:
+        self._clock._pump.cancel()
 
     def bounded(self, seconds: float, inner: Inner) -> Inner:
         import trio
@@ -292,7 +280,7 @@ class Trio(Async):
             limit = trio.CancelScope()
             call_off = self._clock.at(deadline.end, limit.cancel)
             try:
-                with limit, self.pumped():
+                with limit, _Pumped(self):
                     return await inner(call.until(deadline))
             finally:
                 deadline.ended = True

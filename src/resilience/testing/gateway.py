@@ -3,6 +3,9 @@
     with Gateway({"gpt-4o": ["service_unavailable", Ok()], "*": Ok()}) as gateway:
         client = auriko.Client(api_key="any", base_url=gateway.base_url)
 
+It speaks Auriko's (and OpenAI's) chat completions and responses, and Anthropic's messages, each at
+its path: every client of these takes the same `base_url`.
+
 The real SDKs talk to it over a loopback socket, so what a program meets in such a test is what it
 meets in production. Not for load tests, and not to be shown to a network. It needs the extra
 `resilience-policies[testing]`.
@@ -15,25 +18,29 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from resilience.testing.desk import Desk, Received
-from resilience.testing.plan import (
+from resilience._core.options import to_text
+
+from .plan import (
     Answer,
     CutStream,
     Drop,
     Error,
     ErrorInStream,
+    GarbledStream,
     Hang,
     Malformed,
     Ok,
     Plan,
     ProxyError,
     SlowStart,
+    StalledStream,
     Timetable,
+    UnfinishedStream,
     read_plans,
 )
+from .responder import Received, Responder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,6 +51,7 @@ __all__ = [
     "Drop",
     "Error",
     "ErrorInStream",
+    "GarbledStream",
     "Gateway",
     "Hang",
     "Malformed",
@@ -52,7 +60,9 @@ __all__ = [
     "ProxyError",
     "Received",
     "SlowStart",
+    "StalledStream",
     "Timetable",
+    "UnfinishedStream",
 ]
 
 _MISSING = (
@@ -78,8 +88,9 @@ class Gateway:
     def __init__(
         self, plan: Plan | Mapping[str, Plan] | None = None, *, api_key: str | None = None
     ) -> None:
-        _check_key(api_key)
-        self._desk = Desk(read_plans(Ok() if plan is None else plan), api_key)
+        if api_key is not None:
+            to_text("Gateway.api_key", api_key)
+        self._responder = Responder(read_plans(Ok() if plan is None else plan), api_key)
         self._thread: _Thread | None = None
 
     def __repr__(self) -> str:
@@ -110,21 +121,33 @@ class Gateway:
     @property
     def requests(self) -> list[Received]:
         """Every request since the start (or the last reset), in order of arrival: a copy."""
-        return self._desk.received
+        return self._responder.received
 
     def requests_for(self, model: str) -> list[Received]:
         """The requests that asked for this model."""
-        return [received for received in self._desk.received if received.model == model]
+        return [received for received in self._responder.received if received.model == model]
 
     @property
     def hits(self) -> Counter[str]:
         """How many requests each model had; 0 for a model nobody asked for."""
-        models = (received.model for received in self._desk.received)
+        models = (received.model for received in self._responder.received)
         return Counter(model for model in models if model is not None)
+
+    @property
+    def connections(self) -> int:
+        """How many connections of clients are open; 0 when it does not run."""
+        return 0 if self._thread is None else self._thread.connections()
+
+    def change(self, plan: Plan | Mapping[str, Plan]) -> None:
+        """Answer by another plan from now on; requests stay remembered, and the clock goes on.
+
+        Requests under way end as they were planned. TypeError or ValueError as at construction.
+        """
+        self._responder.change(read_plans(plan))
 
     def reset(self) -> None:
         """Forget all requests; every plan, the numbering and the clock begin anew."""
-        self._desk.reset()
+        self._responder.reset()
 
     # Its life.
 
@@ -149,12 +172,7 @@ class Gateway:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
@@ -168,12 +186,7 @@ class Gateway:
         self._opened(thread)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         thread = self._thread
         assert thread is not None
         thread.halt()
@@ -182,27 +195,28 @@ class Gateway:
     def _made(self) -> _Thread:
         if self._thread is not None and self._thread.is_alive():
             raise RuntimeError(f"the gateway runs already, at {self._thread.url}")
-        self._thread = _Thread(self._desk)
+        self._thread = _Thread(self._responder)
         return self._thread
 
     def _opened(self, thread: _Thread) -> None:
         if thread.failure is not None:
             thread.join()
             raise thread.failure
-        self._desk.reset()
+        self._responder.reset()
 
 
 class _Thread(threading.Thread):
     """One run of a gateway: its socket, its event loop and the way to end it."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, responder: Responder) -> None:
         super().__init__(name="resilience-gateway", daemon=True)
         self.ready = threading.Event()
         self.failure: BaseException | None = None
-        self._desk = desk
+        self._responder = responder
         self._lock = threading.Lock()
         self._halted = False
         self._end: Callable[[], object] | None = None
+        self.connections: Callable[[], int] = int
         # With the protocol named, asyncio turns Nagle's algorithm off: without, a kept-alive
         # connection waits 40 ms for every answer.
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -213,10 +227,10 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         try:
             try:
-                from resilience.testing.server import serve
+                from .server import serve
             except ModuleNotFoundError as missing:
                 raise ImportError(_MISSING) from missing
-            asyncio.run(serve(self._desk, self._listener, self._opened))
+            asyncio.run(serve(self._responder, self._listener, self._opened))
         except BaseException as failure:  # whatever it is, it belongs to who called start()
             self.failure = failure
         finally:
@@ -233,7 +247,10 @@ class _Thread(threading.Thread):
                 except RuntimeError:  # the loop is closed: it has ended
                     pass
 
-    def _opened(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    def _opened(
+        self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, connections: Callable[[], int]
+    ) -> None:
+        self.connections = connections
         with self._lock:
             self._end = lambda: loop.call_soon_threadsafe(stop.set)
             if self._halted:
@@ -250,12 +267,3 @@ async def _until(done: Callable[[], bool]) -> None:
     with CancelScope(shield=True):
         while not done():
             await sleep(0.002)
-
-
-def _check_key(api_key: object) -> None:
-    if api_key is None:
-        return
-    if not isinstance(api_key, str):
-        raise TypeError(f"Gateway.api_key must be a str or None, not a {type(api_key).__name__}")
-    if not api_key:
-        raise ValueError("Gateway.api_key must not be empty")

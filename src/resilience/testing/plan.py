@@ -9,31 +9,24 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar, TypeAlias, cast
 
-from attrs import field, frozen
+from attrs import Factory, frozen
 
-from resilience._core.options import suggesting, to_seconds
+from resilience._core.options import Seconds, checked, count, flag, seconds, suggesting, to_number
 from resilience.sdks.auriko import CODES
-from resilience.testing.checks import (
-    copied,
-    count,
-    extra_headers,
-    header_or_seconds,
-    http_status,
-    maybe_seconds,
-    optional_header,
-    optional_milliseconds,
-    optional_retry_after,
-    optional_status,
-    optional_text,
-    optional_time,
-    plain_code,
-    plain_seconds,
-    sendable_code,
-    some_time,
+
+from .checks import (
+    check_code_of_error,
+    to_code,
+    to_header,
+    to_headers,
+    to_retry_after,
+    to_status,
+    to_string,
+    to_wait,
 )
 
 __all__ = [
@@ -42,24 +35,32 @@ __all__ = [
     "Drop",
     "Error",
     "ErrorInStream",
+    "GarbledStream",
     "Hang",
     "Malformed",
     "Ok",
     "Plan",
     "ProxyError",
     "SlowStart",
+    "StalledStream",
     "Timetable",
+    "UnfinishedStream",
 ]
 
 
 @suggesting
 @frozen
 class Ok:
-    """A successful answer, `delay` seconds late; the default text names the model."""
+    """A successful answer, `delay` seconds late; the default text names the model.
+
+    With `prefill=False`, a request that ends in an assistant's message gets `invalid_request`, as
+    from models that do not continue an answer.
+    """
 
     name: ClassVar[str] = "ok"
-    text: str | None = field(default=None, validator=optional_text)
-    delay: float = field(default=0.0, converter=plain_seconds, validator=some_time)
+    text: str | None = checked(to_string, None, optional=True)
+    delay: Seconds = seconds(0.0, positive=False)
+    prefill: bool = flag(True)
 
 
 @suggesting
@@ -69,21 +70,22 @@ class Error:
 
     `retry_after` is a number of seconds or a raw `Retry-After` header (such as an HTTP-date),
     `retry_after_ms` sends a `retry-after-ms` header. `headers` are added last and win; `status`
-    replaces the code's own. With a `provider`, the error is that upstream provider's.
+    replaces the code's own, and allows for a code that is not Auriko's. With a `provider`, the
+    error is that upstream provider's. Anthropic's messages have its envelope, and its type for the
+    status.
     """
 
-    code: str = field(validator=plain_code)
-    retry_after: float | str | None = field(
-        default=None, converter=header_or_seconds, validator=optional_retry_after
-    )
-    retry_after_ms: float | None = field(default=None, validator=optional_milliseconds)
-    headers: Mapping[str, str] = field(
-        default=None, converter=copied, validator=extra_headers, hash=False
-    )
-    param: str | None = field(default=None, validator=optional_text)
-    provider: str | None = field(default=None, validator=optional_header)
-    status: int | None = field(default=None, validator=optional_status)
-    delay: float = field(default=0.0, converter=plain_seconds, validator=some_time)
+    code: str = checked(to_string)
+    retry_after: Seconds | str | None = checked(to_retry_after, None, optional=True)
+    retry_after_ms: float | None = checked(partial(to_number, least=0), None, optional=True)
+    headers: Mapping[str, str] = checked(to_headers, Factory(dict[str, str]), hash=False)
+    param: str | None = checked(to_string, None, optional=True)
+    provider: str | None = checked(to_header, None, optional=True)
+    status: int | None = checked(to_status(), None, optional=True)
+    delay: Seconds = seconds(0.0, positive=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_code_of_error("code", self.code, foreign=self.status is not None)
 
     @property
     def name(self) -> str:
@@ -104,14 +106,16 @@ class Hang:
     """
 
     name: ClassVar[str] = "hang"
-    seconds: float | None = field(default=None, converter=maybe_seconds, validator=optional_time)
+    seconds: Seconds | None = seconds(None, positive=False, optional=True)
 
 
+@suggesting
 @frozen
 class Drop:
-    """Closes the connection before a single byte of an answer."""
+    """Closes the connection before a single byte of an answer; with `reset`, by a TCP reset."""
 
     name: ClassVar[str] = "drop"
+    reset: bool = flag(False)
 
 
 @suggesting
@@ -120,7 +124,7 @@ class ProxyError:
     """An HTML page, as from a proxy in front of the service; `status` 200 or an error's."""
 
     name: ClassVar[str] = "proxy_error"
-    status: int = field(default=502, validator=http_status(200))
+    status: int = checked(to_status(200), 502)
 
 
 @suggesting
@@ -129,7 +133,7 @@ class Malformed:
     """JSON that is neither an answer nor the error envelope; `status` 200 or an error's."""
 
     name: ClassVar[str] = "malformed"
-    status: int = field(default=500, validator=http_status(200))
+    status: int = checked(to_status(200), 500)
 
 
 @suggesting
@@ -138,21 +142,74 @@ class SlowStart:
     """The first content comes `seconds` late.
 
     A stream's headers, role chunk and keep-alive comments come at once and meanwhile, so a
-    client's read timeout does not fire. A plain answer is just late.
+    client's read timeout does not fire; with `pings=False` nothing comes meanwhile. A plain answer
+    is just late.
     """
 
     name: ClassVar[str] = "slow_start"
-    seconds: float = field(converter=plain_seconds, validator=some_time)
-    text: str | None = field(default=None, validator=optional_text)
+    seconds: Seconds = seconds(positive=False)
+    text: str | None = checked(to_string, None, optional=True)
+    pings: bool = flag(True)
 
 
 @suggesting
 @frozen
 class CutStream:
-    """The connection breaks after so many content chunks; a plain answer breaks half-way."""
+    """The connection breaks after so many content chunks; a plain answer breaks half-way.
+
+    With `reset`, by a TCP reset.
+    """
 
     name: ClassVar[str] = "cut_stream"
-    after: int = field(default=1, validator=count)
+    after: int = count(1, least=0)
+    reset: bool = flag(False)
+    text: str | None = checked(to_string, None, optional=True)
+
+
+@suggesting
+@frozen
+class StalledStream:
+    """Nothing more comes after so many content chunks, until the client leaves.
+
+    With `seconds`, the connection is closed after that long. With `pings`, what keeps a connection
+    alive comes meanwhile: comments, or Anthropic's `ping`. A plain answer stalls half-way.
+    """
+
+    name: ClassVar[str] = "stalled_stream"
+    after: int = count(1, least=0)
+    seconds: Seconds | None = seconds(None, positive=False, optional=True)
+    pings: bool = flag(False)
+    text: str | None = checked(to_string, None, optional=True)
+
+
+@suggesting
+@frozen
+class UnfinishedStream:
+    """A stream that HTTP ends well, all of it or so many content chunks, but that does not say so.
+
+    `reason`: whether its finish reason comes (with usage, where the format has that), and
+    `terminator`: whether what ends a stream does, `[DONE]` or `message_stop`. For the Responses
+    format `response.completed` is both. A plain answer is whole.
+    """
+
+    name: ClassVar[str] = "unfinished_stream"
+    after: int | None = count(None, least=0, optional=True)
+    reason: bool = flag(False)
+    terminator: bool = flag(False)
+    text: str | None = checked(to_string, None, optional=True)
+
+
+@suggesting
+@frozen
+class GarbledStream:
+    """One event that is no JSON comes after so many content chunks; the rest is well.
+
+    A plain answer is cut in half, under a length that is right.
+    """
+
+    name: ClassVar[str] = "garbled_stream"
+    after: int = count(1, least=0)
+    text: str | None = checked(to_string, None, optional=True)
 
 
 @suggesting
@@ -165,12 +222,23 @@ class ErrorInStream:
     """
 
     name: ClassVar[str] = "error_in_stream"
-    code: str = field(validator=sendable_code)
-    after: int = field(default=1, validator=count)
+    code: str = checked(to_code)
+    after: int = count(1, least=0)
 
 
 Answer: TypeAlias = (
-    Ok | Error | Hang | Drop | ProxyError | Malformed | SlowStart | CutStream | ErrorInStream
+    Ok
+    | Error
+    | Hang
+    | Drop
+    | ProxyError
+    | Malformed
+    | SlowStart
+    | CutStream
+    | StalledStream
+    | UnfinishedStream
+    | GarbledStream
+    | ErrorInStream
 )
 
 
@@ -192,7 +260,7 @@ class Timetable:
 
     entries: tuple[tuple[float, Answer], ...]
 
-    def __init__(self, *entries: tuple[float | timedelta, Answer | str]) -> None:
+    def __init__(self, *entries: tuple[Seconds, Answer | str]) -> None:
         object.__setattr__(self, "entries", tuple(map(self._entry, range(len(entries)), entries)))
         times = [start for start, _ in self.entries]
         if not times or times[0] != 0:
@@ -207,7 +275,7 @@ class Timetable:
         pair = cast("tuple[object, ...]", entry)
         if not isinstance(entry, tuple) or len(pair) != 2:
             raise TypeError(f"{name} must be a pair (seconds, answer), got {entry!r}")
-        return to_seconds(f"{name}[0]", pair[0], positive=False), _answer(f"{name}[1]", pair[1])
+        return to_wait(f"{name}[0]", pair[0]), _answer(f"{name}[1]", pair[1])
 
     def at(self, seconds: float) -> Answer:
         """The answer that holds `seconds` after the start."""

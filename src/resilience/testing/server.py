@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from itertools import cycle, islice
-from typing import Any
+from typing import TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,34 +19,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from resilience._core.options import plain
 from resilience.sdks.auriko import CODES
-from resilience.testing import wire
-from resilience.testing.desk import Desk, Received
-from resilience.testing.plan import (
-    Answer,
-    CutStream,
-    Drop,
-    Error,
-    Hang,
-    Malformed,
-    Ok,
-    ProxyError,
-    SlowStart,
-)
+
+from . import plan, wire
+from .formats import FORMATS, Chat, Format
+from .responder import Received, Responder
 
 __all__ = ["serve"]
 
 _JSON = "application/json; charset=utf-8"
 _KEEP_ALIVE_EVERY = 0.1  # seconds
+_SETTLE = 0.02  # seconds for a client to take what was sent, which a reset may destroy
 
 
 async def serve(
-    desk: Desk,
+    responder: Responder,
     listener: socket.socket,
-    opened: Callable[[asyncio.AbstractEventLoop, asyncio.Event], None],
+    opened: Callable[[asyncio.AbstractEventLoop, asyncio.Event, Callable[[], int]], None],
 ) -> None:
     """Serve on `listener` until the event given to `opened` is set, then leave nothing behind."""
-    site = _Site(desk)
+    site = _Site(responder)
     config = uvicorn.Config(
         site.app,
         http="h11",
@@ -63,13 +59,13 @@ async def serve(
             serving.result()  # raises what kept uvicorn from starting
         await asyncio.sleep(0.001)
     stop = asyncio.Event()
-    opened(asyncio.get_running_loop(), stop)
+    state = server.server_state
+    opened(asyncio.get_running_loop(), stop, lambda: len(state.connections))
     await stop.wait()
     # uvicorn's own shutdown polls ten times a second and waits for handlers; ours does neither.
     serving.cancel()
     for accepting in server.servers:
         accepting.close()
-    state = server.server_state
     for _ in range(100):
         for connection in list(state.connections):
             connection.transport.abort()
@@ -83,21 +79,23 @@ async def serve(
 
 
 class _Site:
-    """Turns the desk's decisions into HTTP."""
+    """Turns the responder's answers into HTTP."""
 
     server: uvicorn.Server
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, responder: Responder) -> None:
+        self._responder = responder
+        # By the end of the path: some clients add a version of their own to `base_url`.
+        asked = [
+            Route(f"/{{base:path}}/{end}", partial(self._asked, kind), methods=["POST"])
+            for end, kind in FORMATS.items()
+        ]
         self.app = Starlette(
-            routes=[
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/models", self._models, methods=["GET"]),
-            ],
+            routes=[*asked, Route("/v1/models", self._models, methods=["GET"])],
             exception_handlers={HTTPException: self._no_route},
         )
 
-    async def _chat(self, http: Request) -> Response:
+    async def _asked(self, kind: type[Format], http: Request) -> Response:
         try:
             raw = await http.body()
         except ClientDisconnect:
@@ -106,136 +104,161 @@ class _Site:
             body = json.loads(raw)
         except ValueError:
             body = None
-        received, answer = self._desk.take(http.scope["path"], body, dict(http.headers))
-        return await self._respond(http, received, answer)
+        received, answer = self._responder.take(http.scope["path"], body, dict(http.headers))
+        return await self._respond(http, kind, received, answer)
 
     async def _models(self, http: Request) -> Response:
         listed = [
             {"id": model, "object": "model", "created": 0, "owned_by": "local"}
-            for model in self._desk.models
+            for model in self._responder.models
         ]
         return JSONResponse({"object": "list", "data": listed})
 
     async def _no_route(self, http: Request, error: Exception) -> Response:
         wrong_method = isinstance(error, HTTPException) and error.status_code == 405
-        refusal = Error("method_not_allowed" if wrong_method else "resource_not_found")
-        received, _ = self._desk.take(http.scope["path"], None, dict(http.headers), refusal)
-        return self._error(received, refusal)
+        refusal = plan.Error("method_not_allowed" if wrong_method else "resource_not_found")
+        received, _ = self._responder.take(http.scope["path"], None, dict(http.headers), refusal)
+        return _error(Chat, received, refusal)
 
-    async def _respond(self, http: Request, received: Received, answer: Answer) -> Response:
+    async def _respond(
+        self, http: Request, kind: type[Format], received: Received, answer: plan.Answer
+    ) -> Response:
         match answer:
-            case Ok():
-                await _pause(http, answer.delay)
-                return self._success(received, answer.text)
-            case SlowStart():
-                if received.stream:
-                    return _events(received, _stream(received, answer.text, wait=answer.seconds))
-                await _pause(http, answer.seconds)
-                return self._success(received, answer.text)
-            case Error():
-                await _pause(http, answer.delay)
-                return self._error(received, answer)
-            case Hang():
-                await _pause(http, answer.seconds)
+            case plan.Ok():
+                await _pause(http, plain(answer.delay))
+            case plan.Error():
+                await _pause(http, plain(answer.delay))
+                return _error(kind, received, answer)
+            case plan.Hang():
+                await _pause(http, None if answer.seconds is None else plain(answer.seconds))
                 return await self._hang_up(http)
-            case Drop():
-                return await self._hang_up(http)
-            case ProxyError():
+            case plan.Drop():
+                return await self._hang_up(http, reset=answer.reset)
+            case plan.ProxyError():
                 return Response(wire.PROXY_PAGE, answer.status, media_type="text/html")
-            case Malformed():
+            case plan.Malformed():
                 found = wire.headers(received.number)
                 return JSONResponse(wire.MALFORMED, answer.status, found)
-            case CutStream():
-                return self._cut(http, received, answer.after)
-            case _:  # ErrorInStream
-                if received.stream:
-                    failing = _stream(received, only=answer.after, error=answer.code)
-                    return _events(received, failing)
+            case plan.ErrorInStream() if not received.stream:
                 if CODES[answer.code].status:
-                    return self._error(received, Error(answer.code))
+                    return _error(kind, received, plan.Error(answer.code))
                 return await self._hang_up(http)
-
-    def _success(self, received: Received, text: str | None) -> Response:
-        if received.stream:
-            return _events(received, _stream(received, text))
+            case _:
+                pass
+        text = None if isinstance(answer, plan.ErrorInStream) else answer.text
+        prompt = received.body.get("input", received.body.get("messages"))
+        form = kind(received.number, received.model or "", prompt, text)
         found = wire.headers(received.number)
-        return JSONResponse(_completion(received, text), headers=found, media_type=_JSON)
+        if received.stream:
+            events = self._events(http, form, answer)
+            found["Cache-Control"] = "no-cache"
+            return StreamingResponse(events, headers=found, media_type="text/event-stream")
+        whole = json.dumps(form.body()).encode()
+        match answer:
+            case plan.SlowStart():
+                await _pause(http, plain(answer.seconds))
+            case plan.GarbledStream():
+                whole = whole[: len(whole) // 2]
+            case plan.CutStream() | plan.StalledStream():
+                halves = self._half(http, whole, answer)
+                return StreamingResponse(halves, headers=found, media_type=_JSON)
+            case _:
+                pass
+        return Response(whole, headers=found, media_type=_JSON)
 
-    def _error(self, received: Received, error: Error) -> Response:
-        found = wire.error_headers(received.number, error)
-        body = wire.envelope(error.code, error.param, error.provider)
-        return JSONResponse(body, error.http_status, found, media_type=_JSON)
-
-    def _cut(self, http: Request, received: Received, after: int) -> Response:
-        async def broken() -> AsyncIterator[bytes]:
-            if received.stream:
-                async for event in _stream(received, only=after):
+    async def _events(self, http: Request, form: Format, answer: _Streamed) -> AsyncIterator[bytes]:
+        """The events of a stream."""
+        for event in form.opening():
+            yield event
+        if isinstance(answer, plan.SlowStart):
+            async for ping in _pings(http, form, plain(answer.seconds), answer.pings):
+                yield ping
+            if await http.is_disconnected():
+                return
+        after = None if isinstance(answer, plan.Ok | plan.SlowStart) else answer.after
+        pieces = form.pieces
+        first = pieces if after is None else list(islice(cycle(pieces), after))
+        for piece in first:
+            yield form.content(piece)
+            await asyncio.sleep(0)  # to notice a client that leaves
+        match answer:
+            case plan.CutStream():
+                await self._hang_up(http, reset=answer.reset)
+            case plan.StalledStream():
+                seconds = None if answer.seconds is None else plain(answer.seconds)
+                async for ping in _pings(http, form, seconds, answer.pings):
+                    yield ping
+                await self._hang_up(http)
+            case plan.ErrorInStream():
+                yield form.failure(plan.Error(answer.code, status=CODES[answer.code].status or 500))
+            case plan.UnfinishedStream():
+                for event in form.closing(reason=answer.reason, terminator=answer.terminator):
                     yield event
-            else:
-                whole = json.dumps(_completion(received, None)).encode()
-                yield whole[: len(whole) // 2]
-            await self._hang_up(http)
+            case _:
+                if isinstance(answer, plan.GarbledStream):
+                    yield form.garbled()
+                    for piece in pieces[answer.after :]:
+                        yield form.content(piece)
+                        await asyncio.sleep(0)
+                for event in form.closing():
+                    yield event
 
-        if received.stream:
-            return _events(received, broken())
-        found = wire.headers(received.number)
-        return StreamingResponse(broken(), headers=found, media_type=_JSON)
+    async def _half(
+        self, http: Request, whole: bytes, answer: plan.CutStream | plan.StalledStream
+    ) -> AsyncIterator[bytes]:
+        """The first half of a plain answer, and then what ends it."""
+        yield whole[: len(whole) // 2]
+        if isinstance(answer, plan.CutStream):
+            await self._hang_up(http, reset=answer.reset)
+            return
+        await _pause(http, None if answer.seconds is None else plain(answer.seconds))
+        await self._hang_up(http)
 
-    async def _hang_up(self, http: Request) -> Response:
+    async def _hang_up(self, http: Request, *, reset: bool = False) -> Response:
         """Close the connection under the answer; what is given back is not sent."""
         for connection in list(self.server.server_state.connections):
             transport = connection.transport
             if transport.get_extra_info("peername") == http.scope["client"]:
-                transport.close()
+                if reset:
+                    await asyncio.sleep(_SETTLE)
+                    peer = transport.get_extra_info("socket")
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    transport.abort()
+                else:
+                    transport.close()
         await _gone(http)
         return Response()
 
 
-def _events(received: Received, events: AsyncIterator[bytes]) -> Response:
-    found = wire.headers(received.number) | {"Cache-Control": "no-cache"}
-    return StreamingResponse(events, headers=found, media_type="text/event-stream")
+_Streamed: TypeAlias = (
+    plan.Ok
+    | plan.SlowStart
+    | plan.CutStream
+    | plan.StalledStream
+    | plan.UnfinishedStream
+    | plan.GarbledStream
+    | plan.ErrorInStream
+)
 
 
-async def _stream(
-    received: Received,
-    text: str | None = None,
-    *,
-    wait: float = 0.0,
-    only: int | None = None,
-    error: str | None = None,
+def _error(kind: type[Format], received: Received, error: plan.Error) -> Response:
+    found = wire.error_headers(received.number, error)
+    body = kind.error(received.number, error)
+    return JSONResponse(body, error.http_status, found, media_type=_JSON)
+
+
+async def _pings(
+    http: Request, form: Format, seconds: float | None, wanted: bool
 ) -> AsyncIterator[bytes]:
-    """The events of a stream; with `only`, so many content chunks, no end, then the error."""
-    number, model = received.number, received.model or ""
-    said = _text(received, text)
-    yield wire.event(wire.chunk(number, model, {"role": "assistant", "content": ""}))
-    left = wait
+    """Seconds (None: for ever) without content; with pings, if they are wanted."""
+    left = math.inf if seconds is None else seconds
+    if not wanted:
+        await _pause(http, seconds)
+        return
     while left > 0:
-        yield wire.KEEP_ALIVE
+        yield form.ping
         await asyncio.sleep(min(left, _KEEP_ALIVE_EVERY))
         left -= _KEEP_ALIVE_EVERY
-    pieces = _pieces(said)
-    for piece in pieces if only is None else islice(cycle(pieces), only):
-        yield wire.event(wire.chunk(number, model, {"content": piece}))
-    if error is not None:
-        yield wire.event(wire.envelope(error))
-    elif only is None:
-        yield wire.event(wire.chunk(number, model, {}, "stop"))
-        yield wire.event(wire.last_chunk(number, model, said, received.body.get("messages")))
-        yield wire.DONE
-
-
-def _text(received: Received, text: str | None) -> str:
-    return f"Hello from {received.model}." if text is None else text
-
-
-def _pieces(text: str) -> list[str]:
-    words = text.split(" ")
-    return [word if place == 0 else f" {word}" for place, word in enumerate(words)] if text else []
-
-
-def _completion(received: Received, text: str | None) -> dict[str, Any]:
-    said, prompt = _text(received, text), received.body.get("messages")
-    return wire.completion(received.number, received.model or "", said, prompt)
 
 
 async def _gone(http: Request) -> None:

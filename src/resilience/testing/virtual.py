@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from resilience._core.context import Surroundings, ambient, get_ambient
 from resilience._core.deadline import nearest
 from resilience._core.runtime import Runtime
-from resilience._core.signals import Expired
 from resilience._runtimes.loops import in_trio
 
 from ._clock import Clock
@@ -40,10 +39,7 @@ class VirtualTime(Clock):
         here = get_ambient()
         call = None if here is None else here.attempt
         deadline = None if call is None else nearest(call.deadline, threaded=True)
-        if deadline is not None and deadline.end < self._now + seconds:
-            self.advance(max(0.0, deadline.end - self._now))
-            raise Expired(deadline)
-        self.advance(seconds)
+        Sync(self).take(seconds, deadline)
 
     async def asleep(self, seconds: float) -> None:
         """Take virtual time in an async function."""

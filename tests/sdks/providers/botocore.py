@@ -9,7 +9,7 @@ from typing import Any
 
 from .faults import patience
 
-__all__ = ["PACKAGE", "SHAPE", "error", "event", "fail", "headers", "stream"]
+__all__ = ["ASK", "PACKAGE", "SHAPE", "error", "event", "fail", "headers", "options", "stream"]
 
 PACKAGE = "botocore"
 _ERRORS = {
@@ -70,22 +70,28 @@ def event(message: str, name: str, payload: object) -> bytes:
     return told + struct.pack("!I", zlib.crc32(told))
 
 
+def options(url: str, config: Any) -> dict[str, Any]:
+    """A client's options, with a configuration of that class."""
+    return {
+        "service_name": "bedrock-runtime",
+        "region_name": "us-east-1",
+        "endpoint_url": url,
+        "aws_access_key_id": "none",
+        "aws_secret_access_key": "none",
+        "config": config(
+            retries={"total_max_attempts": 1},
+            connect_timeout=patience(url),
+            read_timeout=patience(url),
+        ),
+    }
+
+
 def fail(url: str, *, streaming: bool) -> Any:
     """Make a call, and read its stream to the end; what it gives, if it does not raise."""
     from botocore.config import Config
     from botocore.session import get_session
 
-    once = Config(
-        retries={"total_max_attempts": 1}, connect_timeout=patience(url), read_timeout=patience(url)
-    )
-    client: Any = get_session().create_client(
-        "bedrock-runtime",
-        region_name="us-east-1",
-        endpoint_url=url,
-        aws_access_key_id="none",
-        aws_secret_access_key="none",
-        config=once,
-    )
+    client: Any = get_session().create_client(**options(url, Config))
     try:
         if streaming:
             return list(client.converse_stream(**ASK)["stream"])

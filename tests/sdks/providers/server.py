@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         number = self.path.split("/")[1]
         self.server.fail(self, self.server.faults[int(number)])
 
-    do_GET = do_POST = do_PUT = _answer
+    do_GET = do_HEAD = do_POST = do_PUT = _answer
 
     def send(self, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False) -> None:
         """An answer whose `Date` is always the same; `cut` promises more than is sent."""

@@ -1,4 +1,4 @@
-"""The gateway's front desk: decides which answer a request gets and remembers the request."""
+"""Decides which answer a request gets by the plan, and remembers the request."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, cast
 
 from attrs import field, frozen
 
-from resilience.testing.plan import Answer, Error, Steps, Timetable
-from resilience.testing.wire import request_id
+from .plan import Answer, Error, Ok, Steps, Timetable
+from .wire import request_id
 
-__all__ = ["Desk", "Received"]
+__all__ = ["Received", "Responder"]
 
 
 @frozen
@@ -40,15 +40,21 @@ class Received:
         return request_id(self.number)
 
 
-class Desk:
+class Responder:
     """Plans and memory of one gateway. Safe from any thread."""
 
     def __init__(self, plans: Mapping[str, Steps], api_key: str | None) -> None:
-        self.models = tuple(model for model in plans if model != "*")
-        self._plans = plans
         self._api_key = api_key
         self._lock = threading.Lock()
         self.reset()
+        self.change(plans)
+
+    def change(self, plans: Mapping[str, Steps]) -> None:
+        """Answer by other plans from now on."""
+        with self._lock:
+            self.models = tuple(model for model in plans if model != "*")
+            self._plans = plans
+            self._taken.clear()
 
     def reset(self) -> None:
         """Forget all requests; every plan, the numbering and the clock begin anew."""
@@ -73,24 +79,19 @@ class Desk:
         """Remember a request and say what it gets: `refusal`, or what the plan has for it."""
         fields = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
         model = _model(fields)
+        stream = fields.get("stream") is True
         with self._lock:
             at = time.monotonic() - self._started
             answer = refusal or self._refusal(body, model, headers) or self._planned(model, at)
-            received = Received(
-                number=len(self._received) + 1,
-                path=path,
-                model=model,
-                at=at,
-                answer=answer.name,
-                stream=fields.get("stream") is True,
-                body=fields,
-                headers=dict(headers),
-            )
+            if isinstance(answer, Ok) and not answer.prefill and _continues(fields):
+                answer = Error("invalid_request", param="messages")
+            number = len(self._received) + 1
+            received = Received(number, path, model, at, answer.name, stream, fields, dict(headers))
             self._received.append(received)
         return received, answer
 
     def _refusal(self, body: Any, model: str | None, headers: Mapping[str, str]) -> Error | None:
-        if self._api_key is not None and headers.get("authorization") != f"Bearer {self._api_key}":
+        if self._api_key is not None and not _carries(headers, self._api_key):
             return Error("invalid_api_key")
         if not isinstance(body, dict):
             return Error("invalid_request")
@@ -116,3 +117,17 @@ def _model(fields: Mapping[str, Any]) -> str | None:
         except (KeyError, IndexError, TypeError):
             return None
     return model if isinstance(model, str) and model else None
+
+
+def _carries(headers: Mapping[str, str], key: str) -> bool:
+    """Whether a request carries a key, as OpenAI's clients send it or as Anthropic's do."""
+    return key == headers.get("x-api-key") or f"Bearer {key}" == headers.get("authorization")
+
+
+def _continues(fields: Mapping[str, Any]) -> bool:
+    """Whether a request ends in the beginning of an answer."""
+    messages: Any = fields.get("input", fields.get("messages"))
+    try:
+        return bool(messages[-1]["role"] == "assistant")
+    except (LookupError, TypeError):
+        return False

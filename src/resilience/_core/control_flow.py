@@ -1,0 +1,110 @@
+"""Exceptions that are no failures: a framework raises them to say what is to happen next.
+
+They derive from Exception, so policies would catch them. They are known by name over their bases,
+and no framework is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+from .anatomy import is_group, leaves
+
+__all__ = ["control_flow", "control_flow_in", "is_control_flow"]
+
+E = TypeVar("E", bound=type[Exception])
+
+_KNOWN = re.compile(
+    r"""agents\.\w+GuardrailTripwireTriggered
+      | (?:aiohttp|starlette|werkzeug)\.HTTPException
+      | airflow\.Airflow(?:Skip|Fail|Reschedule)Exception
+      | billiard\.SoftTimeLimitExceeded
+      | celery\.TaskPredicate
+      | dagster\.RetryRequested
+      | langgraph\.GraphBubbleUp
+      | mcp\.UrlElicitationRequiredError
+      | pydantic_ai\.(?:ApprovalRequired|CallDeferred|ModelRetry|RetryModelRequest|Skip\w+)
+      | pydantic_ai\.Tool(?:Failed|FailedError|RetryError)
+      | rest_framework\.APIException
+      | starlette\.WebSocketException
+      | \w+\.CancelledError""",
+    re.VERBOSE,
+)
+"""The top-level package and the name of a class; FastAPI's and Flask's derive from these. A
+CancelledError that is an Exception is `concurrent.futures`', or a framework's own."""
+
+_REMEMBERED = 4096
+"""Classes whose answer is remembered: some libraries make a class per client."""
+
+_PLAIN, _GROUP, _SIGNAL = range(3)
+
+_added: set[type] = set()
+_answers: dict[type, int] = {}
+
+
+def control_flow(cls: E, /) -> E:
+    """Have policies let errors of `cls` and its subclasses pass untouched, as they do with those
+    of known frameworks: not retried, not counted, not replaced. May decorate the class.
+
+    An `on=` that names the class itself brings it in again. TypeError for what is no class of
+    exceptions.
+    """
+    global _answers
+    if not _is_class_of_exceptions(cls):
+        raise TypeError(f"control_flow must get a class derived from Exception, got {cls!r}")
+    _added.add(cls)
+    _answers = {}  # not cleared: what another thread finds out meanwhile lands in the old one
+    return cls
+
+
+def _is_class_of_exceptions(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Exception)
+
+
+def is_control_flow(cls: type) -> bool:
+    """Whether errors of a class are no failures."""
+    return _answer(cls) == _SIGNAL
+
+
+def control_flow_in(error: object) -> list[type]:
+    """The class of an error that is no failure, or the classes of such in a group.
+
+    A group with one of these in it has to reach the framework, whatever else is in it.
+    """
+    cls = type(error)
+    try:
+        answer = _answers.get(cls)
+    except Exception:  # a class that cannot be hashed
+        answer = None
+    if answer is None:
+        answer = _answer(cls)
+    if answer == _PLAIN:
+        return []
+    if answer == _SIGNAL:
+        return [cls]
+    try:
+        return [type(leaf) for leaf in leaves(error) if is_control_flow(type(leaf))]
+    except ValueError:
+        return []
+
+
+def _answer(cls: type) -> int:
+    answers = _answers
+    try:
+        found = answers.get(cls)
+        if found is None:
+            found = _GROUP if is_group(cls) else _PLAIN
+            if issubclass(cls, Exception) and any(map(_signals, cls.__mro__)):
+                found = _SIGNAL
+            if len(answers) >= _REMEMBERED:
+                answers.clear()
+            answers[cls] = found
+    except Exception:  # a class that refuses to be looked at
+        return _PLAIN
+    return found
+
+
+def _signals(cls: type) -> bool:
+    package = str(cls.__module__).partition(".")[0]
+    return cls in _added or _KNOWN.fullmatch(f"{package}.{cls.__name__}") is not None

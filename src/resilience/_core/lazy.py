@@ -1,0 +1,122 @@
+"""Results whose work begins later than the call: when they are entered, or first iterated.
+
+The call itself has done nothing yet. The policies go around that later step.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Callable
+from types import CoroutineType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from resilience.sdks.streams import is_manager
+
+from .in_hand import Args, InHand, Kwargs
+from .streams import Reading
+
+__all__ = ["later"]
+
+
+def later(guard: Any, args: Args, kwargs: Kwargs, first: InHand) -> Any:
+    """What stands for a lazy result: an async generator, or a context manager of its class."""
+    if not is_manager(first.ready):
+        return _iterated(guard, args, kwargs, first)
+    manager = first.ready
+    kind = _class_for(type(manager))
+    entered: Any = object.__new__(kind)
+    entered.__dict__ = manager.__dict__
+    entered._entering = _Entering(guard, args, kwargs, first)
+    return entered
+
+
+def _calling(guard: Any, fn: Callable[..., Any], first: InHand, step: Callable[..., Any]) -> Any:
+    """A guard of the same pipeline, whose attempts make `fn`'s result and take a `step` with it."""
+
+    @functools.wraps(fn)
+    def attempt(*args: Any, **kwargs: Any) -> Any:
+        made = first.take() if first.ready is not None and first.serves(args, kwargs) else None
+        return step(fn(*args, **kwargs) if made is None else made)
+
+    return type(guard)(guard.pipeline, attempt)
+
+
+async def _iterated(
+    guard: Any, args: Args, kwargs: Kwargs, first: InHand
+) -> AsyncGenerator[Any, None]:
+    opening = _calling(guard, guard.fn, first, lambda made: made)
+    stream = await opening.conduct(args, kwargs)
+    try:
+        async for item in stream:
+            yield item
+    finally:
+        await stream.aclose()
+
+
+class _Entering:
+    """One guarded context manager: the call to make when it is entered, and what was entered."""
+
+    def __init__(self, guard: Any, args: Args, kwargs: Kwargs, first: InHand) -> None:
+        self.args, self.kwargs = args, kwargs
+        self.first = first
+        self.manager: Any = None
+        self.value: Any = None
+        self.sync = _calling(guard, guard.fn, first, self._enter)
+        self.asynchronous = _calling(guard, guard.fn, first, self._aenter)
+
+    def __del__(self) -> None:
+        for held in getattr(self.first.ready, "__dict__", {}).values():
+            if type(held) is CoroutineType:  # the request that nobody has sent
+                held.close()
+
+    def _enter(self, manager: Any) -> Any:
+        self.manager = manager
+        return manager.__enter__()
+
+    async def _aenter(self, manager: Any) -> Any:
+        self.manager = manager
+        return await manager.__aenter__()
+
+    def left(self) -> Any:
+        """The manager to leave; its stream is abandoned, unless it has ended."""
+        value, self.value = self.value, None
+        reading = getattr(value, "_reading", None)
+        if isinstance(reading, Reading):
+            reading.abandon()
+        return self.manager
+
+
+class _Manager:
+    """A context manager of an SDK, guarded when it is entered."""
+
+    __slots__ = ()
+
+    _entering: _Entering
+
+    def __enter__(self) -> Any:
+        entering = self._entering
+        entering.value = entering.sync.run(entering.args, entering.kwargs)
+        return entering.value
+
+    def __exit__(self, *exc_info: Any) -> Any:
+        return self._entering.left().__exit__(*exc_info)
+
+    async def __aenter__(self) -> Any:
+        entering = self._entering
+        entering.value = await entering.asynchronous.conduct(entering.args, entering.kwargs)
+        return entering.value
+
+    async def __aexit__(self, *exc_info: Any) -> Any:
+        return await self._entering.left().__aexit__(*exc_info)
+
+
+_classes: WeakKeyDictionary[type, type] = WeakKeyDictionary()
+
+
+def _class_for(cls: type) -> type:
+    found = _classes.get(cls)
+    if found is None:
+        facts = {"__slots__": ("_entering",), "__module__": cls.__module__}
+        found = _classes[cls] = type(cls.__name__, (_Manager, cls), facts)
+    return found

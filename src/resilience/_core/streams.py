@@ -1,0 +1,658 @@
+"""Streams under guard: opened up to their first content within the attempt, watched to their end.
+
+What the consumer gets is an object of the SDK's own class, or a generator for a generator. It
+reads by a `Reading`, which knows how far the stream is, and settles the attempt's completion: at
+the end, at an interruption, or when it is abandoned.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary, ref
+
+from attrs import define, evolve, frozen
+
+from resilience.errors import DeadlineExceededError, StreamInterruptedError
+from resilience.sdks.streams import Format, Seen, format_of, hear_bytes, tell_of_terminator
+
+from .call import Call
+from .completion import Completion, PendingResult
+from .results import PLAIN, completion_of, generators, is_raw_stream
+from .runtime import Runtime
+from .signals import NO_VERDICT
+
+__all__ = ["KEPT", "Reading", "Restarted", "Terms", "open_async", "open_sync", "opened_here"]
+
+KEPT = 10_000
+"""Items that an interruption tells of: the last ones."""
+
+RESTARTS = 3
+"""Fresh attempts that one stream is continued with at most."""
+
+
+@define(eq=False)
+class Terms:
+    """On what terms one attempt's stream is read; see `Streaming`."""
+
+    own_first: float | None = None
+    """What the model whose turn it is has for `first`."""
+    first: float | None = None
+    begins_by: float | None = None
+    """When the time for the first content is over, by the runtime's clock."""
+    idle: float | None = None
+    end: float | None = None
+    """When the time for all of it is over, by the runtime's clock,"""
+    total: float = 0.0
+    """that is, after so many seconds."""
+    complete: bool = True
+    whole: bool = False
+    content: Callable[[Any], object] | None = None
+    prefill: bool = True
+    """Whether the model whose turn it is takes a request that continues an answer."""
+    bytes_are_life: bool = False
+    """Whether whatever the server sends counts for `idle`."""
+    resume: Callable[..., Any] | None = None
+    """What gives the arguments of a fresh attempt after an interruption."""
+    watch: Any = None
+    """What watches this attempt's reads in a sync call."""
+
+    def limited(self, fn: Callable[..., Any], call: Call, runtime: Runtime) -> Callable[..., Any]:
+        """`fn`, which gives the stream, within the time for the first content."""
+        watch, first = self.watch, self.first
+        if watch is not None:
+
+            def watched(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    result = fn(*args, **kwargs)
+                except Exception as error:
+                    watch.stop()
+                    if watch.fired is None or isinstance(error, DeadlineExceededError):
+                        raise
+                    raise DeadlineExceededError(watch.fired) from error
+                except BaseException:
+                    watch.stop()
+                    raise
+                if type(result) in PLAIN or not (
+                    is_raw_stream(result) or completion_of(result) is not None
+                ):
+                    watch.stop()  # it is no stream
+                return result
+
+            return watched
+        if first is None or not runtime.asynchronous:
+            return fn
+
+        async def bounded(*args: Any, **kwargs: Any) -> Any:
+            async def made(call: Call) -> Any:
+                result = fn(*args, **kwargs)
+                return await result if inspect.isawaitable(result) else result
+
+            return await runtime.within(first, made, call)
+
+        return bounded
+
+
+_PLAIN = Terms()
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
+
+
+def restart(error: Exception, args: Any, kwargs: Any) -> Any:
+    """From the beginning, with the same arguments."""
+    return args, kwargs
+
+
+@frozen
+class Restarted:
+    """An item of a generator's stream that says: what follows is from a fresh attempt.
+
+    `after` is how many items had been given out before; `error` is what had interrupted them.
+    """
+
+    after: int
+    error: Exception
+
+
+class Reading:
+    """One stream, from its first item to its end.
+
+    For one consumer at a time, in any thread or task. Only what the consumer holds refers to this:
+    when that is dropped, the stream is abandoned.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_content",
+        "_flows",
+        "_format",
+        "_item",
+        "_life",
+        "_limited",
+        "_look",
+        "_number",
+        "_odd",
+        "_over",
+        "_pull",
+        "_received",
+        "_seen",
+        "_source",
+        "_stream",
+        "_terms",
+        "_waited",
+        "_watch",
+        "call",
+        "completion",
+        "error",
+        "opened",
+        "outcome",
+        "ready",
+        "restarts",
+        "runtime",
+        "successor",
+    )
+
+    def __init__(
+        self, call: Call, runtime: Runtime, stream: Any, *, asynchronous: bool = False
+    ) -> None:
+        terms: Terms = call.terms or _PLAIN
+        self._over = True  # until it is whole
+        self.completion = Completion()
+        self.call = call
+        self.runtime = runtime
+        self.outcome: Any = None
+        """The whole call's, once the stream has ended."""
+        self.ready: deque[Any] = deque()
+        """Items that have been read and not yet been given out."""
+        self.opened = False
+        """Whether the consumer has it: what goes wrong now is an interruption."""
+        self.restarts: tuple[int, ...] = ()
+        """After how many items a fresh attempt began."""
+        self.successor: Any = None
+        """The guarded stream of the latest fresh attempt."""
+        self._number = 0
+        self._life = False
+        """Whether any item is as good as content for the limit between contents."""
+        self._terms = terms
+        self._limited = not (terms.first is terms.idle is terms.end is None)
+        self._watch = terms.watch
+        self._stream = stream
+        self._received: deque[Any] = deque(maxlen=None if terms.whole else KEPT)
+        self._seen = Seen()
+        self._item: type | None = None
+        self._format: Format | None = None
+        self._content = self._flows = False
+        self._waited = 0.0
+        self.error: Exception | None = None
+        """What reading has failed with."""
+        self._odd = terms.content is not None or terms.bytes_are_life or terms.resume is not None
+        tell_of_terminator(stream, self._seen)
+        if terms.bytes_are_life and terms.idle is not None:
+            self._hear_bytes(terms.idle, asynchronous)
+        if terms.watch is not None:
+            terms.watch.stream = stream
+        step = "__anext__" if asynchronous else "__next__"
+        self._source = stream
+        if not hasattr(stream, step):
+            self._source = stream.__aiter__() if asynchronous else iter(stream)
+        self._pull = getattr(self._source, step)
+        self._over = False
+
+    def __del__(self) -> None:
+        self.abandon()
+
+    # Reading
+
+    def read(self) -> Any:
+        """The next item, in a sync call; StopIteration at a complete end."""
+        if self._over:
+            return self._read_on(StopIteration) if self.successor is None else next(self.successor)
+        watch = self._watch
+        try:
+            if watch is None or not self._flows:
+                item = self._pull()
+                self._took(item)
+            else:
+                watch.begin()
+                item = self._pull()
+                self._took(item)
+                watch.end(self._content)
+            return item
+        except StopIteration:
+            error = self._end()
+            if error is None:
+                raise
+        except Exception as found:
+            error = self._break(found)
+        except BaseException:
+            self._interrupt()
+            raise
+        again = self._fresh(error)
+        if again is None:
+            raise error
+        guard, args, kwargs = again
+        try:
+            stream = guard.run(args, kwargs)
+        except Exception:
+            raise error from error.__cause__
+        return self._succeeded_by(iter(stream), error) or next(self.successor)
+
+    async def aread(self) -> Any:
+        """The same in an event loop; StopAsyncIteration at a complete end."""
+        if self._over:
+            if self.successor is None:
+                self._read_on(StopAsyncIteration)
+            return await self.successor.__anext__()
+        limit = 0.0
+        try:
+            reading = self._pull()
+            if not self._limited:
+                item = await reading
+                self._took(item)
+                return item
+            runtime = self.runtime
+            if runtime.steps and self._terms.end is None:  # what is there needs no time limit
+                try:
+                    trap = reading.send(None)
+                except StopIteration as there:
+                    item = there.value
+                    self._took(item)
+                    if self._content:
+                        self._waited = 0.0
+                    return item
+                reading = _Begun(reading, trap)
+            left, limit = self._limit()
+            began = runtime.now()
+            item = await runtime.within(left, lambda _: reading, self.call)
+            self._took(item)
+            self._waited = 0.0 if self._content else self._waited + runtime.now() - began
+            return item
+        except StopAsyncIteration:
+            error = self._end()
+            if error is None:
+                raise
+        except Exception as found:
+            if type(found) is DeadlineExceededError and limit:
+                found = DeadlineExceededError(limit)
+            error = self._break(found)
+        except BaseException:
+            self._interrupt()
+            raise
+        again = self._fresh(error)
+        if again is None:
+            raise error
+        guard, args, kwargs = again
+        try:
+            stream = await guard.conduct(args, kwargs)
+        except Exception:
+            raise error from error.__cause__
+        said = self._succeeded_by(stream.__aiter__(), error)
+        return said or await self.successor.__anext__()
+
+    def _fresh(self, error: Exception) -> tuple[Any, Any, Any] | None:
+        """The guard and the arguments of a fresh attempt after an interruption; None for none."""
+        terms, call = self._terms, self.call
+        guard = call.journal.guard
+        if terms.resume is None or not self.opened or guard.restarts >= RESTARTS:
+            return None
+        given: Any = call.args, call.kwargs
+        continues = terms.prefill and terms.resume is not restart
+        if continues:
+            given = terms.resume(error, call.args, call.kwargs)
+            if given is None:
+                return None
+        fresh = type(guard)(guard.pipeline, guard.fn)
+        fresh.restarts, fresh.continues = guard.restarts + 1, continues
+        return fresh, *given
+
+    def _succeeded_by(self, stream: Any, error: Exception) -> Restarted | None:
+        """Another attempt's stream goes on where this one broke off."""
+        self.successor = stream
+        self.restarts = (*self.restarts, self._number)
+        self.error = None
+        if type(stream).__name__ == type(self._stream).__name__ and hasattr(stream, "__dict__"):
+            self._stream.__dict__.clear()  # `usage` and the like are that one's
+            self._stream.__dict__.update(stream.__dict__)
+        return Restarted(self._number, error) if type(self._stream) in _GENERATORS else None
+
+    def _limit(self) -> tuple[float, float]:
+        """Seconds that the next item may take, and the limit that this is the rest of."""
+        terms = self._terms
+        left = math.inf, 0.0
+        if not self._flows:
+            if terms.begins_by is not None and terms.first is not None:
+                left = terms.begins_by - self.runtime.now(), terms.first
+        elif terms.idle is not None:
+            left = terms.idle - self._waited, terms.idle
+        if terms.end is not None:
+            left = min(left, (terms.end - self.runtime.now(), terms.total))
+        return max(0.0, left[0]), left[1]
+
+    def open(self) -> None:
+        """Read up to the first content, or to the end where the whole is wanted."""
+        try:
+            while True:
+                self.ready.append(self.read())
+                if self._content and not self._terms.whole:
+                    break
+        except StopIteration:
+            pass
+        except BaseException:
+            self.close(quietly=True)
+            raise
+        self.opened = True
+
+    async def aopen(self) -> None:
+        """The same in an event loop."""
+        try:
+            while True:
+                self.ready.append(await self.aread())
+                if self._content and not self._terms.whole:
+                    break
+        except StopAsyncIteration:
+            pass
+        except Exception:
+            await self.aclose(quietly=True)
+            raise
+        self.opened = True
+
+    def _hear_bytes(self, idle: float, asynchronous: bool) -> None:
+        """Have the limit between contents go by what the server sends, where that can be seen; by
+        items of any kind elsewhere."""
+        within, call, pulled = self.runtime.within, self.call, _next_chunk
+        watch = self._watch
+
+        async def bounded(chunks: Any) -> Any:
+            return await within(idle, lambda _: pulled(chunks), call)
+
+        self._life = not hear_bytes(
+            self._stream,
+            bounded if asynchronous else None,
+            (lambda: None) if watch is None else watch.touch,
+        )
+        if asynchronous and not self._life:
+            self._terms = evolve(self._terms, idle=None)
+
+    def _took(self, item: Any) -> None:
+        """Note an item, and whether it carries content. Raises for one that is an error."""
+        if type(item) is not self._item:
+            self._item = type(item)
+            self._format = format_of(type(item), type(self._stream))
+            self._look = self._format.look
+        self._received.append(item)
+        content = self._look(item, self._seen)
+        if self._odd:
+            content = self._judged(item, content)
+        self._content = content
+        if content and not self._flows:
+            self._flows = True
+            if self._watch is not None:  # from now on it limits each wait for more
+                self._watch.limit_to(self._terms.idle)
+
+    def _judged(self, item: Any, content: bool) -> bool:
+        """Whether an item counts as content, by the terms."""
+        self._number += 1
+        own = self._terms.content
+        return self._life or (content if own is None else bool(own(item)))
+
+    # The end
+
+    def _end(self) -> Exception | None:
+        """The source has ended: None if it is complete, else what is to be raised."""
+        form = self._format
+        says_so = format_of(type(None), type(self._stream)).ends if form is None else form.ends
+        if says_so and self._terms.complete and not self._seen.complete:
+            return self._break(None)
+        self._over = True
+        self._settle(None)
+        return None
+
+    def _break(self, error: Exception | None) -> Exception:
+        """Reading has failed with an error, or (None) ended too early: what is to be raised."""
+        watch = self._watch
+        if watch is not None and watch.fired is not None:
+            late = DeadlineExceededError(watch.fired)
+            late.__cause__ = error
+            error = late
+        verdict = error
+        if self.opened or error is None:
+            verdict = self._interrupted_by(error)
+        assert verdict is not None
+        self._over, self.error = True, verdict
+        self._settle(verdict if error is None else error)
+        return verdict
+
+    def _interrupt(self) -> None:
+        """Reading was cancelled. The SDK's stream would look complete from now on."""
+        self._over, self.error = True, self._interrupted_by(None)
+        self._settle(NO_VERDICT)
+
+    def _interrupted_by(self, error: Exception | None) -> StreamInterruptedError:
+        stream = type(self._stream)
+        try:
+            text = "".join(format_of(type(each), stream).text(each) for each in self._received)
+        except Exception:
+            text = ""
+        interruption = StreamInterruptedError(tuple(self._received), text)
+        interruption.__cause__ = error
+        return interruption
+
+    def _read_on(self, over: type[Exception]) -> NoReturn:
+        """A read beyond the end: an interruption stays one."""
+        raise over if self.error is None else self.error
+
+    def abandon(self) -> None:
+        """Nobody reads on. Whoever stops early says nothing about the service."""
+        if not self._over:
+            self._over = True
+            self._settle(None if self._seen.complete else NO_VERDICT)
+
+    def _settle(self, verdict: BaseException | None) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+        self.completion.settle(verdict)
+
+    def close(self, *, quietly: bool = False) -> None:
+        """Abandon the stream, and close it."""
+        self.abandon()
+        end = getattr(self._stream, "close", None) or getattr(self._source, "close", None)
+        if end is not None:
+            _quietly(end) if quietly else end()
+
+    async def aclose(self, *, quietly: bool = False) -> None:
+        """The same in an event loop."""
+        self.abandon()
+        for stream in (self._stream, self._source):
+            end = getattr(stream, "aclose", None) or getattr(stream, "close", None)
+            if end is not None:
+                try:
+                    done = end()
+                    if inspect.isawaitable(done):
+                        await done
+                except Exception:
+                    if not quietly:
+                        raise
+                return
+
+
+class _Begun:
+    """An awaitable that was begun, and waits for what `trap` says."""
+
+    __slots__ = ("_begun", "_trap")
+
+    def __init__(self, begun: Any, trap: Any) -> None:
+        self._begun = begun
+        self._trap = trap
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        begun, trap = self._begun, self._trap
+        try:
+            while True:
+                try:
+                    sent = yield trap
+                except BaseException as error:
+                    trap = begun.throw(error)
+                else:
+                    trap = begun.send(sent)
+        except StopIteration as end:
+            return end.value
+
+
+async def _next_chunk(chunks: Any) -> Any:
+    return await chunks.__anext__()
+
+
+def _quietly(end: Callable[[], object]) -> None:
+    try:
+        end()
+    except Exception:
+        return
+
+
+# What the consumer holds
+
+
+class _Guarded(PendingResult):
+    """An object of an SDK's stream class that reads by a `Reading`.
+
+    It shares all attributes with the SDK's own object. The SDK's helpers (`get_final_message`,
+    `until_done`) iterate this one, so they are guarded too.
+    """
+
+    __slots__ = ()
+
+    _reading: Reading
+
+    @property
+    def completion(self) -> Completion:  # type: ignore[override]
+        return self._reading.completion
+
+    @property
+    def outcome(self) -> Any:
+        """The `Outcome` of the call to the end of the stream; None until then."""
+        return self._reading.outcome
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """After how many items a fresh attempt began, for each; see `Streaming`."""
+        return self._reading.restarts
+
+
+class _Sync(_Guarded):
+    __slots__ = ()
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        reading = self._reading
+        return reading.ready.popleft() if reading.ready else reading.read()
+
+    def close(self) -> None:
+        self._reading.close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class _Async(_Guarded):
+    __slots__ = ()
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        reading = self._reading
+        return reading.ready.popleft() if reading.ready else await reading.aread()
+
+    async def close(self) -> None:
+        await self._reading.aclose()
+
+    aclose = close
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+_classes: dict[bool, WeakKeyDictionary[type, type]] = {
+    False: WeakKeyDictionary(),
+    True: WeakKeyDictionary(),
+}
+
+
+def _class_for(cls: type, *, asynchronous: bool) -> type:
+    found = _classes[asynchronous].get(cls)
+    if found is None:
+        base = _Async if asynchronous else _Sync
+        facts = {"__slots__": ("_reading",), "__module__": cls.__module__}
+        found = _classes[asynchronous][cls] = type(cls.__name__, (base, cls), facts)
+    return found
+
+
+def _given_out(reading: Reading, stream: Any, *, asynchronous: bool = False) -> Any:
+    """What the consumer gets."""
+    cls = type(stream)
+    if cls is GeneratorType:
+        played: Any = _played(reading)
+        generators[played] = ref(reading)
+    elif cls is AsyncGeneratorType:
+        played = _played_async(reading)
+        generators[played] = ref(reading)
+    else:
+        kind = _class_for(cls, asynchronous=asynchronous)
+        played = object.__new__(kind)
+        played.__dict__ = stream.__dict__
+        played._reading = reading
+    return played
+
+
+def _played(reading: Reading) -> Generator[Any, None, Any]:
+    try:
+        while True:
+            yield reading.ready.popleft() if reading.ready else reading.read()
+    except StopIteration as end:
+        return end.value
+    finally:
+        reading.close()
+
+
+async def _played_async(reading: Reading) -> AsyncGenerator[Any, None]:
+    try:
+        while True:
+            try:
+                item = reading.ready.popleft() if reading.ready else await reading.aread()
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        await reading.aclose()
+
+
+def open_sync(call: Call, runtime: Runtime, stream: Any) -> Any:
+    """Read a stream up to its first content: what to give to the consumer."""
+    reading = Reading(call, runtime, stream)
+    reading.open()
+    return _given_out(reading, stream)
+
+
+def opened_here(call: Call, runtime: Runtime, result: Any) -> Any:
+    """In a worker thread: a sync stream is opened there, within the time of the call."""
+    if type(result) not in PLAIN and hasattr(result, "__iter__") and is_raw_stream(result):
+        return open_sync(call, runtime, result)
+    return result
+
+
+async def open_async(call: Call, runtime: Runtime, stream: Any) -> Any:
+    """The same in an event loop."""
+    reading = Reading(call, runtime, stream, asynchronous=True)
+    await reading.aopen()
+    return _given_out(reading, stream, asynchronous=True)

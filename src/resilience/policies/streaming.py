@@ -1,0 +1,145 @@
+"""Bound and guard a stream: time to its first content, between contents, for all of it.
+
+Innermost, or just outside an attempt's `Timeout`. Streams are guarded up to their first content
+without it, too; this says on what terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+from attrs import frozen
+
+from resilience._core.options import (
+    Seconds,
+    call_repr,
+    checked,
+    flag,
+    plain,
+    seconds,
+    suggesting,
+    to_plain_function,
+    to_text,
+    warn_option_failed,
+)
+from resilience._core.streams import Restarted, Terms, restart
+from resilience.policy import Call, Inner, Policy, Runtime
+
+__all__ = ["Restarted", "Streaming"]
+
+
+def _to_delivery(name: str, value: Any) -> str:
+    if to_text(name, value) not in ("live", "whole"):
+        raise ValueError(f"{name} must be 'live' or 'whole', got {value!r}")
+    return str(value)
+
+
+def _to_life(name: str, value: Any) -> str:
+    if to_text(name, value) not in ("content", "bytes"):
+        raise ValueError(f"{name} must be 'content' or 'bytes', got {value!r}")
+    return str(value)
+
+
+def _to_resume(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        if value != "restart":
+            raise ValueError(f"{name} must be 'restart', a function or None, got {value!r}")
+        return value
+    return to_plain_function(name, value)
+
+
+@suggesting
+@frozen(eq=False, repr=False)
+class Streaming(Policy):
+    """Bound and guard the stream that a call returns.
+
+    - `first` (None): seconds from the beginning of the attempt to the first content; a result that
+      is no stream is content. A `Model("...", first=120)` has its own.
+    - `idle` (None): seconds of waiting from one content to the next. Pings and other items without
+      content do not count as life.
+    - `total` (None): seconds for all of it, reading included.
+    - `complete` (True): an end without a finish reason and without terminator is an interruption.
+    - `deliver` ("live"): "whole" holds a stream back until it is complete, so that an interruption
+      at any point is a failure like any other, and retry and fallback apply to the very end.
+    - `alive` ("content"): with "bytes", whatever the server sends counts for `idle`, pings too; for
+      clients that do not show their response, items of any kind.
+    - `on_interrupted` (None): what to do when a stream breaks off that the consumer has begun to
+      read. "restart" goes on with a fresh attempt from the beginning, three times at most: a
+      generator gives a `Restarted` item first, `stream.restarts` says where. A function of the
+      `StreamInterruptedError`, `args` and `kwargs` returns the `(args, kwargs)` of an attempt that
+      continues the answer, or None to give up; a `Model("...", prefill=False)` is restarted, or
+      left out.
+    - `first_content` (None): a function of an item, whether it carries content; by default that is
+      known for each SDK.
+
+    What is exceeded before the first content is a `DeadlineExceededError` of the attempt; after it
+    a `StreamInterruptedError`. Async reads are cancelled; a sync read is ended by shutting its
+    socket down, so one that waits for no socket goes on. Values only: safe from any thread.
+    """
+
+    role: ClassVar[str | None] = "streaming"
+
+    first: Seconds | None = seconds(None, optional=True)
+    idle: Seconds | None = seconds(None, optional=True)
+    total: Seconds | None = seconds(None, optional=True)
+    complete: bool = flag(True)
+    deliver: str = checked(_to_delivery, "live")
+    alive: str = checked(_to_life, "content")
+    on_interrupted: str | Callable[..., Any] | None = checked(_to_resume, None, optional=True)
+    first_content: Callable[[Any], object] | None = checked(to_plain_function, None, optional=True)
+
+    def __repr__(self) -> str:
+        return call_repr(self)
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        first, idle, total = (
+            None if each is None else plain(each) for each in (self.first, self.idle, self.total)
+        )
+        resume = restart if self.on_interrupted == "restart" else None
+        if resume is None and self.on_interrupted is not None:
+            resume = self._continued
+        limited = first is not None or idle is not None or total is not None
+
+        async def streaming(call: Call) -> Any:
+            own = first if call.terms is None else call.terms.own_first or first
+            limit = _smaller(own, total)
+            watch = end = begins_by = None
+            if limited or own is not None:
+                now = runtime.now()
+                end = None if total is None else now + total
+                begins_by = None if limit is None else now + limit
+                watch = runtime.watch(limit, end, total)
+            terms = Terms(
+                first=limit,
+                begins_by=begins_by,
+                idle=idle,
+                end=end,
+                total=total or 0.0,
+                complete=self.complete,
+                whole=self.deliver == "whole",
+                content=self.first_content,
+                prefill=call.terms is None or call.terms.prefill,
+                bytes_are_life=self.alive == "bytes",
+                resume=resume,
+                watch=watch,
+            )
+            return await inner(call.replace(terms=terms))
+
+        return streaming
+
+    def _continued(self, error: Exception, args: Any, kwargs: Any) -> Any:
+        """The arguments that continue an answer; None to give up."""
+        try:
+            found = cast(Callable[..., Any], self.on_interrupted)(error, args, kwargs)
+            if found is None:
+                return None
+            args, kwargs = found
+            return tuple(args), dict(kwargs)
+        except Exception as problem:
+            warn_option_failed("Streaming", problem)
+            return None
+
+
+def _smaller(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)
