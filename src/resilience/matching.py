@@ -27,6 +27,7 @@ from attrs import frozen
 
 from resilience import errors
 from resilience._core.anatomy import causes, leaves, words_of
+from resilience._core import control_flow as known
 from resilience._core.control_flow import control_flow_in, is_control_flow
 from resilience._core.options import to_flag
 from resilience.checks import empty_answer, error_body, finish_reason, no_choices
@@ -74,8 +75,11 @@ class Match(ABC):
     def __call__(self, failure: Failure, /) -> bool:
         """Does this failure match? Not for an error that is control flow, unless its class is
         named."""
-        if (signals := control_flow_in(failure.error)) and not all(map(self._names, signals)):
-            return False
+        error: Any = failure.error
+        if known.answers.get(type(error)) != known.FAILURE:
+            signals = control_flow_in(error)
+            if signals and not all(map(self._names, signals)):
+                return False
         found = self._holds(failure)
         if not found and failure.sdk is None and failure.kind is Kind.UNKNOWN and self in _DEFAULTS:
             describe.say_unknown(failure.error, repr(self))

@@ -244,7 +244,7 @@ def interleaved(make: Any, moves: Any, listeners: Any) -> list[Any]:
     real_sleep = asyncio.sleep
 
     async def no_sleep(seconds: float) -> None:
-        log.append(seconds)
+        log.append(tenths(seconds))
 
     with mock.patch("asyncio.sleep", no_sleep):
         asyncio.run(main())

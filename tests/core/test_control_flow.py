@@ -25,7 +25,7 @@ if sys.version_info < (3, 11):
 @pytest.fixture(autouse=True)
 def _only_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "_added", set())
-    monkeypatch.setattr(known, "_answers", {})
+    monkeypatch.setattr(known, "answers", {})
 
 
 class AppError(Exception):
@@ -180,7 +180,7 @@ def test_answers_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(known, "_REMEMBERED", 8)
     for _ in range(30):
         assert not known.is_control_flow(type("Mine", (Exception,), {}))
-    assert len(known._answers) <= 8
+    assert len(known.answers) <= 8
 
 
 def test_a_group_of_too_many_is_a_failure() -> None:

@@ -401,12 +401,13 @@ def test_user_code_runs_under_no_lock(stored: bool) -> None:
     )
     pipeline = Pipeline(
         Fallback(call=saying("fallback", "fallen"), on=saying("fallback on", True)),
-        ModelFallback("a", "b", on=saying("models on", True)),
+        ModelFallback("a", "b", on=saying("models on", True), rounds=1),
         Retry(
             wait=saying("wait", 0.0),
             on=saying("retry on", True),
             adjust=saying("adjust", lambda attempt, args, kwargs: (args, kwargs)),
             stop=saying("stop", False),
+            attempts=3,
         ),
         breaker,
         BadResult(saying("check", False)),

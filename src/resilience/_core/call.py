@@ -152,25 +152,25 @@ class Journal(Branch):
 
     def add(self, attempt: Attempt) -> None:
         """Record an attempt: one that has ended, or is settled later (its duration is None)."""
-        self._keep(attempt)
-        if self.guard.emit is not None and attempt.duration is not None:
-            self.guard.emit.ended(attempt)
-
-    def _keep(self, attempt: Attempt) -> None:
         attempts = self.attempts
         if type(attempts) is not list:
             attempts = self.attempts = []
         attempts.append(attempt)
         if len(attempts) > _KEPT:
             del attempts[_KEPT // 2]
+        if self.guard.emit is not None and attempt.duration is not None:
+            self.guard.emit.ended(attempt)
 
     def adopt(self, attempts: Sequence[Attempt], later: float) -> dict[int, int]:
         """Record attempts that another call has made for this one as well, which began so much
         later. What numbers they have here, by those they had there. Nothing is published."""
-        numbers = {}
+        numbers, kept = {}, list(self.attempts)
         for attempt in attempts:
             numbers[attempt.number] = number = self.next_number()
-            self._keep(evolve(attempt, number=number, started=attempt.started - later))
+            kept.append(evolve(attempt, number=number, started=attempt.started - later))
+        if len(kept) > _KEPT:
+            del kept[_KEPT // 2 : -(_KEPT // 2)]
+        self.attempts = kept
         return numbers
 
     def own(self, error: Exception) -> Exception:

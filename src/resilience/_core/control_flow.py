@@ -37,10 +37,11 @@ CancelledError that is an Exception is `concurrent.futures`', or a framework's o
 _REMEMBERED = 4096
 """Classes whose answer is remembered: some libraries make a class per client."""
 
-_PLAIN, _GROUP, _SIGNAL = range(3)
+FAILURE, _GROUP, _SIGNAL = range(3)
 
 _added: set[type] = set()
-_answers: dict[type, int] = {}
+answers: dict[type, int] = {}
+"""What is known of classes."""
 
 
 def control_flow(cls: E, /) -> E:
@@ -50,11 +51,11 @@ def control_flow(cls: E, /) -> E:
     An `on=` that names the class itself brings it in again. TypeError for what is no class of
     exceptions.
     """
-    global _answers
+    global answers
     if not _is_class_of_exceptions(cls):
         raise TypeError(f"control_flow must get a class derived from Exception, got {cls!r}")
     _added.add(cls)
-    _answers = {}  # not cleared: what another thread finds out meanwhile lands in the old one
+    answers = {}  # not cleared: what another thread finds out meanwhile lands in the old one
     return cls
 
 
@@ -74,12 +75,12 @@ def control_flow_in(error: object) -> list[type]:
     """
     cls = type(error)
     try:
-        answer = _answers.get(cls)
+        answer = answers.get(cls)
     except Exception:  # a class that cannot be hashed
         answer = None
     if answer is None:
         answer = _answer(cls)
-    if answer == _PLAIN:
+    if answer == FAILURE:
         return []
     if answer == _SIGNAL:
         return [cls]
@@ -90,18 +91,18 @@ def control_flow_in(error: object) -> list[type]:
 
 
 def _answer(cls: type) -> int:
-    answers = _answers
+    known = answers
     try:
-        found = answers.get(cls)
+        found = known.get(cls)
         if found is None:
-            found = _GROUP if is_group(cls) else _PLAIN
+            found = _GROUP if is_group(cls) else FAILURE
             if issubclass(cls, Exception) and any(map(_signals, cls.__mro__)):
                 found = _SIGNAL
-            if len(answers) >= _REMEMBERED:
-                answers.clear()
-            answers[cls] = found
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[cls] = found
     except Exception:  # a class that refuses to be looked at
-        return _PLAIN
+        return FAILURE
     return found
 
 

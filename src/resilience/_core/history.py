@@ -144,8 +144,12 @@ def _finish(journal: Journal, error: Exception) -> None:
     attempts = journal.attempts
     if not attempts and not journal.reports:
         return  # rejected: nothing ran
-    exhausted = any(r.exhausted and r.error is error for r in journal.reports)
-    circuits = tuple(c for r in journal.reports if r.error is error for c in r.circuits)
+    exhausted = False
+    circuits: tuple[object, ...] = ()
+    for report in journal.reports:
+        if report.error is error:
+            exhausted = exhausted or report.exhausted
+            circuits = (*circuits, *report.circuits)
     outer = get_ambient()
     if outer is not None and outer.attempt is not None:
         outer.attempt.report(error, exhausted=exhausted, circuits=circuits)

@@ -18,7 +18,14 @@ from weakref import WeakKeyDictionary, ref
 from attrs import define, evolve, frozen
 
 from resilience.errors import DeadlineExceededError, StreamInterruptedError
-from resilience.sdks.streams import Format, Seen, format_of, hear_bytes, tell_of_terminator
+from resilience.sdks.streams import (
+    Format,
+    Seen,
+    format_of,
+    hear_bytes,
+    tell_of_terminator,
+    told_error,
+)
 
 from .call import Call
 from .completion import Completion, PendingResult
@@ -413,6 +420,7 @@ class Reading:
     def _break(self, error: Exception | None) -> Exception:
         """Reading has failed with an error, or (None) ended too early: what is to be raised."""
         watch = self._watch
+        error = None if error is None else told_error(error, self._seen)
         if watch is not None and watch.fired is not None:
             late = DeadlineExceededError(watch.fired)
             late.__cause__ = error

@@ -337,7 +337,7 @@ class _Chain:
         if not rejected:
             if policy.raise_first:
                 call.journal.remember(self, lambda: error)
-            if not self._matches(failure):
+            if not call.matches(policy.on, failure) and not self._matches_elsewhere(failure):
                 return None
         self._leave(error, failure)
         found = min(self._offers(failure), default=None)
@@ -365,15 +365,13 @@ class _Chain:
     def _skipped(self, error: Exception) -> None:
         self.call.journal.remark(f"{self.order[self.at].name} was skipped: {error}")
 
-    def _matches(self, failure: Failure) -> bool:
-        call, on = self.call, self.policy.on
-        if call.matches(on, failure):
-            return True
+    def _matches_elsewhere(self, failure: Failure) -> bool:
+        """Whether a failure that the account has would match for another account."""
         if failure.advice is not Advice.STOP or failure.kind not in _OF_ACCOUNT:
             return False
         # The account is in trouble: no model of it will do, and for others it is a FALLBACK.
         self.shut.add(_account(self.order[self.at]))
-        return call.matches(on, evolve(failure, advice=Advice.FALLBACK))
+        return self.call.matches(self.policy.on, evolve(failure, advice=Advice.FALLBACK))
 
     def _leave(self, error: Exception, failure: Failure) -> None:
         """Record how a model's turn has ended."""

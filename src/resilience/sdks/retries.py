@@ -135,9 +135,9 @@ class _Google(_Speakeasy):
         if hasattr(thing, "sdk_configuration"):
             return super().switch_off(thing)
         held = self.client(thing)
-        # Said in so many words, it also ends the one silent retry over aiohttp.
-        once = sys.modules["google.genai.types"].HttpRetryOptions(attempts=1)
-        held._http_options.retry_options = once
+        # For resources that are made later, and the one silent retry over aiohttp.
+        none = sys.modules["google.genai.types"].HttpRetryOptions(attempts=0)
+        held._http_options.retry_options = none
         stop = type(held._retry.stop)(1)
         held._retry = held._retry.copy(stop=stop)
         held._async_retry = held._async_retry.copy(stop=stop)

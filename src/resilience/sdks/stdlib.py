@@ -62,7 +62,8 @@ _URL_ERROR = "urllib.error.URLError"
 
 def read(error: Exception) -> Failure | None:
     """Read an error of the standard library; None for one that says nothing about a call."""
-    if _HTTP_ERROR in _names(error):
+    cls: Any = type(error)  # a class is hashable, which mypy does not see
+    if _HTTP_ERROR in _names(cls):
         return _answered(error)
     known = meaning(error)
     return None if known is None else known.failure(error, None)
@@ -70,14 +71,16 @@ def read(error: Exception) -> Failure | None:
 
 def meaning(error: Exception) -> Meaning | None:
     """As `read`, short of making a `Failure`, and blind to an answer's status."""
-    names = _names(error)
+    cls: Any = type(error)
+    names = _names(cls)
     for name in names:
         known = _KNOWN.get(name)
         if known is not None:
             return _UNREACHED if name == "ssl.SSLError" and shaking_hands(error) else known
     if _URL_ERROR in names:
         reason = peek(error, "reason")  # another error, or a text
-        if issubclass(type(reason), Exception) and _URL_ERROR not in _names(reason):
+        kind: Any = type(reason)
+        if issubclass(kind, Exception) and _URL_ERROR not in _names(kind):
             return meaning(reason)
     if issubclass(type(error), OSError) and peek(error, "errno") in _UNREACHABLE:
         return _UNREACHED
@@ -94,13 +97,8 @@ def shaking_hands(error: Exception) -> bool:
     return frames == 0
 
 
-def _names(error: Exception) -> tuple[str, ...]:
-    cls: Any = type(error)  # a class is hashable, which mypy does not see
-    return _names_of(cls)
-
-
 @lru_cache(512)  # some libraries make a class per client
-def _names_of(cls: Any) -> tuple[str, ...]:
+def _names(cls: Any) -> tuple[str, ...]:
     return tuple(f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__)
 
 

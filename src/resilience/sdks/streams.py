@@ -5,9 +5,10 @@ Recognised by names, without importing an SDK.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, GeneratorType, SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ __all__ = [
     "is_stream",
     "register_stream",
     "tell_of_terminator",
+    "told_error",
 ]
 
 C = TypeVar("C", bound=type)
@@ -39,11 +41,13 @@ _MANAGER = re.compile(r"\w*(?:StreamManager|ResponseContextManager)")
 class Seen:
     """What a stream has shown of its end so far."""
 
-    __slots__ = ("done", "finished", "started", "unfinished_is_fine")
+    __slots__ = ("done", "error", "finished", "started", "unfinished_is_fine")
 
     def __init__(self) -> None:
         self.done = False
         """Whether its terminator came."""
+        self.error: Any = None
+        """What an error event has said, as it came."""
         self.started: set[int] = set()
         self.finished: set[int] = set()
         """Choices that have begun, and those with a reason to have ended."""
@@ -136,7 +140,9 @@ def _responses(event: Any, seen: Seen) -> bool:
 def _failure_of(event: Any) -> Failure:
     from resilience.failures import describe_result  # which needs this package
 
-    return describe_result(event) or Failure(Kind.SERVER, Advice.RETRY)
+    told = event.response.error if event.type == "response.failed" else event
+    body = {name: getattr(told, name, None) for name in ("code", "message", "param")}
+    return describe_result({"error": body}) or Failure(Kind.SERVER, Advice.RETRY)
 
 
 def _responses_text(event: Any) -> str:
@@ -352,7 +358,8 @@ def _users(registered: Registered) -> Format:
 
 
 def tell_of_terminator(stream: object, seen: Seen) -> None:
-    """Have `seen` told of OpenAI's `[DONE]`, which reaches no consumer, where that can be seen."""
+    """Have `seen` told of OpenAI's `[DONE]`, which reaches no consumer, and of error events, where
+    they can be seen."""
     raw = getattr(stream, "_raw_stream", stream)
     decoder: Any = getattr(raw, "_decoder", None)
     if hasattr(decoder, "aiter_bytes") and not hasattr(raw, "__next__"):
@@ -360,8 +367,7 @@ def tell_of_terminator(stream: object, seen: Seen) -> None:
 
         async def aiter_bytes(source: Any) -> Any:
             async for event in chunks(source):
-                if event.data.startswith("[DONE]"):
-                    seen.done = True
+                _note(event, seen)
                 yield event
 
         decoder.aiter_bytes = aiter_bytes
@@ -370,11 +376,31 @@ def tell_of_terminator(stream: object, seen: Seen) -> None:
 
         def iter_bytes(source: Any) -> Any:
             for event in pieces(source):
-                if event.data.startswith("[DONE]"):
-                    seen.done = True
+                _note(event, seen)
                 yield event
 
         decoder.iter_bytes = iter_bytes
+
+
+def _note(event: Any, seen: Seen) -> None:
+    if event.data.startswith("[DONE]"):
+        seen.done = True
+    elif event.event == "error":
+        seen.error = event.data
+
+
+def told_error(error: Exception, seen: Seen) -> Exception:
+    """What a read has failed with: the server's own error where its SDK has tripped over the event
+    (OpenAI's helper for responses does, over one that comes first), else `error`."""
+    if type(error) is not RuntimeError or seen.error is None:
+        return error
+    try:
+        event = SimpleNamespace(**json.loads(seen.error))
+        told = BadResultError(event, _failure_of(event))
+    except Exception:
+        return error
+    told.__cause__ = error
+    return told
 
 
 def hear_bytes(stream: Any, bounded: Any, touched: Callable[[], object]) -> bool:
