@@ -26,8 +26,8 @@ from typing import Any, TypeAlias, TypeVar, Union, cast, final
 from attrs import frozen
 
 from resilience import errors
-from resilience._core.anatomy import causes, leaves, words_of
 from resilience._core import control_flow as known
+from resilience._core.anatomy import causes, leaves, words_of
 from resilience._core.control_flow import control_flow_in, is_control_flow
 from resilience._core.options import to_flag
 from resilience.checks import empty_answer, error_body, finish_reason, no_choices

@@ -132,7 +132,11 @@ OWN = [
     pytest.param(FIRST["openai"], 1, 1, id="openai-1"),
     pytest.param(FIRST["google"], 2, 2, id="google-2"),
     pytest.param(FIRST["google-async"], 2, 2, id="google-async-2"),
-    pytest.param(way("google", "interactions.create"), 2, 2, id="interactions-2"),
+    *(
+        pytest.param(way("google", path), 2, 2, id="interactions-2")
+        for path in CASES["google"].ways
+        if path == "interactions.create"
+    ),
     pytest.param(way("openai", "chat.completions.with_raw_response.create"), None, 2, id="raw"),
     pytest.param(
         way("openai-async", "chat.completions.with_raw_response.create"), None, 2, id="raw-async"
@@ -187,6 +191,7 @@ def test_what_goes_over_the_wire(
         assert counted(refusing, lambda: case.ask(client, wrap=ROBUST.wrap)) == 2
 
 
+@pytest.mark.skipif("interactions.create" not in CASES["google"].ways, reason="of version 3")
 def test_google_interactions_retry_by_default(refusing: Refusing) -> None:
     """Four times, though the client's models do not; switched off before or after their first
     use."""
@@ -381,6 +386,8 @@ def test_what_a_call_says_of_its_own(refusing: Refusing) -> None:
     assert retries_of(cohere.chat_stream) == 0
     with warned(None):
         assert counted(refusing, lambda: ROBUST.call(cohere.chat, **CHAT, **off)) == 2
+    with warned("2 x 3 = 6"):
+        assert counted(refusing, lambda: ROBUST.call(cohere.chat, **CHAT)) == 6
 
     google = CASES["google"].make(refusing.url, max_retries=None)
     twice: Any = {
@@ -399,6 +406,21 @@ def test_a_client_that_cannot_be_read(client: Any, refusing: Refusing) -> None:
     assert retries_of(client) is None
     with warned(None), pytest.raises(TypeError, match="max_retries"):
         ROBUST.call(client.chat.completions.create, **CHAT)
+
+
+def test_a_client_that_is_not_hashable(refusing: Refusing) -> None:
+    """As of a class of the user's that compares by value."""
+
+    class Session(requests.Session):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    client = Session()
+    client.mount("http://", HTTPAdapter(max_retries=1))
+    with warned("2 x 2 = 4"):
+        for _ in range(2):
+            assert ROBUST.call(client.get, refusing.url).status_code == 503
+            assert ROBUST.wrap(client.get)(refusing.url).status_code == 503
 
 
 @pytest.mark.parametrize("other", [object(), len, openai.OpenAI, lambda: None])
@@ -427,7 +449,7 @@ def test_it_is_found_out_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> N
     """For each guarded function, and for each client that is called without one."""
     asked: list[Any] = []
     monkeypatch.setattr(
-        "resilience._core.guard.warn_of_multiplication", lambda *args: asked.append(args)
+        "resilience._core.guard.warn_of_multiplication", lambda *args: asked.append(args) or True
     )
     create = client.chat.completions.create
     wrapped = ROBUST.wrap(create)

@@ -11,6 +11,8 @@ from typing import Any
 
 from attrs import frozen
 
+from providers.google import library
+
 __all__ = ["CASES", "Case"]
 
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
@@ -86,7 +88,7 @@ def _google(url: str, max_retries: int | None = 0) -> Any:
     from google import genai
 
     # With a transport of one's own it uses that even where aiohttp is installed.
-    transport = {"transport": import_module("httpx2").AsyncHTTPTransport()}
+    transport = {"transport": library().AsyncHTTPTransport()}
     options: Any = {"base_url": url, "async_client_args": transport}
     if max_retries is not None:
         options["retry_options"] = {
@@ -130,6 +132,9 @@ _COHERE = {
     "v2.chat": CHAT,
 }
 _CONTENTS = {"model": "m", "contents": "Hi"}
+_INPUT = {"model": "m", "input": "Hi"}
+# With version 2, where Python 3.10 has stopped, they are experimental, and say so.
+_INTERACTIONS = ["interactions.create"] if library().__name__ == "httpx2" else []
 
 CASES = {
     "openai": Case(_stainless("openai", "OpenAI"), _OPENAI, copies=True),
@@ -170,7 +175,7 @@ CASES = {
             "models.generate_content": _CONTENTS,
             "models.generate_content_stream": _CONTENTS,
             "models.embed_content": _CONTENTS,
-            "interactions.create": {"model": "m", "input": "Hi"},
+            **dict.fromkeys(_INTERACTIONS, _INPUT),
         },
     ),
     "google-async": Case(
@@ -178,7 +183,7 @@ CASES = {
         {
             "aio.models.generate_content": _CONTENTS,
             "aio.models.generate_content_stream": _CONTENTS,
-            "aio.interactions.create": {"model": "m", "input": "Hi"},
+            **{f"aio.{path}": _INPUT for path in _INTERACTIONS},
         },
         asynchronous=True,
     ),

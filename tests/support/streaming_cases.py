@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import json
 import ssl
@@ -461,4 +460,3 @@ def no_certificates() -> Iterator[None]:
         patch.delenv("SSL_CERT_FILE", raising=False)
         patch.setenv("SSL_CERT_DIR", "/nowhere")
         yield
-    gc.collect()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from resilience._runtimes.loops import loop_runs_here
 from resilience.sdks.retries import source_of
+from resilience.sdks.streams import makes_manager
 
 __all__ = ["Facts", "facts_of", "refuse_unguardable", "underlying"]
 
@@ -29,7 +31,7 @@ class Facts:
     def __init__(self, fn: Any) -> None:
         call = inspect.getattr_static(type(fn), "__call__")  # every class has one: that of `type`
         self.certain = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
-        self.likely = inspect.iscoroutinefunction(_unwrapped(fn))
+        self.likely = inspect.iscoroutinefunction(_unwrapped(fn)) and not makes_manager(fn)
         self.plain = False
         self.awaitable = False
         self.checked: WeakSet[object] = WeakSet()  # pipelines that have found it good
@@ -48,12 +50,16 @@ class Facts:
 
     def client_is_new(self, fn: Any) -> bool:
         """Whether this is the method of a client whose own retries nobody has looked at yet."""
-        return self.clients is not None and _owner(fn) not in self.clients
+        try:
+            return self.clients is not None and _owner(fn) not in self.clients
+        except TypeError:  # not hashable: it is looked at in every call
+            return True
 
     def looked_at(self, fn: Any) -> None:
         """Remember that somebody has, for as long as the client lives."""
         if self.clients is not None:
-            self.clients.add(_owner(fn))
+            with suppress(TypeError):
+                self.clients.add(_owner(fn))
 
 
 _known: WeakKeyDictionary[Any, Facts] = WeakKeyDictionary()

@@ -219,8 +219,10 @@ class Guard:
         the call in the context."""
         self.hooks: Hooks | None = None
         if pipeline._hooked:
-            self.hooks = Hooks(pipeline._hooked, fn)
-            if not self.hooks.resting:
+            hooks = Hooks(pipeline._hooked, fn)
+            if hooks.begin is not None or hooks.rewrite is not None:
+                self.hooks = hooks
+            if not hooks.resting:
                 self.idle = BUSY_FOR_EVER
         self.unasked: Any = None
         """What `idle` will be once it is known whether the client retries, too."""
@@ -276,8 +278,8 @@ class Guard:
         idle, self.unasked = self.unasked, None
         if idle is not None:  # else another thread is just doing this
             self.idle = idle
-            self.facts.looked_at(self.fn)
-            warn_of_multiplication(self.fn, self.pipeline._attempts, args, kwargs)
+            if warn_of_multiplication(self.fn, self.pipeline._attempts, args, kwargs):
+                self.facts.looked_at(self.fn)
 
     # The full path
 

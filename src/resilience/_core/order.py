@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .meeting import may_meet
 from .stack import outside
 
 __all__ = ["PolicyOrderWarning", "hazards", "warn_of_order"]
@@ -34,6 +33,8 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
         at[policy.role].append(place)
     retries, breakers, models, limits = at["retry"], at["breaker"], at["models"], at["timeout"]
 
+    if len(retries) > 1:
+        from .meeting import may_meet
     if any(
         may_meet(policies[one].on, policies[other].on)
         for one, other in itertools.combinations(retries, 2)

@@ -21,6 +21,7 @@ from resilience.errors import DeadlineExceededError, StreamInterruptedError
 from resilience.sdks.streams import (
     Format,
     Seen,
+    bound_helpers,
     format_of,
     hear_bytes,
     tell_of_terminator,
@@ -601,7 +602,7 @@ def _class_for(cls: type, *, asynchronous: bool) -> type:
     found = _classes[asynchronous].get(cls)
     if found is None:
         base = _Async if asynchronous else _Sync
-        facts = {"__slots__": ("_reading",), "__module__": cls.__module__}
+        facts = {"__slots__": ("_reading",), "__module__": cls.__module__, **bound_helpers(cls)}
         found = _classes[asynchronous][cls] = type(cls.__name__, (base, cls), facts)
     return found
 

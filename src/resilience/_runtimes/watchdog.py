@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
-import socket
 import sys
 import threading
 import time
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["Watch"]
 
@@ -149,6 +151,8 @@ _watchdog = _Watchdog()
 
 def _shut_down(stream: object, thread: int) -> None:
     """Shut down the socket that a stream is read from, by a thread."""
+    import socket  # whoever has a stream has it already
+
     for found in (_of_response(stream), _of_frames(thread)):
         if found is not None:
             with contextlib.suppress(OSError):
@@ -169,6 +173,8 @@ def _of_response(stream: Any) -> socket.socket | None:
 
 def _of_frames(thread: int) -> socket.socket | None:
     """The socket that a thread reads from: in its innermost frame that has one."""
+    import socket
+
     frame = sys._current_frames().get(thread)
     while frame is not None:
         for value in list(frame.f_locals.values()):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
-from uuid import uuid4
 
 from attrs import frozen
 
@@ -90,6 +89,8 @@ class IdempotencyKey(Policy):
 
 
 def _new_key() -> str:
+    from uuid import uuid4  # which loads a library of C's
+
     return str(uuid4())
 
 

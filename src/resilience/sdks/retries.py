@@ -359,14 +359,17 @@ _warned: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 def warn_of_multiplication(
     fn: Any, attempts: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> None:
-    """Warn, once for each client, if a call of its method is retried by both sides."""
+) -> bool:
+    """Warn, once for each client, if a call of its method is retried by both sides.
+
+    Whether no other call of the method has to be looked at: none of its own options kept it quiet.
+    """
     source = source_of(fn)
-    if source is None:
-        return
+    if source is None or _warned.get(id(source.client)) is source.client:
+        return True
     retries = source.retries(args, kwargs)
-    if not retries or _warned.get(id(source.client)) is source.client:
-        return
+    if not retries:
+        return not evolve(source, args=(), kwargs={}).retries()
     _warned[id(source.client)] = source.client
     figure = f"{_count(attempts)} x {_count(1 + retries)}"
     if math.isfinite(attempts * retries):
@@ -381,6 +384,7 @@ def warn_of_multiplication(
         RetryMultiplicationWarning,
         stacklevel=outside(),
     )
+    return True
 
 
 def _count(number: float) -> str:

@@ -12,18 +12,18 @@ from types import AsyncGeneratorType, GeneratorType, SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from attrs import frozen
-
 from resilience._core.failure import Advice, Failure, Kind
 from resilience.errors import BadResultError
 
 __all__ = [
     "Format",
     "Seen",
+    "bound_helpers",
     "format_of",
     "hear_bytes",
     "is_manager",
     "is_stream",
+    "makes_manager",
     "register_stream",
     "tell_of_terminator",
     "told_error",
@@ -60,8 +60,7 @@ class Seen:
         return self.done or self.unfinished_is_fine or bool(self.started <= self.finished != set())
 
 
-@frozen
-class Format:
+class Format(NamedTuple):
     """How to read the items of one kind.
 
     `look(item, seen)`: whether it carries content; notes in `seen` what it says of the end, and
@@ -324,6 +323,21 @@ def is_manager(value: object) -> bool:
     return cls.__module__ == "contextlib" and str(
         getattr(getattr(value, "func", None), "__module__", "")
     ).startswith("httpx")
+
+
+def makes_manager(fn: object) -> bool:
+    """Whether a function makes such a manager, though it wraps one that is async, as those of
+    `with_streaming_response` do."""
+    names = getattr(getattr(fn, "__code__", None), "co_names", ())
+    return any(_MANAGER.fullmatch(name) for name in names)
+
+
+def bound_helpers(cls: type) -> dict[str, Any]:
+    """Attributes that a stream has bound to itself, as they are for one that stands for it:
+    Anthropic's `text_stream`."""
+    if not hasattr(cls, "__stream_text__"):
+        return {}
+    return {"text_stream": property(lambda stream: stream.__stream_text__())}
 
 
 def _named(cls: type, names: re.Pattern[str]) -> bool:

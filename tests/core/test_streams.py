@@ -1,0 +1,676 @@
+"""Streams under guard, in every world: opened within the attempt, watched to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Takes, World, async_worlds
+from resilience import (
+    CircuitBreaker,
+    DeadlineExceededError,
+    Fallback,
+    ModelFallback,
+    Pipeline,
+    Retry,
+    Streaming,
+    StreamInterruptedError,
+    Timeout,
+    guarded,
+    history,
+    register_stream,
+    resilient,
+)
+from resilience.failures import Kind, describe
+from resilience.policies.streaming import Restarted
+from resilience.testing import virtual_time
+from support.gates import Bulkhead
+from support.streams import Source, consumed
+
+ITEMS = ["a", "b", "c"]
+
+# To the first content
+
+
+def test_a_stream_is_whole(world: World) -> None:
+    """What the source gives, in order, as a generator."""
+    source = Source(world, ITEMS)
+    got = consumed(world, Pipeline(Retry()).wrap(source.function))
+
+    assert got.items == ITEMS
+    assert got.error is None
+    assert inspect.isgenerator(got.stream) or inspect.isasyncgen(got.stream)
+    assert source.closed == 1
+
+
+def test_a_failure_before_content_is_retried(world: World) -> None:
+    """At the first read as at the call itself; empty items carry no content."""
+    source = Source(world, [ConnectionError()], ["", ConnectionError()], ["", *ITEMS])
+    got = consumed(world, Pipeline(Retry()).wrap(source.function))
+
+    assert got.items == ["", *ITEMS]
+    assert len(source.calls) == 3
+    assert source.closed == 3
+
+
+def test_a_failure_before_content_falls_back(world: World) -> None:
+    """To the next model, and to a value."""
+    source = Source(world, [ConnectionError("a")], ITEMS)
+    got = consumed(world, Pipeline(ModelFallback("a", "b")).wrap(source.function))
+    assert got.items == ITEMS
+    assert [kwargs["model"] for _, kwargs in source.calls] == ["a", "b"]
+
+    source = Source(world, [ConnectionError()])
+    assert world.run(Pipeline(Fallback("else")).wrap(source.function)) == "else"
+
+
+def test_a_failure_before_content_is_the_sources_own(world: World) -> None:
+    """It comes out itself."""
+    error = ConnectionError()
+    got = consumed(world, Pipeline(Retry(attempts=1)).wrap(Source(world, [error]).function))
+
+    assert got.error is error
+
+
+def test_an_empty_stream_is_complete(world: World) -> None:
+    """Where nothing says how a complete one ends."""
+    got = consumed(world, Pipeline(Retry()).wrap(Source(world, []).function))
+
+    assert (got.items, got.error) == ([], None)
+
+
+# After it
+
+
+def test_a_failure_after_content_is_an_interruption(world: World) -> None:
+    """With what was received; nothing is repeated."""
+    error = ConnectionError("secret")
+    source = Source(world, ["a", "b", error])
+    got = consumed(world, Pipeline(ModelFallback("x"), Retry()).wrap(source.function))
+
+    assert got.items == ["a", "b"]
+    assert type(got.error) is StreamInterruptedError
+    assert got.error.__cause__ is error
+    assert got.error.received == ("a", "b")
+    assert got.error.text == "ab"
+    assert len(source.calls) == 1
+    assert source.closed == 1
+
+
+def test_an_interruption_tells_no_content() -> None:
+    """Neither in its text nor in its `repr`; its pickle has it."""
+    error = StreamInterruptedError(("secret",), "secret")
+    error.__cause__ = ConnectionError("secret")
+
+    assert "secret" not in str(error) + repr(error)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.received, copy.text) == (("secret",), "secret")
+    assert pickle.loads(pickle.dumps(StreamInterruptedError((print, lambda: 0)))).received == ()
+
+
+def test_an_interruption_means_what_interrupted(world: World) -> None:
+    """`describe` reads its cause; the request was executed."""
+    source = Source(world, ["a", ConnectionResetError()])
+    got = consumed(world, Pipeline(Retry()).wrap(source.function))
+    assert got.error is not None
+
+    failure = describe(got.error)  # type: ignore[arg-type]
+    assert failure.kind is Kind.CONNECTION
+    assert failure.sent is True
+    assert describe(StreamInterruptedError()).kind is Kind.SERVER
+
+
+def test_an_interruption_has_its_history(world: World) -> None:
+    """The attempts before it, and the one that it has ended."""
+    source = Source(world, [ConnectionError()], ["a", TimeoutError()])
+    got = consumed(world, Pipeline(Retry()).wrap(source.function))
+
+    kinds = [a.failure and a.failure.kind for a in history(got.error)]  # type: ignore[arg-type]
+    assert kinds == [Kind.CONNECTION, Kind.TIMEOUT]
+
+
+def test_every_further_read_says_the_same(world: World) -> None:
+    """A stream that broke off never looks complete."""
+    fn = Pipeline(Retry(), Streaming()).wrap(registered(world, ["a", ConnectionError()]))
+    errors: list[Any] = []
+
+    def read() -> None:
+        stream = fn()
+        for _ in range(4):
+            try:
+                next(stream)
+            except StreamInterruptedError as error:
+                errors.append(error)
+
+    async def aread() -> None:
+        stream = await fn()
+        for _ in range(4):
+            try:
+                await stream.__anext__()
+            except StreamInterruptedError as error:
+                errors.append(error)
+
+    world.run(aread if world.asynchronous else read)
+    assert len(errors) == 3
+    assert len({id(error) for error in errors}) == 1
+
+
+@async_worlds
+@pytest.mark.fault(43)
+def test_a_cancelled_read_stays_an_interruption(world: World) -> None:
+    """A time limit of the consumer's own ends the read; the next one says that it is cut."""
+    fn = Pipeline(Retry(), Streaming()).wrap(registered(world, ["a", Takes(9, "b"), "c"]))
+
+    async def main() -> None:
+        stream = await fn()
+        assert await stream.__anext__() == "a"
+        if world.name == "trio":
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await stream.__anext__()
+        else:
+            task = asyncio.ensure_future(stream.__anext__())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        with pytest.raises(StreamInterruptedError):
+            await stream.__anext__()
+
+    world.run(main)
+
+
+# The verdict
+
+
+def test_the_breaker_hears_at_the_end(world: World) -> None:
+    """Of the interruption when it comes, of success only when the stream is complete."""
+    breaker = CircuitBreaker(failures=1, reset_after=5)
+    pipeline = Pipeline(Retry(attempts=1), breaker)
+    assert consumed(world, pipeline.wrap(Source(world, ["a", ConnectionError()]).function)).error
+    assert breaker.state == "open"
+
+    world.clock.advance(5)
+    states: list[str] = []
+
+    def look(item: str) -> bool:
+        states.append(breaker.state)
+        return bool(item)
+
+    watched = Pipeline(breaker, Streaming(first_content=look))
+    consumed(world, watched.wrap(Source(world, ITEMS).function))
+    assert states == ["half-open"] * 3
+    assert breaker.state == "closed"
+
+
+def test_a_consumer_that_stops_early_is_no_verdict(world: World) -> None:
+    """Neither success nor failure: the trial's slot is free again, and the circuit half open."""
+    breaker = CircuitBreaker(failures=1, reset_after=5)
+    breaker.open()
+    world.clock.advance(5)
+    source = Source(world, ITEMS)
+    got = consumed(world, Pipeline(breaker).wrap(source.function), most=2)
+
+    assert got.items == ["a", "b"]
+    assert source.closed == 1
+    assert (breaker.state, breaker.snapshot().trials) == ("half-open", 0)
+
+
+@pytest.mark.filterwarnings("ignore:Async generator")  # trio's, of the source itself
+@pytest.mark.parametrize("read", [0, 1])
+def test_an_abandoned_stream_gives_its_permit_back(world: World, read: int) -> None:
+    """When the last reference to it is dropped, whether it was read or not."""
+    bulkhead = Bulkhead(1)
+    source = Source(world, ITEMS)
+    fn = Pipeline(bulkhead).wrap(source.function)
+
+    async def main() -> None:
+        stream = fn()
+        stream = await stream if world.asynchronous else stream
+        assert bulkhead.slots.free == 0
+        for _ in range(read):
+            await stream.__anext__() if world.asynchronous else next(stream)
+        del stream
+        gc.collect()
+        if world.asynchronous:  # the loop closes what was dropped
+            await world.clock.asleep(1)
+        assert bulkhead.slots.free == 1
+
+    if world.asynchronous:
+        world.run(main)
+    else:
+        with contextlib.suppress(StopIteration):
+            main().send(None)
+    assert bulkhead.slots.free == 1
+
+
+def test_the_outcome_is_up_to_the_first_content_and_the_streams_to_its_end(world: World) -> None:
+    """`outcome()` returns with the stream; `stream.outcome` comes with its end."""
+    fn = Pipeline(Retry()).wrap(registered(world, ["a", Takes(3, ConnectionError())]))
+
+    async def main() -> None:
+        outcome = guarded(fn).outcome()
+        outcome = await outcome if world.asynchronous else outcome
+        stream: Any = outcome.value
+        assert outcome.error is None
+        assert stream.outcome is None
+        await stream.__anext__() if world.asynchronous else next(stream)
+        with pytest.raises(StreamInterruptedError):
+            await stream.__anext__() if world.asynchronous else next(stream)
+        (attempt,) = stream.outcome.attempts
+        assert attempt.failure.kind is Kind.CONNECTION
+        assert attempt.duration == 3
+
+    if world.asynchronous:
+        world.run(main)
+    else:
+        with contextlib.suppress(StopIteration):
+            main().send(None)
+
+
+def test_an_outer_pipeline_hears_of_an_inner_ones_stream(world: World) -> None:
+    """It is not opened twice, and both breakers hear of its end."""
+    inner, outer = CircuitBreaker(failures=1), CircuitBreaker(failures=1)
+    fn = Pipeline(inner).wrap(Source(world, ["a", ConnectionError()]).function)
+
+    def call() -> Any:
+        return fn()
+
+    async def acall() -> Any:
+        return await fn()
+
+    got = consumed(world, Pipeline(outer).wrap(acall if world.asynchronous else call))
+    assert got.items == ["a"]
+    assert type(got.error) is StreamInterruptedError
+    assert (inner.state, outer.state) == ("open", "open")
+
+
+# Limits
+
+
+@async_worlds
+@pytest.mark.parametrize(
+    ("script", "options", "items", "seconds", "limit"),
+    [
+        ([Takes(5, "a")], {"first": 3}, [], 3, 3),
+        (["", Takes(2, ""), Takes(2, "a")], {"first": 3}, [], 3, 3),
+        (["a", Takes(5, "b")], {"idle": 3}, ["a"], 3, 3),
+        (["a", Takes(2, ""), Takes(2, "b")], {"idle": 3}, ["a", ""], 3, 3),
+        (["a", Takes(2, "b"), Takes(2, "c")], {"total": 3}, ["a", "b"], 3, 3),
+        ([Takes(5, "a")], {"total": 3}, [], 3, 3),
+    ],
+)
+def test_a_limit(
+    world: World, script: list[Any], options: Any, items: list[str], seconds: float, limit: float
+) -> None:
+    """Before content it fails the attempt, after it the stream; what carries no content is no
+    life."""
+    began = world.clock.now()
+    fn = Pipeline(Retry(attempts=1), Streaming(**options)).wrap(Source(world, script).function)
+    got = consumed(world, fn)
+
+    assert got.items == items
+    error = got.error.__cause__ if items else got.error  # type: ignore[union-attr]
+    assert type(error) is DeadlineExceededError
+    assert error.seconds == limit
+    assert world.clock.now() - began == seconds
+
+
+@async_worlds
+def test_what_the_consumer_takes_is_not_the_streams(world: World) -> None:
+    """Time between reads is no idleness."""
+    fn = Pipeline(Streaming(idle=3)).wrap(Source(world, ITEMS).function)
+
+    async def main() -> list[str]:
+        items = []
+        async for item in await fn():
+            await world.clock.asleep(5)
+            items.append(item)
+        return items
+
+    assert world.run(main) == ITEMS
+
+
+@async_worlds
+def test_a_timeout_ends_at_the_first_content(world: World) -> None:
+    """Both the attempt's and the total one: reading goes on."""
+    fn = Pipeline(Timeout(4), Retry(), Timeout(3)).wrap(
+        Source(world, [Takes(2, "a"), Takes(5, "b")]).function
+    )
+    assert consumed(world, fn).items == ["a", "b"]
+
+
+@async_worlds
+def test_a_silent_first_model_leads_on(world: World) -> None:
+    """`first` is a timeout like any other; `Model(first=)` is the model's own."""
+    from resilience import Model
+
+    source = Source(world, [Takes(9, "slow")], [Takes(9, "b")])
+    chain = ModelFallback("a", Model("b", first=10))
+    got = consumed(world, Pipeline(chain, Retry(), Streaming(first=3)).wrap(source.function))
+
+    assert got.items == ["b"]
+    assert [kwargs["model"] for _, kwargs in source.calls] == ["a", "b"]
+
+
+# The whole
+
+
+def test_a_whole_stream_is_retried_to_its_end(world: World) -> None:
+    """Nothing is given out before it is complete."""
+    source = Source(world, ["a", "b", ConnectionError()], ["x", "y"])
+    got = consumed(world, Pipeline(Retry(), Streaming(deliver="whole")).wrap(source.function))
+
+    assert got.items == ["x", "y"]
+    assert len(source.calls) == 2
+
+
+# Fresh attempts
+
+
+def test_restart(world: World) -> None:
+    """A fresh attempt from the beginning, and an item that says so."""
+    error = ConnectionError()
+    source = Source(world, ["a", "b", error], ["x", "y"])
+    fn = Pipeline(Retry(), Streaming(on_interrupted="restart")).wrap(source.function)
+    got = consumed(world, fn, 1, n=2)
+
+    assert got.items[:2] + got.items[3:] == ["a", "b", "x", "y"]
+    assert isinstance(got.items[2], Restarted)
+    assert got.items[2].after == 2
+    assert got.items[2].error.__cause__ is error
+    assert source.calls == [((1,), {"n": 2})] * 2
+
+
+def test_restarts_end(world: World) -> None:
+    """Three at most; then the interruption comes out."""
+    source = Source(world, ["a", ConnectionError()])
+    fn = Pipeline(Retry(), Streaming(on_interrupted="restart")).wrap(source.function)
+    got = consumed(world, fn)
+
+    assert [item for item in got.items if item == "a"] == ["a"] * 4
+    assert type(got.error) is StreamInterruptedError
+    assert len(source.calls) == 4
+
+
+def test_a_stream_object_says_where_it_was_restarted(world: World) -> None:
+    """Its items are the SDK's own only."""
+    fn = Pipeline(Streaming(on_interrupted="restart")).wrap(
+        registered(world, ["a", "b", ConnectionError()], ["x"])
+    )
+    got = consumed(world, fn)
+
+    assert got.items == ["a", "b", "x"]
+    assert got.stream.restarts == (2,)
+
+
+def test_an_answer_is_continued(world: World) -> None:
+    """A function gives the arguments that do so."""
+    source = Source(world, ["a", "b", ConnectionError()], ["c"])
+
+    def more(error: StreamInterruptedError, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "prefix": error.text}
+
+    fn = Pipeline(Streaming(on_interrupted=more)).wrap(source.function)
+    got = consumed(world, fn, 1)
+
+    assert [item for item in got.items if isinstance(item, str)] == ["a", "b", "c"]
+    assert source.calls == [((1,), {}), ((1,), {"prefix": "ab"})]
+
+
+@pytest.mark.parametrize("more", [lambda error, args, kwargs: None, lambda *args: 1 / 0])
+def test_a_function_may_give_up(world: World, more: Any, recwarn: Any) -> None:
+    """With None, or by raising: the interruption comes out."""
+    source = Source(world, ["a", ConnectionError()])
+    got = consumed(world, Pipeline(Streaming(on_interrupted=more)).wrap(source.function))
+
+    assert type(got.error) is StreamInterruptedError
+    assert len(source.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "asked"), [(["b"], ["a", "b"]), (["a"], ["a", "a"]), ([], ["a", "a"])]
+)
+def test_a_model_that_refuses_continuations(
+    world: World, names: list[str], asked: list[str]
+) -> None:
+    """It is restarted where it broke off itself, and left out where another one did."""
+    from resilience import Model
+
+    scripts = [["1", ConnectionError()], ["2"]]
+    source = Source(world, *scripts)
+
+    def more(error: StreamInterruptedError, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "prefix": error.text, "model": "b" if names == ["b"] else "a"}
+
+    chain = ModelFallback(*(Model(name, prefill=name not in names) for name in "ab"))
+    consumed(world, Pipeline(chain, Streaming(on_interrupted=more)).wrap(source.function))
+
+    continued = ["prefix" in kwargs for _, kwargs in source.calls]
+    if names == ["b"]:
+        assert [kwargs["model"] for _, kwargs in source.calls] == ["a", "a"]
+    else:
+        assert [kwargs["model"] for _, kwargs in source.calls] == asked
+    assert continued == [False, names != ["a"]]
+
+
+# Generator functions
+
+
+def test_a_generator_function_stays_one(world: World) -> None:
+    """Nothing runs before the first read; then failures are retried up to the first content."""
+    made: list[int] = []
+
+    @resilient(Retry())
+    def sync(n: int) -> Iterator[int]:
+        made.append(n)
+        if len(made) < 3:
+            raise ConnectionError
+        yield from range(1, n)
+
+    @resilient(Retry())
+    async def asynchronous(n: int) -> Any:
+        made.append(n)
+        if len(made) < 3:
+            raise ConnectionError
+        for each in range(1, n):
+            yield each
+
+    fn: Any = asynchronous if world.asynchronous else sync
+    check = inspect.isasyncgenfunction if world.asynchronous else inspect.isgeneratorfunction
+    assert check(fn)
+    stream = fn(4)
+    assert made == []
+    assert consumed(world, lambda: stream).items == [1, 2, 3]
+    assert made == [4, 4, 4]
+
+
+def test_a_generators_value_is_returned() -> None:
+    """`yield from` gives what the generator returns."""
+
+    @resilient(Retry())
+    def numbers() -> Any:
+        yield 1
+        return "done"
+
+    def outer() -> Any:
+        found = yield from numbers()
+        yield found
+
+    assert list(outer()) == [1, "done"]
+
+
+def test_an_async_generator_of_a_plain_function(world: World) -> None:
+    """Some SDKs return one without an await: it is opened by its first read."""
+    if not world.asynchronous:
+        return
+    source = Source(world, [ConnectionError()], ITEMS)
+
+    def plain() -> Any:
+        return source._async(source._next((), {}))
+
+    stream = Pipeline(Retry()).wrap(plain)()
+    assert inspect.isasyncgen(stream)
+    assert consumed(world, lambda: stream).items == ITEMS
+    assert len(source.calls) == 2
+
+
+# One's own classes
+
+
+class Stream:
+    """As of an SDK that nobody knows."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.usage = 7
+
+    def __iter__(self) -> Any:
+        return self.source
+
+    def close(self) -> None:
+        self.source.close()
+
+
+class AsyncStream:
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.usage = 7
+
+    def __aiter__(self) -> Any:
+        return self.source
+
+    async def aclose(self) -> None:
+        await self.source.aclose()
+
+
+register_stream(Stream)
+register_stream(AsyncStream)
+
+
+def registered(world: World, *scripts: list[Any]) -> Any:
+    """A function whose streams are objects of a registered class."""
+    fn = Source(world, *scripts).function
+
+    def sync(*args: Any, **kwargs: Any) -> Any:
+        return Stream(fn(*args, **kwargs))
+
+    async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+        return AsyncStream(await fn(*args, **kwargs))
+
+    return asynchronous if world.asynchronous else sync
+
+
+def test_a_registered_class_is_guarded_and_kept(world: World) -> None:
+    """The object is of its class, with its attributes, and reads under guard."""
+    fn = Pipeline(Retry()).wrap(registered(world, [ConnectionError()], ITEMS))
+    got = consumed(world, fn)
+
+    assert got.items == ITEMS
+    assert isinstance(got.stream, AsyncStream if world.asynchronous else Stream)
+    assert type(got.stream).__name__ == ("AsyncStream" if world.asynchronous else "Stream")
+    assert got.stream.usage == 7
+
+
+def test_what_a_user_says_of_a_class() -> None:
+    """Which items carry content, and which one makes it complete."""
+
+    @register_stream
+    class Own(Stream): ...
+
+    register_stream(Own, content=lambda item: item == "c", complete=lambda item: item == "end")
+    scripts = [["x", ConnectionError()], ["x", "c"], ["x", "c", "end"]]
+    retrying = Pipeline(Retry(wait=0))
+    fn = retrying.wrap(lambda: Own(iter(scripts.pop(0)) if len(scripts) < 3 else gen()))
+
+    def gen() -> Any:
+        scripts.pop(0)
+        yield "x"
+        raise ConnectionError
+
+    with pytest.raises(StreamInterruptedError):
+        list(fn())
+    assert list(retrying.call(lambda: Own(iter(scripts[0])))) == ["x", "c", "end"]
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "word"),
+    [
+        ((3,), {}, "class"),
+        ((int,), {}, "iterated"),
+        ((Stream,), {"content": 3}, "content"),
+        ((Stream,), {"complete": "x"}, "complete"),
+    ],
+)
+def test_what_is_no_stream_class(args: Any, options: Any, word: str) -> None:
+    """A clear error."""
+    with pytest.raises(TypeError, match=word):
+        register_stream(*args, **options)
+
+
+# Whatever happens
+
+_STEPS = st.lists(st.sampled_from(["item", "empty", "fails"]), max_size=5)
+
+
+@given(scripts=st.lists(_STEPS, min_size=1, max_size=4), whole=st.booleans(), restart=st.booleans())
+@pytest.mark.parametrize("loop", ["sync", "asyncio", "trio"])
+def test_no_stream_is_given_out_twice_in_part(
+    loop: str, scripts: list[list[str]], whole: bool, restart: bool
+) -> None:
+    """What a consumer got is a prefix of one single attempt; with restarts, they say where."""
+    with virtual_time() as clock:
+        world = World(loop, clock)
+        real: list[list[Any]] = [
+            [
+                ConnectionError() if step == "fails" else (f"{n}.{m}" if step == "item" else "")
+                for m, step in enumerate(script)
+            ]
+            for n, script in enumerate(scripts)
+        ]
+        source = Source(world, *real)
+        streaming = Streaming(
+            deliver="whole" if whole else "live", on_interrupted="restart" if restart else None
+        )
+        pipeline = Pipeline(Retry(attempts=2, wait=0), streaming)
+        got = consumed(world, pipeline.wrap(source.function))
+
+    pieces: list[list[Any]] = [[]]
+    for item in got.items:
+        pieces.append([]) if isinstance(item, Restarted) else pieces[-1].append(item)
+    assert len(pieces) == 1 or restart
+    for piece in pieces:
+        full = [[x for x in script if isinstance(x, str)] for script in real]
+        assert any(script[: len(piece)] == piece for script in full)
+    if got.error is None and not any(isinstance(x, Exception) for x in real[-1]):
+        assert pieces[-1] in [[x for x in s if isinstance(x, str)] for s in real]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "word"),
+    [
+        ({"first": 0}, ValueError, "first"),
+        ({"idle": -1}, ValueError, "idle"),
+        ({"total": "3"}, TypeError, "total"),
+        ({"deliver": "half"}, ValueError, "deliver"),
+        ({"alive": "pings"}, ValueError, "alive"),
+        ({"complete": 1}, TypeError, "complete"),
+        ({"on_interrupted": "retry"}, ValueError, "on_interrupted"),
+        ({"on_interrupted": 3}, TypeError, "on_interrupted"),
+        ({"first_content": 3}, TypeError, "first_content"),
+    ],
+)
+def test_bad_options(options: Any, kind: type[Exception], word: str) -> None:
+    """Named at construction."""
+    with pytest.raises(kind, match=word):
+        Streaming(**options)
