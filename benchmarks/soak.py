@@ -1,11 +1,13 @@
 """Many calls, and then a look at what is left: objects, threads and descriptors must be as before.
 
-    python benchmarks/soak.py [--calls N] [--minutes M]
+    python benchmarks/soak.py [--calls N] [--minutes M] [--streams S]
 
 N healthy calls at rest (10 million), an N-th part of them on every other way a call can take: a
 tenth failing ones (1 million), and fewer on the full path, refused, timed, in asyncio and trio.
 At most M minutes (8): on a slow machine each way ends at its share of the time, with a notice.
-Exit status 1 unless every way is flat.
+Then S streams (10,000) of the real SDKs over sockets, each abandoned at a random point: by break,
+close, exception, cancellation, garbage collection, or never read. Exit status 1 unless every way
+is flat, and no connection, permit, task or thread of a stream is left.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -34,6 +37,20 @@ from resilience import (
     Timeout,
 )
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from support.abandoning import abandon
+
+STREAMS = (
+    "openai",
+    "openai-async",
+    "anthropic-stream",
+    "anthropic-stream-async",
+    "auriko",
+    "auriko-async",
+    "cohere",
+    "cohere-async",
+)
 BATCHES = 20
 OBJECTS = 100  # live ones more or fewer, after all the calls of one way
 KILOBYTES = 100.0  # allocated more by 2,000 calls at the end
@@ -194,10 +211,29 @@ def soak(way: Way, number: int, seconds: float) -> bool:
     return flat
 
 
+def streams(number: int) -> bool:
+    """Abandon so many streams, report, and tell whether nothing is left of them."""
+    gc.freeze()  # the SDKs' own objects are many, and to be collected again and again
+    fine = True
+    for name in STREAMS:
+        begun = time.perf_counter()
+        left = abandon(name, number // len(STREAMS))
+        took = time.perf_counter() - begun
+        fine = fine and left.nothing
+        print(
+            f"{'nothing ' if left.nothing else 'NOT SO  '} {f'streams abandoned, {name}':<42} "
+            f"{left.streams:>11,} calls {took:6.1f} s  connections {left.connections}, permits "
+            f"{left.permits}, tasks {left.tasks}, threads {left.threads}",
+            flush=True,
+        )
+    return fine
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--calls", type=int, default=10_000_000, help="healthy calls at rest")
     parser.add_argument("--minutes", type=float, default=8.0, help="the longest it may take")
+    parser.add_argument("--streams", type=int, default=10_000, help="abandoned streams")
     options = parser.parse_args()
     if options.calls < 1 or not options.minutes > 0:
         parser.error("--calls and --minutes must be positive")
@@ -208,7 +244,7 @@ def main() -> int:
     ]
     minutes = (time.perf_counter() - begun) / 60
     print(f"{sum(flat)} of {len(flat)} ways are flat, after {minutes:.1f} minutes")
-    return int(not all(flat))
+    return int(not (all(flat) & streams(options.streams)))
 
 
 if __name__ == "__main__":

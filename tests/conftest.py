@@ -20,7 +20,7 @@ from resilience.testing import VirtualTime, virtual_time
 
 # LiteLLM goes with few others: its tests are for environments that have it (`make test-sdks`).
 LITELLM = find_spec("litellm") is not None
-collect_ignore = [] if LITELLM else ["sdks/test_sdk_litellm.py"]
+collect_ignore = [] if LITELLM else ["sdks/test_sdk_litellm.py", "sdks/test_retries_litellm.py"]
 if sys.version_info < (3, 11):  # there Google's SDK has stopped at version 2
     collect_ignore.append("sdks/test_sdk_google_interactions.py")
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it fetches one from afar when it is imported

@@ -30,6 +30,7 @@ GROUPS = {
     "H": "Shared through Redis",
     "I": "Event loops and time limits",
     "J": "Listeners, secrets, resources",
+    "K": "Streams",
 }
 
 

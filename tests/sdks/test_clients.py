@@ -95,6 +95,24 @@ def test_copies_with_options(case: Case, refusing: Refusing) -> None:
         assert len(refusing.requests) == 3 * number
 
 
+def test_what_a_client_does_not_have(refusing: Refusing) -> None:
+    """It has no more of it under policies."""
+    client = CASES["groq"].make(refusing.url)
+    wrapped = ROBUST.wrap_client(client)
+    assert not hasattr(wrapped, "responses")
+    with pytest.raises(AttributeError, match="images"):
+        wrapped.images  # noqa: B018
+
+
+def test_its_class_guards_nothing_by_itself(refusing: Refusing) -> None:
+    """A client that is made anew by it has no policies."""
+    wrapped = ROBUST.wrap_client(CASES["openai"].make(refusing.url))
+    plain = type(wrapped)(api_key="any", base_url=refusing.url, max_retries=0)
+    CASES["openai"].ask(plain)
+    assert len(refusing.requests) == 1
+    assert type(plain).chat
+
+
 def test_what_manages_is_left_alone(refusing: Refusing) -> None:
     """Lists of files and models are not asked for twice."""
     wrapped = ROBUST.wrap_client(CASES["openai"].make(refusing.url))

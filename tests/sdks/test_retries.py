@@ -236,6 +236,30 @@ def test_requests_retries_as_its_adapter_says(refusing: Refusing) -> None:
     assert client.get(refusing.url).status_code == 503
 
 
+@pytest.mark.parametrize(
+    ("retry", "most"),
+    [
+        (Urllib3Retry(False), 0),
+        (Urllib3Retry(None, connect=3, read=1), 3),
+        (Urllib3Retry(total=None), 0),
+    ],
+)
+def test_the_forms_of_an_adapters_retries(retry: Urllib3Retry, most: int) -> None:
+    assert retries_of(HTTPAdapter(max_retries=retry)) == most
+
+
+def test_an_adapter_of_the_users_own() -> None:
+    """That has no such number does not retry, as far as anybody knows."""
+
+    class Own(requests.adapters.BaseAdapter):
+        def close(self) -> None:
+            """Has nothing open."""
+
+    client = requests.Session()
+    client.mount("https://own.test", Own())
+    assert retries_of(own_retries(client)) == 0
+
+
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_httpx_retries_connecting(library: Any) -> None:
     """As its transports say: counted where connections break during TLS."""
@@ -292,6 +316,28 @@ def test_where_a_client_is_found(client: Any) -> None:
     for other in (len, lambda: create(**CHAT), openai.OpenAI, openai.Timeout(1), object(), None):
         assert retries_of(other) is None
     assert retries_of(client.with_options(max_retries=0)) == 0
+
+
+def test_wrappers_without_an_end(client: Any) -> None:
+    """A function that wraps itself."""
+
+    def round_and_round() -> None:
+        """Is never called."""
+
+    round_and_round.__wrapped__ = round_and_round  # type: ignore[attr-defined]
+    assert retries_of(round_and_round) is None
+
+
+def test_a_resource_with_retries_of_its_own(refusing: Refusing) -> None:
+    """They are switched off without the rest of the client."""
+    client = mistral(refusing.url)
+    assert own_retries(client.chat) is client.chat
+    assert retries_of(client.chat.complete) == 0
+    if (case := CASES["google"]).ways.get("interactions.create"):
+        google = case.make(refusing.url, max_retries=3)
+        own_retries(google.interactions)
+        assert retries_of(google.interactions.create) == 0
+        assert retries_of(google) == 3
 
 
 def test_a_function_that_calls_it_inside(client: Any, refusing: Refusing) -> None:

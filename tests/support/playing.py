@@ -51,8 +51,8 @@ class Player:
     """The first lines of what was asked."""
     left: list[float] = Factory(list)
     """When clients left in the midst of a body, by the monotonic clock."""
-    open: int = 0
-    """Connections."""
+    busy: int = 0
+    """Answers under way."""
     _lock: Any = Factory(threading.Lock)
     _listener: Any = None
 
@@ -63,7 +63,7 @@ class Player:
 
     def __enter__(self) -> Player:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self._accept, name="player", daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -77,11 +77,11 @@ class Player:
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            threading.Thread(
+                target=self._serve, args=(connection,), name="player", daemon=True
+            ).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with self._lock:
-            self.open += 1
         try:
             if self.tls is not None:
                 connection = self.tls.wrap_socket(connection, server_side=True)
@@ -91,8 +91,6 @@ class Player:
             pass
         finally:
             connection.close()
-            with self._lock:
-                self.open -= 1
 
     def _answer(self, connection: socket.socket) -> bool:
         """One request; whether there may be another on this connection."""
@@ -110,6 +108,14 @@ class Player:
         with self._lock:
             script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
             self.requests.append(lines[0])
+            self.busy += 1
+        try:
+            return self._play(connection, script)
+        finally:
+            with self._lock:
+                self.busy -= 1
+
+    def _play(self, connection: socket.socket, script: list[Step]) -> bool:
         if script and isinstance(script[0], Status):
             status = script[0]
             connection.sendall(

@@ -17,7 +17,7 @@ from attrs import Factory, define, frozen
 from resilience.testing.formats import FORMATS, Format
 from resilience.testing.plan import Error
 
-__all__ = ["CASES", "Case", "Got", "Wire", "consumed", "no_certificates"]
+__all__ = ["CASES", "Case", "Got", "Wire", "aclosed", "closed", "consumed", "no_certificates"]
 
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 CHAT: dict[str, Any] = {"model": "m", "messages": MESSAGES}
@@ -382,11 +382,23 @@ def consumed(
     except BaseException as error:
         got.error = got.error or error
     finally:
-        for name in ("close", "__exit__"):
-            if hasattr(client, name):
-                getattr(client, name)(*[None] * 3 * (name == "__exit__"))
-                break
+        closed(client)
     return got
+
+
+def closed(client: Any) -> None:
+    """Close a client: some have a method for that, some can only be left."""
+    if hasattr(client, "close"):
+        client.close()
+    elif hasattr(client, "__exit__"):
+        client.__exit__(None, None, None)
+
+
+async def aclosed(client: Any) -> None:
+    """The same of an async one."""
+    client = getattr(client, "aio", client)  # Google's
+    client = client if hasattr(client, "__aexit__") else client._client  # Ollama's
+    await client.__aexit__(None, None, None)
 
 
 def _fn(case: Case, client: Any, pipeline: Any) -> Callable[..., Any]:
@@ -430,9 +442,7 @@ async def _aconsumed(
     except BaseException as error:
         got.error = got.error or error
     finally:
-        client = getattr(client, "aio", client)  # Google's
-        client = getattr(client, "_client", client) if not hasattr(client, "__aexit__") else client
-        await client.__aexit__(None, None, None)
+        await aclosed(client)
 
 
 async def _aread(case: Case, stream: Any, got: Got, look: Any = None, then: Any = None) -> None:

@@ -9,15 +9,19 @@ import pytest
 
 from resilience.testing.gateway import (
     CutStream,
+    Drop,
     Error,
     ErrorInStream,
+    GarbledStream,
     Gateway,
     Hang,
     Malformed,
     Ok,
     ProxyError,
     SlowStart,
+    StalledStream,
     Timetable,
+    UnfinishedStream,
 )
 
 BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -38,6 +42,18 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ErrorInStream("upstream_error", True), TypeError, r"after"),
     (lambda: CutStream(-1), ValueError, r"after must be 0 or more, got -1"),
     (lambda: CutStream(1.5), TypeError, r"after must be a whole number, got 1\.5"),  # type: ignore[arg-type]
+    (lambda: CutStream(reset=1), TypeError, r"reset must be True or False, got 1"),  # type: ignore[arg-type]
+    (lambda: Drop(reset="x"), TypeError, r"reset must be True or False, got 'x'"),  # type: ignore[arg-type]
+    (lambda: Ok(prefill=None), TypeError, r"prefill must be True or False, got None"),  # type: ignore[arg-type]
+    (lambda: SlowStart(1, pings=0), TypeError, r"pings must be True or False, got 0"),  # type: ignore[arg-type]
+    (lambda: StalledStream(-1), ValueError, r"after must be 0 or more, got -1"),
+    (lambda: StalledStream(seconds=-2), ValueError, r"seconds must be 0 or more seconds, got -2"),
+    (lambda: StalledStream(ping=True), TypeError, r"did you mean 'pings'"),  # type: ignore[call-arg]
+    (lambda: UnfinishedStream("1"), TypeError, r"after must be a whole number, got '1'"),  # type: ignore[arg-type]
+    (lambda: UnfinishedStream(reason="stop"), TypeError, r"reason must be True or False"),  # type: ignore[arg-type]
+    (lambda: GarbledStream(text=1), TypeError, r"text must be a str, got 1"),  # type: ignore[arg-type]
+    (lambda: Error("", status=400), ValueError, r"code must not be empty"),
+    (lambda: Error("somebody_elses"), ValueError, r"Auriko's error codes, got 'somebody_elses'"),
     (lambda: ProxyError(302), ValueError, r"status must be 200 or between 400 and 599"),
     (lambda: Malformed("500"), TypeError, r"status must be a whole number, got '500'"),  # type: ignore[arg-type]
     (lambda: Error("internal_error", status=200), ValueError, r"status must be between"),

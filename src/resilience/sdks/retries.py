@@ -11,6 +11,7 @@ import functools
 import math
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, TypeVar, cast
@@ -38,20 +39,20 @@ class RetryMultiplicationWarning(UserWarning):
     """A guarded method's client retries as well; the message has the figure."""
 
 
-class _Kind:
+class _Kind(ABC):
     """How the clients of one package retry. `thing` is a client, or a part of one."""
 
     def client(self, thing: Any) -> Any:
         """What stands for the client as a whole: it has the number."""
         return thing
 
+    @abstractmethod
     def retries(self, source: Source) -> float:
         """Retries after a failed request; infinite where only their time is limited."""
-        raise NotImplementedError
 
+    @abstractmethod
     def switch_off(self, thing: Any) -> None:
         """Have it make none, from now on."""
-        raise NotImplementedError
 
 
 @frozen(eq=False)
@@ -232,9 +233,9 @@ class _Router(_Kind):
         thing.num_retries = 0
 
 
-class _Litellm(_Kind):
+class _Litellm(_Router):
     """LiteLLM's functions: arguments, a global of the module, and the SDK inside. `thing` is the
-    function."""
+    function; there is no client to switch them off in."""
 
     def retries(self, source: Source) -> float:
         options = source.kwargs

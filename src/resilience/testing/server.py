@@ -173,8 +173,6 @@ class _Site:
         if isinstance(answer, plan.SlowStart):
             async for ping in _pings(http, form, plain(answer.seconds), answer.pings):
                 yield ping
-            if await http.is_disconnected():
-                return
         after = None if isinstance(answer, plan.Ok | plan.SlowStart) else answer.after
         pieces = form.pieces
         first = pieces if after is None else list(islice(cycle(pieces), after))
