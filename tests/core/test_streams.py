@@ -464,6 +464,130 @@ def test_a_model_that_refuses_continuations(
     assert continued == [False, names != ["a"]]
 
 
+def test_what_is_closed_after_a_restart_is_the_fresh_stream(world: World) -> None:
+    """It is the one that is read; its outcome is the whole's."""
+    source = Source(world, ["a", ConnectionError()], ["x", "y", "z"])
+    bulkhead = Bulkhead(1)
+    streaming = Streaming(on_interrupted="restart")
+    got = consumed(world, Pipeline(bulkhead, streaming).wrap(source.function), most=3)
+
+    assert [item for item in got.items if isinstance(item, str)] == ["a", "x"]
+    assert source.closed == 2
+    assert bulkhead.slots.free == 1
+
+
+def test_the_outcome_of_a_restarted_stream_is_the_fresh_ones(world: World) -> None:
+    """What broke off is not how it ended."""
+    fn = Pipeline(Retry(), Streaming(on_interrupted="restart")).wrap(
+        registered(world, ["a", ConnectionError()], ["x"])
+    )
+    got = consumed(world, fn)
+
+    assert got.stream.outcome.error is None
+
+
+@async_worlds
+def test_the_total_holds_over_restarts(world: World) -> None:
+    """However many fresh attempts there are."""
+    began = world.clock.now()
+    source = Source(world, ["a", Takes(3, ConnectionError())])
+    fn = Pipeline(Retry(), Streaming(total=5, on_interrupted="restart")).wrap(source.function)
+    got = consumed(world, fn)
+
+    assert type(got.error) is StreamInterruptedError
+    assert world.clock.now() - began == 5
+    assert len(source.calls) == 2
+
+
+@async_worlds
+def test_a_restart_may_not_bring_a_stream(world: World) -> None:
+    """A fallback's value is none: the interruption comes out."""
+    source = Source(world, ["a", ConnectionError()], [ConnectionError()])
+    pipeline = Pipeline(Fallback("else"), Streaming(on_interrupted="restart"))
+    got = consumed(world, pipeline.wrap(source.function))
+
+    assert type(got.error) is StreamInterruptedError
+
+
+@async_worlds
+def test_limits_of_two_policies_hold_together(world: World) -> None:
+    """The smaller one of each counts; what only one of them says holds, too."""
+    source = Source(world, ["a", Takes(2, "b"), Takes(2, "c"), Takes(2, "d")])
+    pipeline = Pipeline(Streaming(total=5), Pipeline(Retry(attempts=1), Streaming(idle=3)))
+    got = consumed(world, pipeline.wrap(source.function))
+
+    assert got.items == ["a", "b", "c"]
+    assert type(got.error) is StreamInterruptedError
+
+
+def test_a_function_of_items_that_raises_is_logged(world: World, caplog: Any) -> None:
+    """What is known of the item counts then."""
+    source = Source(world, ITEMS)
+    odd = Pipeline(Streaming(first_content=lambda item: 1 / 0))
+    got = consumed(world, odd.wrap(source.function))
+    assert "ZeroDivisionError" in caplog.text
+    assert (got.items, got.error) == (ITEMS, None)
+
+
+def test_items_may_compare_as_they_like(world: World) -> None:
+    """An array's comparison is no truth value."""
+
+    class Array:
+        def __eq__(self, other: object) -> Any:
+            raise ValueError("ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    items = [Array(), Array()]
+    got = consumed(world, Pipeline(Retry()).wrap(Source(world, items).function))
+    assert [item is given for item, given in zip(got.items, items, strict=True)] == [True, True]
+
+
+def test_a_value_in_place_of_a_generator_is_its_only_item(world: World) -> None:
+    """As a fallback gives one."""
+
+    @resilient(Fallback("sorry"))
+    def sync() -> Any:
+        raise ConnectionError
+        yield
+
+    @resilient(Fallback("sorry"))
+    async def asynchronous() -> Any:
+        raise ConnectionError
+        yield
+
+    fn: Any = asynchronous if world.asynchronous else sync
+    assert consumed(world, fn).items == ["sorry"]
+
+
+@async_worlds
+def test_a_read_may_be_any_awaitable(world: World) -> None:
+    """A task, as some classes give one."""
+    if world.name == "trio":
+        return
+
+    @register_stream
+    class Tasks:
+        def __init__(self) -> None:
+            self.items = iter(ITEMS)
+
+        def __aiter__(self) -> Any:
+            return self
+
+        def __anext__(self) -> Any:
+            async def one() -> str:
+                for item in self.items:
+                    return item
+                raise StopAsyncIteration
+
+            return asyncio.ensure_future(one())
+
+    async def stream() -> Tasks:
+        return Tasks()
+
+    assert consumed(world, Pipeline(Streaming(idle=3)).wrap(stream)).items == ITEMS
+
+
 # Generator functions
 
 

@@ -197,6 +197,14 @@ def test_a_function_of_its_own_is_an_account_of_its_own(client: Client) -> None:
     assert text(outcome) == "reserve"
 
 
+def test_the_reserve_account_has_attempts_of_its_own(client: Client) -> None:
+    """The same model with another account is another place in the chain."""
+    chain = ModelFallback("a", Model("a", account="reserve", extra_headers={"x-account": "2"}))
+    client.ask(Pipeline(chain, Retry(attempts=3)), {"*": "upstream_error"})
+
+    assert len(client.asked) == 6
+
+
 # Going round
 
 

@@ -277,6 +277,21 @@ def test_a_model_whose_circuit_cannot_be_computed_is_free(world: World) -> None:
     assert world.clock.sleeps == []
 
 
+def test_a_round_that_others_delay_has_to_fit_into_within(world: World) -> None:
+    """Meanwhile the circuit has opened for longer than Retry may take: there is no going round."""
+    breaker = CircuitBreaker(key="model", reset_after=30)
+
+    def second(**given: Any) -> Any:
+        breaker.circuit("a").open()
+        raise rate_limit(600)
+
+    pipeline = Pipeline(ModelFallback("a", "b"), Retry(within=15), breaker)
+    error_of(world, pipeline.wrap(world.function(rate_limit(10), second)))
+
+    assert models(world) == ["a", "b"]
+    assert world.clock.sleeps == []
+
+
 # Whose limit it is
 
 

@@ -222,7 +222,7 @@ class Call:
     """What is to be called, with what, for which model, until when.
 
     - `fn`, `args`, `kwargs`: what the innermost step calls.
-    - `model`: whose turn it is; None without a chain of models.
+    - `model`: whose turn it is, at which `place` of a chain; None without one.
     - `deadline`: the innermost one.
     - `alternatives`: what a chain of models offers, a function that gives the seconds until another
       model is available that may do what this one did not (0: now, infinite: never).
@@ -241,6 +241,7 @@ class Call:
         "judge",
         "kwargs",
         "model",
+        "place",
         "terms",
     )
 
@@ -248,6 +249,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     model: str | None
+    place: object
     deadline: Deadline | None
     alternatives: Callable[[Failure], float] | None
     judge: Callable[[Any], Exception | None] | None
@@ -278,6 +280,7 @@ class Call:
         copy.alternatives = self.alternatives
         copy.judge = self.judge
         copy.terms = self.terms
+        copy.place = self.place
         return copy
 
     def branches(self, number: int) -> list[Call]:
@@ -391,10 +394,12 @@ class Call:
         exhausted: bool = False,
         circuits: tuple[object, ...] = (),
         wait: float | None = None,
+        latest: float = math.inf,
     ) -> None:
         """Have policies further out know that retries of this error are exhausted, that circuits
-        have counted it, or that another attempt may be made in `wait` seconds."""
-        self.branch.report(Report(self.branch.number, error, exhausted, circuits, wait))
+        have counted it, or that another attempt may be made in `wait` seconds, by the runtime's
+        clock until `latest`."""
+        self.branch.report(Report(self.branch.number, error, exhausted, circuits, wait, latest))
 
     def reported(self, since: int, error: Exception) -> list[Report]:
         """What was reported about an error, or the one it was raised from, in attempts after

@@ -165,7 +165,11 @@ def _async_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
 
 def _generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        return (yield from guard.run(args, kwargs))
+        stream = guard.run(args, kwargs)
+        if not hasattr(stream, "__next__"):  # a value that stands for it
+            yield stream
+            return None
+        return (yield from stream)
 
     return guarded
 
@@ -173,6 +177,9 @@ def _generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., An
 def _async_generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         stream = await guard.conduct(args, kwargs)
+        if not hasattr(stream, "__anext__"):  # a value that stands for it
+            yield stream
+            return
         try:
             async for item in stream:
                 yield item
@@ -202,6 +209,7 @@ class Guard:
         "pipeline",
         "restarts",
         "slots",
+        "stream_end",
         "unasked",
     )
 
@@ -212,6 +220,7 @@ class Guard:
         self.slots: dict[tuple[str, bool], Slot] = {}
         self.restarts = 0
         self.continues = False
+        self.stream_end: float | None = None
         """Of a stream that broke off: fresh attempts so far; whether this one continues it."""
         self.emit = pipeline._emit
         self.idle: Any = pipeline._idle
@@ -314,7 +323,7 @@ class Guard:
         call.fn = self.fn
         call.args = args
         call.kwargs = kwargs
-        call.model = call.alternatives = call.judge = call.terms = None
+        call.model = call.alternatives = call.judge = call.terms = call.place = None
         call.deadline = journal.born_in
         if outcome:
             journal.keeps = True
@@ -385,7 +394,7 @@ class Guard:
         call.fn = self.fn
         call.args = args
         call.kwargs = kwargs
-        call.model = call.alternatives = call.judge = call.terms = None
+        call.model = call.alternatives = call.judge = call.terms = call.place = None
         call.deadline = journal.born_in
         if outcome:
             journal.keeps = True

@@ -5,6 +5,7 @@ The call itself has done nothing yet. The policies go around that later step.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import AsyncGenerator, Callable
 from types import CoroutineType
@@ -47,6 +48,9 @@ async def _iterated(
 ) -> AsyncGenerator[Any, None]:
     opening = _calling(guard, guard.fn, first, lambda made: made)
     stream = await opening.conduct(args, kwargs)
+    if not hasattr(stream, "__anext__"):  # a value that stands for it
+        yield stream
+        return
     try:
         async for item in stream:
             yield item
@@ -71,20 +75,40 @@ class _Entering:
                 held.close()
 
     def _enter(self, manager: Any) -> Any:
+        self.leave()
+        value = manager.__enter__()
         self.manager = manager
-        return manager.__enter__()
+        return value
 
     async def _aenter(self, manager: Any) -> Any:
+        await self.aleave()
+        value = await manager.__aenter__()
         self.manager = manager
-        return await manager.__aenter__()
+        return value
+
+    def leave(self) -> None:
+        """Leave what a failed attempt has entered."""
+        manager, self.manager = self.manager, None
+        if manager is not None:
+            with contextlib.suppress(Exception):
+                manager.__exit__(None, None, None)
+
+    async def aleave(self) -> None:
+        """The same in an event loop."""
+        manager, self.manager = self.manager, None
+        if manager is not None:
+            with contextlib.suppress(Exception):
+                await manager.__aexit__(None, None, None)
 
     def left(self) -> Any:
-        """The manager to leave; its stream is abandoned, unless it has ended."""
+        """The manager to leave, if anything was entered; its stream is abandoned, unless it has
+        ended."""
         value, self.value = self.value, None
         reading = getattr(value, "_reading", None)
         if isinstance(reading, Reading):
             reading.abandon()
-        return self.manager
+        manager, self.manager = self.manager, None
+        return manager
 
 
 class _Manager:
@@ -96,19 +120,29 @@ class _Manager:
 
     def __enter__(self) -> Any:
         entering = self._entering
-        entering.value = entering.sync.run(entering.args, entering.kwargs)
+        try:
+            entering.value = entering.sync.run(entering.args, entering.kwargs)
+        except BaseException:
+            entering.leave()
+            raise
         return entering.value
 
     def __exit__(self, *exc_info: Any) -> Any:
-        return self._entering.left().__exit__(*exc_info)
+        manager = self._entering.left()
+        return None if manager is None else manager.__exit__(*exc_info)
 
     async def __aenter__(self) -> Any:
         entering = self._entering
-        entering.value = await entering.asynchronous.conduct(entering.args, entering.kwargs)
+        try:
+            entering.value = await entering.asynchronous.conduct(entering.args, entering.kwargs)
+        except Exception:
+            await entering.aleave()
+            raise
         return entering.value
 
     async def __aexit__(self, *exc_info: Any) -> Any:
-        return await self._entering.left().__aexit__(*exc_info)
+        manager = self._entering.left()
+        return None if manager is None else await manager.__aexit__(*exc_info)
 
 
 _classes: WeakKeyDictionary[type, type] = WeakKeyDictionary()

@@ -90,6 +90,9 @@ class Runtime(ABC):
         """`await inner(call)` under a deadline, as `bounded`."""
         return await self.bounded(seconds, inner)(call)
 
+    def check(self) -> None:  # noqa: B027
+        """Unwind a thread whose caller has left it behind."""
+
     def watch(self, first: float | None, end: float | None, total: float | None) -> Any:
         """What ends the reads of a stream that take too long, where they cannot be cancelled: for
         `first` seconds until there is content, and at `end`. None where reads are cancelled."""

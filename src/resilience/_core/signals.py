@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final, NamedTuple
 
 from .deadline import Deadline
@@ -26,7 +27,7 @@ BUSY: Final[Any] = object()
 
 class Report(NamedTuple):
     """What was done about an error further in: its retries are exhausted; circuits counted it; or
-    another attempt was left undone that might be made in `wait` seconds.
+    another attempt was left undone that might be made in `wait` seconds, until `latest`.
 
     `number` is that of the attempt in which it was done.
     """
@@ -36,6 +37,7 @@ class Report(NamedTuple):
     exhausted: bool
     circuits: tuple[object, ...]
     wait: float | None = None
+    latest: float = inf
 
 
 class HandOver(BaseException):

@@ -30,14 +30,26 @@ from resilience.sdks.streams import (
 
 from .call import Call
 from .completion import Completion, PendingResult
-from .results import PLAIN, completion_of, generators, is_raw_stream
+from .results import PLAIN, completion_of, generators, is_raw_stream, reading_of
 from .runtime import Runtime
 from .signals import NO_VERDICT
 
-__all__ = ["KEPT", "Reading", "Restarted", "Terms", "open_async", "open_sync", "opened_here"]
+__all__ = [
+    "KEPT",
+    "PLAIN_TERMS",
+    "Reading",
+    "Restarted",
+    "Terms",
+    "open_async",
+    "open_sync",
+    "opened_here",
+]
 
 KEPT = 10_000
 """Items that an interruption tells of: the last ones."""
+
+_LEAST = 0.001
+"""Seconds for a read that has begun, so that it is cancelled and not dropped."""
 
 RESTARTS = 3
 """Fresh attempts that one stream is continued with at most."""
@@ -105,7 +117,7 @@ class Terms:
         return bounded
 
 
-_PLAIN = Terms()
+PLAIN_TERMS = Terms()
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
@@ -134,6 +146,7 @@ class Reading:
 
     __slots__ = (
         "__weakref__",
+        "_closed",
         "_content",
         "_flows",
         "_format",
@@ -151,7 +164,6 @@ class Reading:
         "_stream",
         "_terms",
         "_waited",
-        "_watch",
         "call",
         "completion",
         "error",
@@ -161,12 +173,13 @@ class Reading:
         "restarts",
         "runtime",
         "successor",
+        "watch",
     )
 
     def __init__(
         self, call: Call, runtime: Runtime, stream: Any, *, asynchronous: bool = False
     ) -> None:
-        terms: Terms = call.terms or _PLAIN
+        terms: Terms = call.terms or PLAIN_TERMS
         self._over = True  # until it is whole
         self.completion = Completion()
         self.call = call
@@ -186,13 +199,13 @@ class Reading:
         """Whether any item is as good as content for the limit between contents."""
         self._terms = terms
         self._limited = not (terms.first is terms.idle is terms.end is None)
-        self._watch = terms.watch
+        self.watch = terms.watch
         self._stream = stream
         self._received: deque[Any] = deque(maxlen=None if terms.whole else KEPT)
         self._seen = Seen()
         self._item: type | None = None
         self._format: Format | None = None
-        self._content = self._flows = False
+        self._closed = self._content = self._flows = False
         self._waited = 0.0
         self.error: Exception | None = None
         """What reading has failed with."""
@@ -218,7 +231,7 @@ class Reading:
         """The next item, in a sync call; StopIteration at a complete end."""
         if self._over:
             return self._read_on(StopIteration) if self.successor is None else next(self.successor)
-        watch = self._watch
+        watch = self.watch
         try:
             if watch is None or not self._flows:
                 item = self._pull()
@@ -228,7 +241,9 @@ class Reading:
                 item = self._pull()
                 self._took(item)
                 watch.end(self._content)
-            return item
+            if watch is None or watch.fired is None:
+                return item
+            error = self._break(None)  # what looks like an end is the watchdog's doing
         except StopIteration:
             error = self._end()
             if error is None:
@@ -238,15 +253,17 @@ class Reading:
         except BaseException:
             self._interrupt()
             raise
-        again = self._fresh(error)
+        again = None if self.runtime.asynchronous else self._fresh(error)
         if again is None:
             raise error
+        self._close(quietly=True)
         guard, args, kwargs = again
         try:
-            stream = guard.run(args, kwargs)
+            said = self._succeeded_by(guard.run(args, kwargs), error)
         except Exception:
             raise error from error.__cause__
-        return self._succeeded_by(iter(stream), error) or next(self.successor)
+        del error, again  # whose traceback leads here
+        return said or next(self.successor)
 
     async def aread(self) -> Any:
         """The same in an event loop; StopAsyncIteration at a complete end."""
@@ -263,6 +280,8 @@ class Reading:
                 return item
             runtime = self.runtime
             if runtime.steps and self._terms.end is None:  # what is there needs no time limit
+                if not hasattr(reading, "send"):
+                    reading = reading.__await__()
                 try:
                     trap = reading.send(None)
                 except StopIteration as there:
@@ -292,19 +311,22 @@ class Reading:
         again = self._fresh(error)
         if again is None:
             raise error
+        await self._aclose(quietly=True)
         guard, args, kwargs = again
         try:
-            stream = await guard.conduct(args, kwargs)
+            said = self._succeeded_by(await guard.conduct(args, kwargs), error)
         except Exception:
             raise error from error.__cause__
-        said = self._succeeded_by(stream.__aiter__(), error)
+        del error, again  # whose traceback leads here
         return said or await self.successor.__anext__()
 
     def _fresh(self, error: Exception) -> tuple[Any, Any, Any] | None:
         """The guard and the arguments of a fresh attempt after an interruption; None for none."""
         terms, call = self._terms, self.call
         guard = call.journal.guard
-        if terms.resume is None or not self.opened or guard.restarts >= RESTARTS:
+        if terms.resume is None or not self.opened or self._closed or guard.restarts >= RESTARTS:
+            return None
+        if terms.end is not None and self.runtime.now() >= terms.end:
             return None
         given: Any = call.args, call.kwargs
         continues = terms.prefill and terms.resume is not restart
@@ -314,10 +336,13 @@ class Reading:
                 return None
         fresh = type(guard)(guard.pipeline, guard.fn)
         fresh.restarts, fresh.continues = guard.restarts + 1, continues
+        fresh.stream_end = terms.end
         return fresh, *given
 
     def _succeeded_by(self, stream: Any, error: Exception) -> Restarted | None:
         """Another attempt's stream goes on where this one broke off."""
+        if reading_of(stream) is None:
+            raise error  # it is none, but a value that stands for it
         self.successor = stream
         self.restarts = (*self.restarts, self._number)
         self.error = None
@@ -337,12 +362,13 @@ class Reading:
             left = terms.idle - self._waited, terms.idle
         if terms.end is not None:
             left = min(left, (terms.end - self.runtime.now(), terms.total))
-        return max(0.0, left[0]), left[1]
+        return max(_LEAST, left[0]), left[1]
 
     def open(self) -> None:
         """Read up to the first content, or to the end where the whole is wanted."""
         try:
             while True:
+                self.runtime.check()
                 self.ready.append(self.read())
                 if self._content and not self._terms.whole:
                     break
@@ -371,7 +397,7 @@ class Reading:
         """Have the limit between contents go by what the server sends, where that can be seen; by
         items of any kind elsewhere."""
         within, call, pulled = self.runtime.within, self.call, _next_chunk
-        watch = self._watch
+        watch = self.watch
 
         async def bounded(chunks: Any) -> Any:
             return await within(idle, lambda _: pulled(chunks), call)
@@ -397,19 +423,21 @@ class Reading:
         self._content = content
         if content and not self._flows:
             self._flows = True
-            if self._watch is not None:  # from now on it limits each wait for more
-                self._watch.limit_to(self._terms.idle)
+            if self.watch is not None:  # from now on it limits each wait for more
+                self.watch.limit_to(self._terms.idle)
 
     def _judged(self, item: Any, content: bool) -> bool:
         """Whether an item counts as content, by the terms."""
         self._number += 1
-        own = self._terms.content
-        return self._life or (content if own is None else bool(own(item)))
+        own = None if self._terms.content is None else self._terms.content(item)  # None: as known
+        return self._life or (content if own is None else bool(own))
 
     # The end
 
     def _end(self) -> Exception | None:
         """The source has ended: None if it is complete, else what is to be raised."""
+        if self.watch is not None and self.watch.fired is not None:
+            return self._break(None)
         form = self._format
         says_so = format_of(type(None), type(self._stream)).ends if form is None else form.ends
         if says_so and self._terms.complete and not self._seen.complete:
@@ -420,7 +448,7 @@ class Reading:
 
     def _break(self, error: Exception | None) -> Exception:
         """Reading has failed with an error, or (None) ended too early: what is to be raised."""
-        watch = self._watch
+        watch = self.watch
         error = None if error is None else told_error(error, self._seen)
         if watch is not None and watch.fired is not None:
             late = DeadlineExceededError(watch.fired)
@@ -460,20 +488,36 @@ class Reading:
             self._settle(None if self._seen.complete else NO_VERDICT)
 
     def _settle(self, verdict: BaseException | None) -> None:
-        if self._watch is not None:
-            self._watch.stop()
+        if self.watch is not None:
+            self.watch.stop()
         self.completion.settle(verdict)
 
     def close(self, *, quietly: bool = False) -> None:
         """Abandon the stream, and close it."""
+        self._closed = True
         self.abandon()
+        successor, self.successor = self.successor, None
+        if successor is not None:
+            successor.close()
+        else:
+            self._close(quietly=quietly)
+
+    def _close(self, *, quietly: bool) -> None:
         end = getattr(self._stream, "close", None) or getattr(self._source, "close", None)
         if end is not None:
             _quietly(end) if quietly else end()
 
     async def aclose(self, *, quietly: bool = False) -> None:
         """The same in an event loop."""
+        self._closed = True
         self.abandon()
+        successor, self.successor = self.successor, None
+        if successor is not None:
+            await successor.aclose()
+        else:
+            await self._aclose(quietly=quietly)
+
+    async def _aclose(self, *, quietly: bool) -> None:
         for stream in (self._stream, self._source):
             end = getattr(stream, "aclose", None) or getattr(stream, "close", None)
             if end is not None:
@@ -542,7 +586,8 @@ class _Guarded(PendingResult):
     @property
     def outcome(self) -> Any:
         """The `Outcome` of the call to the end of the stream; None until then."""
-        return self._reading.outcome
+        reading = self._reading
+        return reading.outcome if reading.successor is None else reading.successor.outcome
 
     @property
     def restarts(self) -> tuple[int, ...]:

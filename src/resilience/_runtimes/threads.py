@@ -136,6 +136,9 @@ class Threads(Sync, Real):
         """Not on the thread of an event loop: whom it waits for may be a task of that loop."""
         return not loop_runs_here()
 
+    def check(self) -> None:
+        serving.check()
+
     def watch(self, first: float | None, end: float | None, total: float | None) -> Any:
         return Watch(
             math.inf if first is None else first, math.inf if end is None else end, total or 0.0

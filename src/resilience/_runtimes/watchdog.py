@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
+import os
 import sys
 import threading
 import time
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch"]
 
+_READER = "resilience._core.streams"
+"""The module that reads: what called it has sockets of its own, which are none of ours."""
+
 _AGAIN = 0.05
 """Seconds after which a read that goes on is ended again: a client may have tried another."""
+_MANY = 1000
+"""Entries from which on those that are over are looked for."""
 _IDLE = 2.0
 """Seconds for which the thread stays with nothing to watch."""
 
@@ -100,8 +106,10 @@ class Watch:
         """End a wait that has taken too long. When to look again."""
         due = self.due(now)
         if due <= now and self._since is not None:
-            self.fired = self._total if self._end <= now else self._limit
-            _shut_down(self.stream, self.thread)
+            limit = self._total if self._end <= now else self._limit
+            before, self.fired = self.fired, limit  # before the thread can see what comes of it
+            if not _shut_down(self.stream, self.thread):
+                self.fired = before
         return max(due, now + _AGAIN)
 
 
@@ -111,16 +119,21 @@ class _Watchdog:
         self._heap: list[tuple[float, int, ref[Watch]]] = []
         self._numbers = count()
         self._runs = False
+        self._full = _MANY
 
     def add(self, watch: Watch) -> None:
         due = watch.due(_now())
         if due == math.inf:
             return
         with self._change:
+            if len(self._heap) >= self._full:  # of those that are over, none is kept for long
+                self._heap = [entry for entry in self._heap if entry[2]() is not None]
+                heapq.heapify(self._heap)
+                self._full = 2 * len(self._heap) + _MANY
             heapq.heappush(self._heap, (due, next(self._numbers), ref(watch)))
             if not self._runs:
-                self._runs = True
                 threading.Thread(target=self._run, name="resilience-watchdog", daemon=True).start()
+                self._runs = True
             elif self._heap[0][0] == due:
                 self._change.notify()
 
@@ -132,7 +145,7 @@ class _Watchdog:
                     return
                 now = _now()
                 if not self._heap or self._heap[0][0] > now:
-                    self._change.wait(self._heap[0][0] - now if self._heap else _IDLE)
+                    self._change.wait(min(self._heap[0][0] - now, 60.0) if self._heap else _IDLE)
                     continue
                 watch = heapq.heappop(self._heap)[2]()
             if watch is not None:
@@ -149,15 +162,24 @@ class _Watchdog:
 _watchdog = _Watchdog()
 
 
-def _shut_down(stream: object, thread: int) -> None:
-    """Shut down the socket that a stream is read from, by a thread."""
+def _renew() -> None:
+    global _watchdog
+    _watchdog = _Watchdog()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+def _shut_down(stream: object, thread: int) -> bool:
+    """Shut down the socket that a stream is read from, by a thread; False if there is none."""
     import socket  # whoever has a stream has it already
 
-    for found in (_of_response(stream), _of_frames(thread)):
-        if found is not None:
-            with contextlib.suppress(OSError):
-                found.shutdown(socket.SHUT_RDWR)
-                return
+    found = _of_response(stream) or _of_frames(thread)
+    if found is not None:
+        with contextlib.suppress(OSError):
+            found.shutdown(socket.SHUT_RDWR)
+    return found is not None
 
 
 def _of_response(stream: Any) -> socket.socket | None:
@@ -176,7 +198,7 @@ def _of_frames(thread: int) -> socket.socket | None:
     import socket
 
     frame = sys._current_frames().get(thread)
-    while frame is not None:
+    while frame is not None and frame.f_globals.get("__name__") != _READER:
         for value in list(frame.f_locals.values()):
             held = getattr(value, "_sock", None) if not isinstance(value, socket.socket) else value
             if isinstance(held, socket.socket):

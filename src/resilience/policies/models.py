@@ -273,10 +273,12 @@ class ModelFallback(Policy):
 
 
 class _Left(NamedTuple):
-    """How often a model's turn came; when it may come again; whether the model was silent."""
+    """How often a model's turn came; from when to when it may come again; whether the model was
+    silent."""
 
     turns: int
     until: float
+    latest: float
     silent: bool
 
 
@@ -316,6 +318,7 @@ class _Chain:
         call, model = self.call, self.order[at]
         turn = call.until(call.deadline)
         turn.model = model.name
+        turn.place = (self, at)
         turn.args, turn.kwargs = self.slot.replaced(call.args, call.kwargs, model.name)
         if model.overrides:
             turn.args, turn.kwargs = _overridden(model, call.fn, turn.args, turn.kwargs)
@@ -375,12 +378,12 @@ class _Chain:
 
     def _leave(self, error: Exception, failure: Failure) -> None:
         """Record how a model's turn has ended."""
-        before, until = self.left.get(self.at), math.inf
+        before, until, latest = self.left.get(self.at), math.inf, math.inf
         for report in self.call.reported(self.since - (failure.kind is Kind.REJECTED), error):
             if report.wait is not None:
-                until = self.runtime.now() + report.wait
+                until, latest = self.runtime.now() + report.wait, report.latest
         turns = 1 if before is None else before.turns + 1
-        self.left[self.at] = _Left(turns, until, failure.kind is Kind.TIMEOUT)
+        self.left[self.at] = _Left(turns, until, latest, failure.kind is Kind.TIMEOUT)
         self.since = self.call.branch.number
 
     def _offers(self, failure: Failure) -> Iterator[tuple[bool, bool, float, int]]:
@@ -401,7 +404,8 @@ class _Chain:
             elif left.until < math.inf and left.turns < self.policy.rounds:
                 circuit = self.policy._free_in(self.turn(each))
                 pause = max(left.until - now, circuit)
-                fits = circuit <= LONGEST and pause < self.call.room(now)
+                room = min(self.call.room(now), left.latest - now)
+                fits = circuit <= LONGEST and pause < room
                 if fits and self.call.journal.attempts:
                     yield True, left.silent, pause, each
 

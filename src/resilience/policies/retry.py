@@ -171,7 +171,7 @@ class Retry(Policy):
     def _run(self, call: Call, runtime: Runtime, started: float) -> _Run:
         if call.model is None:
             return _Run(call, runtime, started)
-        key = (self, call.branch, call.model, id(call.fn))
+        key = (self, call.branch, call.place)
         run = call.journal.remember(key, _Run, call, runtime, started)
         run.call, run.runtime = call, runtime
         return run
@@ -226,7 +226,7 @@ class Retry(Policy):
             call.journal.remark(f"Retry gave up: its option raised {type(problem).__name__}")
             return None
         if pause is not None and (not named or self._offer(run, failure) <= pause):
-            call.report(error, wait=pause)
+            call.report(error, wait=pause, latest=self._latest(run))
             return None
         return pause
 
@@ -260,7 +260,7 @@ class Retry(Policy):
             return False
         call.journal.remark(f"{reason}: another model is free")
         assert failure.error is not None
-        call.report(failure.error, wait=pause)
+        call.report(failure.error, wait=pause, latest=self._latest(run))
         return True
 
     @staticmethod
@@ -339,6 +339,10 @@ class Retry(Policy):
             )
             return None
         return pause
+
+    def _latest(self, run: _Run) -> float:
+        """When another attempt may be made at the latest."""
+        return math.inf if self.within is None else run.started + plain(self.within)
 
     def _room(self, run: _Run) -> float:
         """Seconds left for a wait."""

@@ -23,7 +23,8 @@ from resilience._core.options import (
     to_text,
     warn_option_failed,
 )
-from resilience._core.streams import Restarted, Terms, restart
+from resilience._core.results import reading_of
+from resilience._core.streams import PLAIN_TERMS, Restarted, Terms, restart
 from resilience.policy import Call, Inner, Policy, Runtime
 
 __all__ = ["Restarted", "Streaming"]
@@ -99,34 +100,57 @@ class Streaming(Policy):
         resume = restart if self.on_interrupted == "restart" else None
         if resume is None and self.on_interrupted is not None:
             resume = self._continued
-        limited = first is not None or idle is not None or total is not None
+        content = None if self.first_content is None else self._is_content
 
         async def streaming(call: Call) -> Any:
-            own = first if call.terms is None else call.terms.own_first or first
-            limit = _smaller(own, total)
-            watch = end = begins_by = None
-            if limited or own is not None:
+            outer: Terms = call.terms or PLAIN_TERMS
+            own = outer.own_first or first
+            limit = _least(own, total)
+            watch = begins_by = None
+            end = _least(outer.end, call.journal.guard.stream_end)
+            if limit is not None or idle is not None or end is not None:
                 now = runtime.now()
-                end = None if total is None else now + total
-                begins_by = None if limit is None else now + limit
-                watch = runtime.watch(limit, end, total)
+                end = _least(end, None if total is None else now + total)
+                begins_by = _least(outer.begins_by, None if limit is None else now + limit, end)
+                watch = runtime.watch(
+                    None if begins_by is None else begins_by - now, end, total or outer.total
+                )
             terms = Terms(
-                first=limit,
+                own_first=outer.own_first,
+                first=_least(limit, outer.first),
                 begins_by=begins_by,
-                idle=idle,
+                idle=_least(idle, outer.idle),
                 end=end,
-                total=total or 0.0,
-                complete=self.complete,
-                whole=self.deliver == "whole",
-                content=self.first_content,
-                prefill=call.terms is None or call.terms.prefill,
-                bytes_are_life=self.alive == "bytes",
-                resume=resume,
+                total=_least(total, outer.total or None) or 0.0,
+                complete=self.complete and outer.complete,
+                whole=self.deliver == "whole" or outer.whole,
+                content=content or outer.content,
+                prefill=outer.prefill,
+                bytes_are_life=self.alive == "bytes" or outer.bytes_are_life,
+                resume=resume or outer.resume,
                 watch=watch,
             )
-            return await inner(call.replace(terms=terms))
+            if watch is None:
+                return await inner(call.replace(terms=terms))
+            try:
+                result = await inner(call.replace(terms=terms))
+            except BaseException:
+                watch.stop()
+                raise
+            reading = reading_of(result)
+            if reading is None or reading.watch is not watch:
+                watch.stop()  # it is no stream, or one that others watch
+            return result
 
         return streaming
+
+    def _is_content(self, item: Any) -> object:
+        """What the user's function says of an item; None, and a warning, if it raises."""
+        try:
+            return cast(Callable[[Any], object], self.first_content)(item)
+        except Exception as problem:
+            warn_option_failed("Streaming", problem)
+            return None
 
     def _continued(self, error: Exception, args: Any, kwargs: Any) -> Any:
         """The arguments that continue an answer; None to give up."""
@@ -141,5 +165,5 @@ class Streaming(Policy):
             return None
 
 
-def _smaller(one: float | None, other: float | None) -> float | None:
-    return min((each for each in (one, other) if each is not None), default=None)
+def _least(*limits: float | None) -> float | None:
+    return min((each for each in limits if each is not None), default=None)

@@ -237,7 +237,7 @@ def _ollama_text(answer: Any) -> str:
 
 
 def _anything(item: Any, seen: Seen) -> bool:
-    return item is not None and item != "" and item != b""
+    return item is not None and not (type(item) in (str, bytes) and not item)
 
 
 def _string(value: object) -> str:
