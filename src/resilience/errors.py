@@ -148,7 +148,8 @@ class StreamInterruptedError(ResilienceError):
     def __str__(self) -> str:
         cause = self.__cause__
         why = "it ended before it was complete" if cause is None else type(cause).__name__
-        return f"the stream broke off after {len(self.received)} items: {why}"
+        count = len(self.received)
+        return f"the stream broke off after {count} item{'s' if count != 1 else ''}: {why}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         received = self.received if _pickles(self.received) else ()

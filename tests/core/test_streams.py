@@ -34,6 +34,7 @@ from resilience import (
 from resilience.failures import Kind, describe
 from resilience.policies.streaming import Restarted
 from resilience.testing import virtual_time
+from support.calling import passing
 from support.gates import Bulkhead
 from support.streams import Source, consumed
 
@@ -54,9 +55,10 @@ def test_a_stream_is_whole(world: World) -> None:
 
 
 def test_a_failure_before_content_is_retried(world: World) -> None:
-    """At the first read as at the call itself; empty items carry no content."""
+    """At the first read as at the call itself; before the first item that carries content."""
     source = Source(world, [ConnectionError()], ["", ConnectionError()], ["", *ITEMS])
-    got = consumed(world, Pipeline(Retry()).wrap(source.function))
+    pipeline = Pipeline(Retry(), Streaming(first_content=len))
+    got = consumed(world, pipeline.wrap(source.function))
 
     assert got.items == ["", *ITEMS]
     assert len(source.calls) == 3
@@ -316,7 +318,8 @@ def test_a_limit(
     """Before content it fails the attempt, after it the stream; what carries no content is no
     life."""
     began = world.clock.now()
-    fn = Pipeline(Retry(attempts=1), Streaming(**options)).wrap(Source(world, script).function)
+    streaming = Streaming(first_content=len, **options)
+    fn = Pipeline(Retry(attempts=1), streaming).wrap(Source(world, script).function)
     got = consumed(world, fn)
 
     assert got.items == items
@@ -649,6 +652,133 @@ def test_an_async_generator_of_a_plain_function(world: World) -> None:
     assert len(source.calls) == 2
 
 
+def test_items_of_a_generator_are_content_whatever_they_are(world: World) -> None:
+    """A bare `yield` gives its turn to the consumer."""
+    log: list[str] = []
+
+    @contextlib.contextmanager
+    @resilient(Retry())
+    def session() -> Any:
+        log.append("open")
+        yield
+        log.append("close")
+
+    @contextlib.asynccontextmanager
+    @resilient(Retry())
+    async def asession() -> Any:
+        log.append("open")
+        yield
+        log.append("close")
+
+    async def main() -> None:
+        async with asession():
+            log.append("body")
+
+    if world.asynchronous:
+        world.run(main)
+    else:
+        with session():
+            log.append("body")
+    assert log == ["open", "body", "close"]
+
+
+def test_what_is_sent_and_thrown_arrives(world: World) -> None:
+    """In the generator; what it makes of it comes out."""
+    log: list[Any] = []
+
+    @resilient(Retry())
+    def sync() -> Any:
+        try:
+            log.append((yield 1))
+            yield 2
+        except KeyError as error:
+            log.append(error)
+            yield 3
+        raise ValueError
+
+    @resilient(Retry())
+    async def asynchronous() -> Any:
+        try:
+            log.append((yield 1))
+            yield 2
+        except KeyError as error:
+            log.append(error)
+            yield 3
+        raise ValueError
+
+    error = KeyError()
+
+    def play() -> None:
+        stream = sync()
+        assert [next(stream), stream.send("x"), stream.throw(error)] == [1, 2, 3]
+        with pytest.raises(KeyError):
+            stream.throw(KeyError())
+
+    async def aplay() -> None:
+        stream = asynchronous()
+        items = [await stream.__anext__(), await stream.asend("x"), await stream.athrow(error)]
+        assert items == [1, 2, 3]
+        with pytest.raises(KeyError):
+            await stream.athrow(KeyError())
+
+    world.run(aplay if world.asynchronous else play)
+    assert log == ["x", error]
+
+
+def test_control_flow_passes_a_stream(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after content: it comes out itself, and is no verdict."""
+    from resilience._core import control_flow as known
+    from resilience.failures import control_flow
+
+    monkeypatch.setattr(known, "_added", set())
+    monkeypatch.setattr(known, "answers", {})
+
+    @control_flow
+    class Signal(Exception): ...
+
+    breaker = CircuitBreaker(failures=1)
+    error = Signal()
+    got = consumed(world, Pipeline(breaker).wrap(Source(world, ["a", error]).function))
+    assert got.error is error
+    assert breaker.state == "closed"
+
+
+def test_an_interruption_is_not_wrapped_again(world: World) -> None:
+    """However many guarded generators it passes."""
+    error = ConnectionError()
+    fn = Source(world, ["a", error]).function
+    for _ in range(3):
+        fn = Pipeline(Retry()).wrap(passing(world, fn))
+
+    def outer() -> Any:
+        yield from fn()
+
+    async def aouter() -> Any:
+        async for item in await fn():
+            yield item
+
+    got = consumed(world, Pipeline(Retry()).wrap(aouter if world.asynchronous else outer))
+    assert got.error is not None
+    assert got.error.__cause__ is error
+
+
+def test_the_outcome_of_an_async_generator_function(world: World) -> None:
+    """It has the stream, opened."""
+    if not world.asynchronous:
+        return
+
+    @resilient(Retry())
+    async def numbers() -> Any:
+        yield 1
+        yield 2
+
+    async def main() -> list[int]:
+        outcome: Any = await guarded(numbers).outcome()
+        return [item async for item in outcome.unwrap()]
+
+    assert world.run(main) == [1, 2]
+
+
 # One's own classes
 
 
@@ -764,7 +894,9 @@ def test_no_stream_is_given_out_twice_in_part(
         ]
         source = Source(world, *real)
         streaming = Streaming(
-            deliver="whole" if whole else "live", on_interrupted="restart" if restart else None
+            deliver="whole" if whole else "live",
+            on_interrupted="restart" if restart else None,
+            first_content=len,
         )
         pipeline = Pipeline(Retry(attempts=2, wait=0), streaming)
         got = consumed(world, pipeline.wrap(source.function))

@@ -181,8 +181,18 @@ def _async_generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[.
             yield stream
             return
         try:
-            async for item in stream:
-                yield item
+            item = await stream.__anext__()
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    item = await stream.athrow(error)
+                else:
+                    item = await stream.asend(sent)
+        except StopAsyncIteration:
+            return
         finally:
             await stream.aclose()
 
@@ -339,7 +349,7 @@ class Guard:
             return self.conduct(args, kwargs, over.in_hand, outcome, journal)
         except Later as made:
             journal.close()
-            return later(self, args, kwargs, made.in_hand)
+            return later(self, args, kwargs, made.in_hand, outcome)
         except Exception as error:
             final = raised(journal, runtime, error, outcome)
             if final is error and type(error) is not Carried:
@@ -405,7 +415,7 @@ class Guard:
             result = await chain(call)
         except Later as made:
             journal.close()
-            return later(self, args, kwargs, made.in_hand)
+            return later(self, args, kwargs, made.in_hand, outcome)
         except Exception as error:
             final = raised(journal, runtime, error, outcome)
             if final is error and type(error) is not Carried:

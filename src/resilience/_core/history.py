@@ -132,7 +132,7 @@ def _settled(journal: Journal, runtime: Runtime, verdict: Verdict, stream: Any) 
     _publish(journal, runtime, error)
     reading = None if stream is None else stream()
     if reading is not None:
-        reading.outcome = _outcome(journal, runtime, None, error)
+        reading.outcome = _outcome(journal, runtime, None, reading.error or error)
         if reading.error is not None:  # what the consumer gets
             _finish(journal, reading.error)
     journal.close()

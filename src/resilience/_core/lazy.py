@@ -15,21 +15,29 @@ from weakref import WeakKeyDictionary
 from resilience.sdks.streams import is_manager
 
 from .in_hand import Args, InHand, Kwargs
+from .outcome import Outcome
 from .streams import Reading
 
 __all__ = ["later"]
 
 
-def later(guard: Any, args: Args, kwargs: Kwargs, first: InHand) -> Any:
-    """What stands for a lazy result: an async generator, or a context manager of its class."""
+def later(guard: Any, args: Args, kwargs: Kwargs, first: InHand, outcome: bool = False) -> Any:
+    """What stands for a lazy result: an async generator, or a context manager of its class.
+
+    With `outcome`: a coroutine of the `Outcome` that has such a stream, opened; or one that has the
+    manager, of which there was no attempt yet.
+    """
     if not is_manager(first.ready):
+        if outcome:
+            opening = _calling(guard, guard.fn, first, lambda made: made)
+            return opening.conduct(args, kwargs, None, True)
         return _iterated(guard, args, kwargs, first)
     manager = first.ready
     kind = _class_for(type(manager))
     entered: Any = object.__new__(kind)
     entered.__dict__ = manager.__dict__
     entered._entering = _Entering(guard, args, kwargs, first)
-    return entered
+    return Outcome(entered, None, (), None, False, 0.0) if outcome else entered
 
 
 def _calling(guard: Any, fn: Callable[..., Any], first: InHand, step: Callable[..., Any]) -> Any:
@@ -52,8 +60,18 @@ async def _iterated(
         yield stream
         return
     try:
-        async for item in stream:
-            yield item
+        item = await stream.__anext__()
+        while True:
+            try:
+                sent = yield item
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                item = await stream.athrow(error)
+            else:
+                item = await stream.asend(sent)
+    except StopAsyncIteration:
+        return
     finally:
         await stream.aclose()
 

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary, ref
@@ -30,6 +31,7 @@ from resilience.sdks.streams import (
 
 from .call import Call
 from .completion import Completion, PendingResult
+from .control_flow import control_flow_in
 from .results import PLAIN, completion_of, generators, is_raw_stream, reading_of
 from .runtime import Runtime
 from .signals import NO_VERDICT
@@ -227,27 +229,29 @@ class Reading:
 
     # Reading
 
-    def read(self) -> Any:
-        """The next item, in a sync call; StopIteration at a complete end."""
+    def read(self, pull: Callable[[], Any] | None = None) -> Any:
+        """The next item, in a sync call, by `pull` if it is given; StopIteration at a complete
+        end."""
         if self._over:
             return self._read_on(StopIteration) if self.successor is None else next(self.successor)
         watch = self.watch
         try:
             if watch is None or not self._flows:
-                item = self._pull()
+                item = self._pull() if pull is None else pull()
                 self._took(item)
             else:
                 watch.begin()
-                item = self._pull()
+                item = self._pull() if pull is None else pull()
                 self._took(item)
                 watch.end(self._content)
             if watch is None or watch.fired is None:
                 return item
             error = self._break(None)  # what looks like an end is the watchdog's doing
         except StopIteration:
-            error = self._end()
-            if error is None:
+            ended = self._end()
+            if ended is None:
                 raise
+            error = ended
         except Exception as found:
             error = self._break(found)
         except BaseException:
@@ -265,7 +269,7 @@ class Reading:
         del error, again  # whose traceback leads here
         return said or next(self.successor)
 
-    async def aread(self) -> Any:
+    async def aread(self, pull: Callable[[], Any] | None = None) -> Any:
         """The same in an event loop; StopAsyncIteration at a complete end."""
         if self._over:
             if self.successor is None:
@@ -273,7 +277,7 @@ class Reading:
             return await self.successor.__anext__()
         limit = 0.0
         try:
-            reading = self._pull()
+            reading = self._pull() if pull is None else pull()
             if not self._limited:
                 item = await reading
                 self._took(item)
@@ -454,13 +458,46 @@ class Reading:
             late = DeadlineExceededError(watch.fired)
             late.__cause__ = error
             error = late
+        if error is not None and control_flow_in(error):
+            self._over = True
+            self._settle(NO_VERDICT)
+            return error
         verdict = error
-        if self.opened or error is None:
+        if error is None or (self.opened and type(error) is not StreamInterruptedError):
             verdict = self._interrupted_by(error)
         assert verdict is not None
         self._over, self.error = True, verdict
         self._settle(verdict if error is None else error)
         return verdict
+
+    def throw(self, error: BaseException) -> Any:
+        """The next item of a generator that the consumer throws an error into; what comes out is
+        between the two."""
+        try:
+            item = self._source.throw(error)
+        except BaseException:
+            self.abandon()
+            raise
+        self._took(item)
+        return item
+
+    async def athrow(self, error: BaseException) -> Any:
+        """The same in an event loop."""
+        try:
+            item = await self._source.athrow(error)
+        except BaseException:
+            self.abandon()
+            raise
+        self._took(item)
+        return item
+
+    def send(self, value: Any) -> Any:
+        """The next item of a generator that gets `value`."""
+        return self.read(None if value is None else partial(self._source.send, value))
+
+    async def asend(self, value: Any) -> Any:
+        """The same in an event loop."""
+        return await self.aread(None if value is None else partial(self._source.asend, value))
 
     def _interrupt(self) -> None:
         """Reading was cancelled. The SDK's stream would look complete from now on."""
@@ -669,24 +706,38 @@ def _given_out(reading: Reading, stream: Any, *, asynchronous: bool = False) -> 
     return played
 
 
-def _played(reading: Reading) -> Generator[Any, None, Any]:
+def _played(reading: Reading) -> Generator[Any, Any, Any]:
     try:
+        item = reading.ready.popleft() if reading.ready else reading.read()
         while True:
-            yield reading.ready.popleft() if reading.ready else reading.read()
+            try:
+                sent = yield item
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                item = reading.throw(error)
+            else:
+                item = reading.ready.popleft() if reading.ready else reading.send(sent)
     except StopIteration as end:
         return end.value
     finally:
         reading.close()
 
 
-async def _played_async(reading: Reading) -> AsyncGenerator[Any, None]:
+async def _played_async(reading: Reading) -> AsyncGenerator[Any, Any]:
     try:
+        item = reading.ready.popleft() if reading.ready else await reading.aread()
         while True:
             try:
-                item = reading.ready.popleft() if reading.ready else await reading.aread()
-            except StopAsyncIteration:
-                return
-            yield item
+                sent = yield item
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                item = await reading.athrow(error)
+            else:
+                item = reading.ready.popleft() if reading.ready else await reading.asend(sent)
+    except StopAsyncIteration:
+        return
     finally:
         await reading.aclose()
 

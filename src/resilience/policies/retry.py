@@ -193,7 +193,7 @@ class Retry(Policy):
                     call.report(failure.error, exhausted=True)
                 return None
             if call.refuses(self):
-                call.journal.remark("no retry: a circuit on its way is open")
+                call.journal.remark("no retry: its circuit is open")
                 return None
             pause = self._pause(run, self._state(run, failure, failure.error, None))
             if pause is None or self._leaves(run, failure, pause):

@@ -237,7 +237,7 @@ def _ollama_text(answer: Any) -> str:
 
 
 def _anything(item: Any, seen: Seen) -> bool:
-    return item is not None and not (type(item) in (str, bytes) and not item)
+    return True
 
 
 def _string(value: object) -> str:
@@ -286,8 +286,7 @@ def register_stream(
 ) -> C:
     """Have objects of `cls` and its subclasses guarded as streams. May decorate the class.
 
-    - `content`: a function of an item, whether it carries content; by default all but None and
-      empty strings do.
+    - `content`: a function of an item, whether it carries content; by default each does.
     - `complete`: a function of an item, whether the stream is complete with it. Without one, any
       end without an error is a complete one.
 
