@@ -12,6 +12,7 @@ import pytest
 from resilience import (
     BadResult,
     CircuitBreaker,
+    Fallback,
     IdempotencyKey,
     ModelFallback,
     Pipeline,
@@ -31,9 +32,10 @@ TOO_SLOW = "shorten"
 CHECK_OUTSIDE = "innermost"
 COUNTED_FOR_EACH = "callers"
 NEVER_EQUAL = "equals"
+HIDES = "hides"
 WORDS = (
     *(TWO_RETRIES, BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE),
-    *(NO_TOTAL, TOO_SLOW, CHECK_OUTSIDE, COUNTED_FOR_EACH, NEVER_EQUAL),
+    *(NO_TOTAL, TOO_SLOW, CHECK_OUTSIDE, COUNTED_FOR_EACH, NEVER_EQUAL, HIDES),
 )
 """A word of each hazard's reason that no other one has."""
 
@@ -89,6 +91,10 @@ def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
             [BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE],
         ),
         (lambda: [Busy(), Busy()], []),
+        (lambda: [Fallback(1), MODELS, Retry(), CircuitBreaker()], []),
+        (lambda: [Retry(), Fallback(1)], [HIDES]),
+        (lambda: [CircuitBreaker(), Fallback(1)], [HIDES]),
+        (lambda: [Timeout(9), MODELS, Fallback(1)], [HIDES]),
         (lambda: [Retry(on=429), Retry(on=ConnectionError)], []),
         (lambda: [Retry(on=429), Retry(on=[503, 429])], [TWO_RETRIES]),
         (lambda: [Retry(on=429), Retry(on=503), Retry(on=[503])], [TWO_RETRIES]),

@@ -71,6 +71,12 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
                 "one model together, and nothing bounds the call; put it inside Retry and a total "
                 "Timeout outermost"
             )
+    around = [*retries, *models, *breakers]
+    if around and any(place > min(around) for place in at["fallback"]):
+        yield (
+            "Fallback inside Retry, ModelFallback or CircuitBreaker: its value hides the failure "
+            "from them; put it outside"
+        )
     flights = at["single_flight"]
     if any(breaker < flight for flight in flights for breaker in breakers):
         yield (

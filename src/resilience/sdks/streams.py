@@ -328,7 +328,7 @@ def makes_manager(fn: object) -> bool:
     """Whether a function makes such a manager, though it wraps one that is async, as those of
     `with_streaming_response` do."""
     names = getattr(getattr(fn, "__code__", None), "co_names", ())
-    return any(_MANAGER.fullmatch(name) for name in names)
+    return isinstance(names, tuple) and any(map(_MANAGER.fullmatch, names))
 
 
 def bound_helpers(cls: type) -> dict[str, Any]:
@@ -407,11 +407,8 @@ def told_error(error: Exception, seen: Seen) -> Exception:
     (OpenAI's helper for responses does, over one that comes first), else `error`."""
     if type(error) is not RuntimeError or seen.error is None:
         return error
-    try:
-        event = SimpleNamespace(**json.loads(seen.error))
-        told = BadResultError(event, _failure_of(event))
-    except Exception:
-        return error
+    event = SimpleNamespace(**json.loads(seen.error))  # as the SDK has read it, too
+    told = BadResultError(event, _failure_of(event))
     told.__cause__ = error
     return told
 
