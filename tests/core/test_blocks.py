@@ -33,6 +33,7 @@ from resilience.testing import virtual_time
 from resilience.waits import Fixed
 from support.calling import run_in
 from support.gates import Bulkhead
+from support.policies import Busy
 
 
 class Blocks:
@@ -335,7 +336,7 @@ def test_a_rejected_block_ends_the_loop() -> None:
 @pytest.mark.parametrize("begin", [iter, aiter])
 def test_a_fallback_cannot_be_around_a_block(begin: Any) -> None:
     """It has no value to give to one; nested, too."""
-    for pipeline in (Pipeline(Fallback(None)), Pipeline(Timeout(9), Pipeline(Fallback(None)))):
+    for pipeline in (Pipeline(Fallback(None)), Pipeline(Busy(), Pipeline(Fallback(None)))):
         with pytest.raises(TypeError, match="Fallback"):
             begin(pipeline.attempts())
 
