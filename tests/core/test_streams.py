@@ -502,6 +502,66 @@ def test_the_total_holds_over_restarts(world: World) -> None:
     assert len(source.calls) == 2
 
 
+def test_the_total_holds_for_what_is_there_already(real_world: World) -> None:
+    """A consumer that takes its time is interrupted at its next read."""
+    world = real_world
+    fn = Pipeline(Streaming(total=1e-9)).wrap(Source(world, ITEMS).function)
+    got = consumed(world, fn)
+
+    assert got.items == []
+    assert type(got.error) is DeadlineExceededError
+
+    fn = Pipeline(Streaming(total=60)).wrap(Source(world, ITEMS).function)
+    assert consumed(world, fn).items == ITEMS
+
+
+def test_what_is_thrown_after_a_restart_arrives_in_the_fresh_generator(world: World) -> None:
+    """That is the one that is read."""
+    made: list[int] = []
+
+    @resilient(Streaming(on_interrupted="restart"))
+    def sync() -> Any:
+        made.append(1)
+        yield "a"
+        if len(made) == 1:
+            raise ConnectionError
+        try:
+            yield "b"
+        except KeyError:
+            yield "caught"
+
+    @resilient(Streaming(on_interrupted="restart"))
+    async def asynchronous() -> Any:
+        made.append(1)
+        yield "a"
+        if len(made) == 1:
+            raise ConnectionError
+        try:
+            yield "b"
+        except KeyError:
+            yield "caught"
+
+    def play() -> None:
+        stream = sync()
+        assert [str(next(stream))[:1] for _ in range(4)] == ["a", "R", "a", "b"]
+        assert stream.throw(KeyError()) == "caught"
+
+    async def aplay() -> None:
+        stream = asynchronous()
+        items = [str(await stream.__anext__())[:1] for _ in range(4)]
+        assert items == ["a", "R", "a", "b"]
+        assert await stream.athrow(KeyError()) == "caught"
+        await stream.aclose()
+
+    world.run(aplay if world.asynchronous else play)
+
+
+def test_a_block_has_no_stream() -> None:
+    """Said at once."""
+    with pytest.raises(TypeError, match="Streaming"):
+        iter(Pipeline(Streaming(first=3)).attempts())
+
+
 @async_worlds
 def test_a_restart_may_not_bring_a_stream(world: World) -> None:
     """A fallback's value is none: the interruption comes out."""
@@ -516,7 +576,7 @@ def test_a_restart_may_not_bring_a_stream(world: World) -> None:
 def test_limits_of_two_policies_hold_together(world: World) -> None:
     """The smaller one of each counts; what only one of them says holds, too."""
     source = Source(world, ["a", Takes(2, "b"), Takes(2, "c"), Takes(2, "d")])
-    pipeline = Pipeline(Streaming(total=5), Pipeline(Retry(attempts=1), Streaming(idle=3)))
+    pipeline = Pipeline(Streaming(total=5), Pipeline(Streaming(idle=3)))
     got = consumed(world, pipeline.wrap(source.function))
 
     assert got.items == ["a", "b", "c"]
@@ -862,6 +922,7 @@ def test_what_a_user_says_of_a_class() -> None:
     [
         ((3,), {}, "class"),
         ((int,), {}, "iterated"),
+        ((type("Slotted", (), {"__slots__": (), "__iter__": iter}),), {}, "__slots__"),
         ((Stream,), {"content": 3}, "content"),
         ((Stream,), {"complete": "x"}, "complete"),
     ],

@@ -19,6 +19,7 @@ from resilience import (
     PolicyOrderWarning,
     Retry,
     SingleFlight,
+    Streaming,
     Timeout,
 )
 from support.policies import Busy
@@ -33,9 +34,10 @@ CHECK_OUTSIDE = "innermost"
 COUNTED_FOR_EACH = "callers"
 NEVER_EQUAL = "equals"
 HIDES = "hides"
+ALL_ATTEMPTS = "content"
 WORDS = (
     *(TWO_RETRIES, BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE),
-    *(NO_TOTAL, TOO_SLOW, CHECK_OUTSIDE, COUNTED_FOR_EACH, NEVER_EQUAL, HIDES),
+    *(NO_TOTAL, TOO_SLOW, CHECK_OUTSIDE, COUNTED_FOR_EACH, NEVER_EQUAL, HIDES, ALL_ATTEMPTS),
 )
 """A word of each hazard's reason that no other one has."""
 
@@ -93,6 +95,8 @@ def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
         (lambda: [Busy(), Busy()], []),
         (lambda: [Fallback(1), MODELS, Retry(), CircuitBreaker()], []),
         (lambda: [Retry(), Fallback(1)], [HIDES]),
+        (lambda: [Streaming(first=3), Retry()], [ALL_ATTEMPTS]),
+        (lambda: [Retry(), Streaming(first=3)], []),
         (lambda: [CircuitBreaker(), Fallback(1)], [HIDES]),
         (lambda: [Timeout(9), MODELS, Fallback(1)], [HIDES]),
         (lambda: [Retry(on=429), Retry(on=ConnectionError)], []),

@@ -22,7 +22,7 @@ from resilience import (
 )
 from resilience.failures import Kind, describe
 from support.playing import CUT, RESET, Player, Status
-from support.streaming_cases import CASES, Case, consumed, no_certificates
+from support.streaming_cases import CASES, Case, closed, consumed, no_certificates
 
 pytestmark = [pytest.mark.real, pytest.mark.steady]
 
@@ -224,6 +224,40 @@ def test_reasons(name: str, script: list[Any], complete: bool) -> None:
         got = consumed(case, server.url, retrying(attempts=1))
 
     assert (got.error is None) is complete
+
+
+def completed(text: str, reason: str | None) -> bytes:
+    choice = {"index": 0, "text": text, "finish_reason": reason, "logprobs": None}
+    head = {"id": "1", "object": "text_completion", "created": 1, "model": "m"}
+    return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n".encode()
+
+
+def generated(text: str, reason: str | None) -> bytes:
+    told = {"model": "m", "response": text, "done": reason is not None}
+    return f"{json.dumps(told)}\n".encode()
+
+
+@pytest.mark.fault(305)
+@pytest.mark.parametrize("name", ["openai", "ollama"])
+def test_completions_without_messages(name: str) -> None:
+    """OpenAI's older endpoint, and Ollama's `generate`: retried before content, complete by their
+    reason, and interrupted without one."""
+
+    def ask() -> Any:
+        if name == "openai":
+            return client.completions.create(model="m", prompt="Hi", stream=True)
+        return client.generate(model="m", prompt="Hi", stream=True)
+
+    one = completed if name == "openai" else generated
+    scripts = [[one("", None), CUT], [one("one", None), one("", "stop")], [one("one", None)]]
+    with Player(scripts, content_type=CASES[name].content_type) as server:
+        client = CASES[name].make(server.url)
+        assert len(list(retrying().wrap(ask)())) == 2
+        assert len(server.requests) == 2
+        with pytest.raises(StreamInterruptedError) as caught:
+            list(retrying().wrap(ask)())
+        closed(client)
+    assert caught.value.text == "one"
 
 
 # Errors that come as items

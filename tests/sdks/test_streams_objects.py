@@ -26,7 +26,14 @@ from resilience import (
 from resilience.testing.gateway import CutStream, Drop, ErrorInStream, Gateway, Ok, Plan, SlowStart
 from support.playing import CUT, Player, Silence, Status
 from support.polling import until
-from support.streaming_cases import CASES, MESSAGES, consumed, no_certificates
+from support.streaming_cases import (
+    CASES,
+    MESSAGES,
+    aclosed,
+    closed,
+    consumed,
+    no_certificates,
+)
 
 pytestmark = [pytest.mark.real, pytest.mark.steady]
 
@@ -84,6 +91,7 @@ def test_closing_ends_the_connection(name: str) -> None:
                 else:
                     await found.close()
                 await asyncio.to_thread(until, lambda: server.left, 2)
+                await aclosed(client)
 
             asyncio.run(main())
         else:
@@ -92,6 +100,7 @@ def test_closing_ends_the_connection(name: str) -> None:
             with found:
                 pass
             until(lambda: server.left, 2)
+            closed(client)
     assert breaker.state == "closed"
     assert breaker.snapshot().failures == 0
 

@@ -58,8 +58,8 @@ class Player:
 
     @property
     def url(self) -> str:
-        scheme = "http" if self.tls is None else "https"
-        return f"{scheme}://localhost:{self._listener.getsockname()[1]}"
+        place = "http://127.0.0.1" if self.tls is None else "https://localhost"
+        return f"{place}:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Player:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -176,7 +177,7 @@ def _cohere_client(name: str) -> Callable[..., Any]:
 def _google_client(url: str, tls: ssl.SSLContext | None = None) -> Any:
     from google import genai
 
-    library = import_module("httpx2")
+    library = import_module("httpx2" if int(version("google-genai").split(".")[0]) > 2 else "httpx")
     # With a transport of one's own it uses that even where aiohttp is installed.
     options: Any = {
         "base_url": url,

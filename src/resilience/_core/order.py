@@ -33,16 +33,11 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
         at[policy.role].append(place)
     retries, breakers, models, limits = at["retry"], at["breaker"], at["models"], at["timeout"]
 
-    if len(retries) > 1:
-        from .meeting import may_meet
-    if any(
-        may_meet(policies[one].on, policies[other].on)
-        for one, other in itertools.combinations(retries, 2)
-    ):
+    if len(retries) > 1 and _may_meet([policies[place].on for place in retries]):
         yield (
             "two Retry policies in one pipeline whose `on` may match the same failure: what the "
             "inner one gives up on, the outer one does not retry (unless retry_exhausted=True); "
-            "keep one, or tell their `on` apart"
+            "keep one, or make their `on` disjoint"
         )
     if retries and any(breaker < retries[0] for breaker in breakers):
         yield (
@@ -71,6 +66,11 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
                 "one model together, and nothing bounds the call; put it inside Retry and a total "
                 "Timeout outermost"
             )
+    if retries and any(streaming < retries[-1] for streaming in at["streaming"]):
+        yield (
+            "Streaming outside Retry: its time for the first content covers all attempts; put it "
+            "inside Retry"
+        )
     around = [*retries, *models, *breakers]
     if around and any(place > min(around) for place in at["fallback"]):
         yield (
@@ -117,3 +117,9 @@ def _too_slow(
             f"{attempts} attempts of {each:g} s use up the total Timeout of {total:g} s before the "
             f"second model's turn; shorten the attempts' Timeout or lengthen the total"
         )
+
+
+def _may_meet(conditions: list[Any]) -> bool:
+    from .meeting import may_meet  # which few pipelines need
+
+    return any(may_meet(one, other) for one, other in itertools.combinations(conditions, 2))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from inspect import CO_ITERABLE_COROUTINE
-from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CodeType, GeneratorType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -113,9 +113,6 @@ def is_plain(result: Any) -> bool:
     if issubclass(kind, PendingResult) or is_stream(kind) or is_manager(result):
         return False
     if what := _refused(kind):
-        for held in getattr(result, "__dict__", {}).values():
-            if type(held) is CoroutineType:  # the request an async stream manager has not sent
-                held.close()
         raise Unguardable(
             f"the guarded function returned {what}, whose body runs only later and would not be "
             f"guarded; guard a function that makes the call before it returns"

@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 KEPT = 10_000
-"""Items that an interruption tells of: the last ones."""
+"""The most items kept for `StreamInterruptedError.received`: the last ones."""
 
 _LEAST = 0.001
 """Seconds for a read that has begun, so that it is cancelled and not dropped."""
@@ -234,8 +234,10 @@ class Reading:
         end."""
         if self._over:
             return self._read_on(StopIteration) if self.successor is None else next(self.successor)
-        watch = self.watch
+        watch, end = self.watch, self._terms.end
         try:
+            if end is not None and self.runtime.now() >= end:
+                raise DeadlineExceededError(self._terms.total)
             if watch is None or not self._flows:
                 item = self._pull() if pull is None else pull()
                 self._took(item)
@@ -275,15 +277,17 @@ class Reading:
             if self.successor is None:
                 self._read_on(StopAsyncIteration)
             return await self.successor.__anext__()
-        limit = 0.0
+        limit, end = 0.0, self._terms.end
         try:
+            if end is not None and self.runtime.now() >= end:
+                raise DeadlineExceededError(self._terms.total)
             reading = self._pull() if pull is None else pull()
             if not self._limited:
                 item = await reading
                 self._took(item)
                 return item
             runtime = self.runtime
-            if runtime.steps and self._terms.end is None:  # what is there needs no time limit
+            if runtime.steps:  # what is there needs no time limit
                 if not hasattr(reading, "send"):
                     reading = reading.__await__()
                 try:
@@ -473,6 +477,8 @@ class Reading:
     def throw(self, error: BaseException) -> Any:
         """The next item of a generator that the consumer throws an error into; what comes out is
         between the two."""
+        if self.successor is not None:
+            return self.successor.throw(error)
         try:
             item = self._source.throw(error)
         except BaseException:
@@ -483,6 +489,8 @@ class Reading:
 
     async def athrow(self, error: BaseException) -> Any:
         """The same in an event loop."""
+        if self.successor is not None:
+            return await self.successor.athrow(error)
         try:
             item = await self._source.athrow(error)
         except BaseException:
@@ -493,10 +501,14 @@ class Reading:
 
     def send(self, value: Any) -> Any:
         """The next item of a generator that gets `value`."""
+        if self.successor is not None:
+            return self.successor.send(value)
         return self.read(None if value is None else partial(self._source.send, value))
 
     async def asend(self, value: Any) -> Any:
         """The same in an event loop."""
+        if self.successor is not None:
+            return await self.successor.asend(value)
         return await self.aread(None if value is None else partial(self._source.asend, value))
 
     def _interrupt(self) -> None:
@@ -505,14 +517,16 @@ class Reading:
         self._settle(NO_VERDICT)
 
     def _interrupted_by(self, error: Exception | None) -> StreamInterruptedError:
-        stream = type(self._stream)
-        try:
-            text = "".join(format_of(type(each), stream).text(each) for each in self._received)
-        except Exception:
-            text = ""
+        text = "".join(map(self._text_of, self._received))
         interruption = StreamInterruptedError(tuple(self._received), text)
         interruption.__cause__ = error
         return interruption
+
+    def _text_of(self, item: Any) -> str:
+        try:
+            return format_of(type(item), type(self._stream)).text(item)
+        except Exception:
+            return ""
 
     def _read_on(self, over: type[Exception]) -> NoReturn:
         """A read beyond the end: an interruption stays one."""

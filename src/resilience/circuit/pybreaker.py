@@ -291,8 +291,6 @@ def _warn(circuit: Circuit, problem: Exception) -> None:
 
 
 def _writes_aware() -> bool:
-    import inspect
-
     import pybreaker
 
-    return "utcnow" not in inspect.getsource(pybreaker.CircuitBreaker.open)
+    return hasattr(pybreaker, "UTC")  # from 1.3 on

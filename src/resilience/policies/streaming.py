@@ -93,6 +93,10 @@ class Streaming(Policy):
     def __repr__(self) -> str:
         return call_repr(self)
 
+    def check_block(self, *, asynchronous: bool) -> None:
+        """Raise TypeError: a block has no result that could be a stream."""
+        raise TypeError(f"{self!r} has no stream of a block of code to read; guard a function")
+
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         first, idle, total = (
             None if each is None else plain(each) for each in (self.first, self.idle, self.total)

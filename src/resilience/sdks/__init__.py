@@ -16,12 +16,10 @@ from importlib import import_module
 from typing import Any
 
 from resilience._core.failure import Failure, Kind
-from resilience.sdks._shapes import is_stream_manager
 
 __all__ = [
     "in_framework",
     "is_known",
-    "is_stream_manager",
     "package_of",
     "read_result",
     "read_status",

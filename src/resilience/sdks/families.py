@@ -46,7 +46,6 @@ _SERVER = Meaning(Kind.SERVER, Advice.RETRY)
 _SPENT = Meaning(Kind.QUOTA, Advice.STOP)
 _STOPPED = Meaning(Kind.CANCELLED, Advice.STOP)
 _UNSIGNED = Meaning(Kind.AUTH, Advice.STOP)
-_UNSUPPORTED = Meaning(Kind.UNSUPPORTED, Advice.STOP, sent=False)
 
 
 def _each(meaning: Meaning, names: str) -> Mapping[str, Meaning]:

@@ -35,7 +35,7 @@ _PACKAGES = re.compile(
     "anthropic|auriko|cohere|google|groq|litellm|mistralai|ollama|openai|together"
 )
 _STREAM = re.compile(r"(?:Async)?(?:\w*Stream(?:Async)?|CustomStreamWrapper)")
-_MANAGER = re.compile(r"\w*(?:StreamManager|ResponseContextManager)")
+_MANAGER = re.compile(r"\w*(?:StreamManager|ConnectionManager|ResponseContextManager)")
 
 
 class Seen:
@@ -295,6 +295,8 @@ def register_stream(
     given: Any = cls
     if not isinstance(given, type) or not (hasattr(cls, "__iter__") or hasattr(cls, "__aiter__")):
         raise TypeError(f"register_stream must get a class that can be iterated, got {cls!r}")
+    if not given.__dictoffset__:
+        raise TypeError(f"register_stream must get a class without __slots__, got {cls!r}")
     for name, function in (("content", content), ("complete", complete)):
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be a function of an item, got {function!r}")
