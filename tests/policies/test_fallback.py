@@ -16,6 +16,7 @@ from resilience import (
     Fallback,
     ModelFallback,
     Pipeline,
+    PolicyOrderWarning,
     Retry,
     Timeout,
     served_by,
@@ -223,8 +224,10 @@ def test_no_model_served_a_fallback(world: World) -> None:
 def test_it_may_stand_inside_a_retry(world: World) -> None:
     """Inside Retry it answers at once, so nothing is retried."""
     fn = world.function(ConnectionError)
+    with pytest.warns(PolicyOrderWarning, match="hides"):
+        pipeline = Pipeline(Retry(), Fallback("sorry"))
 
-    assert world.run(Pipeline(Retry(), Fallback("sorry")).wrap(fn)) == "sorry"
+    assert world.run(pipeline.wrap(fn)) == "sorry"
     assert len(world.calls) == 1
 
 
