@@ -41,16 +41,15 @@ $(VENV)/.mutation: $(VENV)/.test
 demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the real SDK
 	$(BIN)/resilience demo --fast
 
-# What goes by real time, and after it the SDKs' tables; and beside them, on the other core, what else
-# takes no notice of load, whose report comes last.
+# What goes by real time; and beside it, on the other core, what takes no notice of load, whose report
+# comes last.
 STEADY := $(VENV)/steady-tests.txt
 
 test: $(VENV)/.test  ## the whole suite
-	@$(BIN)/python -X dev -m pytest -m "steady or not real" --ignore=tests/sdks > $(STEADY) 2>&1 & steady=$$!; \
+	@$(BIN)/python -m pytest -m "steady or not real" > $(STEADY) 2>&1 & steady=$$!; \
 	trap 'kill $$steady' INT TERM; \
 	$(BIN)/python -m pytest -m "real and not steady"; timed=$$?; \
-	$(BIN)/python -X dev -m pytest -m "steady or not real" tests/sdks; tables=$$?; \
-	wait $$steady; steady=$$?; cat $(STEADY); exit $$((timed || tables || steady))
+	wait $$steady; steady=$$?; cat $(STEADY); exit $$((timed || steady))
 
 test-dev: $(VENV)/.test  ## all of it in one process, in Python's development mode
 	$(BIN)/python -X dev -m pytest
