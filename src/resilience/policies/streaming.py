@@ -115,7 +115,8 @@ class Streaming(Policy):
             if limit is not None or idle is not None or end is not None:
                 now = runtime.now()
                 end = _least(end, None if total is None else now + total)
-                begins_by = _least(outer.begins_by, None if limit is None else now + limit, end)
+                begins_by = _least(outer.begins_by, None if limit is None else now + limit)
+                begins_by = _least(begins_by, end)
                 watch = runtime.watch(
                     None if begins_by is None else begins_by - now, end, total or outer.total
                 )
@@ -169,5 +170,7 @@ class Streaming(Policy):
             return None
 
 
-def _least(*limits: float | None) -> float | None:
-    return min((each for each in limits if each is not None), default=None)
+def _least(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
