@@ -41,15 +41,17 @@ $(VENV)/.mutation: $(VENV)/.test
 demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the real SDK
 	$(BIN)/resilience demo --fast
 
-# What goes by real time; and beside it, on the other core, what takes no notice of load, whose report
-# comes last.
-STEADY := $(VENV)/steady-tests.txt
+# What goes by real time, which is mostly waiting; and beside it what takes no notice of load, whose
+# reports come last: the SDKs' tables, and the rest.
+STEADY := -m "steady or not real"
 
 test: $(VENV)/.test  ## the whole suite
-	@$(BIN)/python -m pytest -m "steady or not real" > $(STEADY) 2>&1 & steady=$$!; \
-	trap 'kill $$steady' INT TERM; \
+	@$(BIN)/python -m pytest $(STEADY) tests/sdks > $(VENV)/tables.txt 2>&1 & tables=$$!; \
+	$(BIN)/python -m pytest $(STEADY) --ignore=tests/sdks > $(VENV)/steady.txt 2>&1 & steady=$$!; \
+	trap 'kill $$tables $$steady' INT TERM; \
 	$(BIN)/python -m pytest -m "real and not steady"; timed=$$?; \
-	wait $$steady; steady=$$?; cat $(STEADY); exit $$((timed || steady))
+	wait $$tables; tables=$$?; wait $$steady; steady=$$?; \
+	cat $(VENV)/tables.txt $(VENV)/steady.txt; exit $$((timed || tables || steady))
 
 test-dev: $(VENV)/.test  ## all of it in one process, in Python's development mode
 	$(BIN)/python -X dev -m pytest
