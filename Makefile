@@ -46,8 +46,8 @@ demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the 
 STEADY := -m "steady or not real"
 
 test: $(VENV)/.test  ## the whole suite
-	@$(BIN)/python -m pytest $(STEADY) tests/sdks > $(VENV)/tables.txt 2>&1 & tables=$$!; \
-	$(BIN)/python -m pytest $(STEADY) --ignore=tests/sdks > $(VENV)/steady.txt 2>&1 & steady=$$!; \
+	@$(BIN)/python -X dev -m pytest $(STEADY) tests/sdks > $(VENV)/tables.txt 2>&1 & tables=$$!; \
+	$(BIN)/python -X dev -m pytest $(STEADY) --ignore=tests/sdks > $(VENV)/steady.txt 2>&1 & steady=$$!; \
 	trap 'kill $$tables $$steady' INT TERM; \
 	$(BIN)/python -m pytest -m "real and not steady"; timed=$$?; \
 	wait $$tables; tables=$$?; wait $$steady; steady=$$?; \
