@@ -424,11 +424,32 @@ def test_one_object_in_many_threads_counts_in_each(listeners: Any) -> None:
 
 @pytest.mark.fault(202)
 @pytest.mark.real
+def test_another_threads_mark_does_not_hide_what_was_counted_inside() -> None:
+    """The object that the callee has raised fails a stranger's call before the caller, which is at
+    rest, sees it again."""
+    same = ConnectionError("shared")
+    breaker = CircuitBreaker(failures=10)
+    inner = Pipeline(breaker).wrap(script(same))
+    stranger = Pipeline(CircuitBreaker(failures=10)).wrap(script(same))
+
+    def calls() -> None:
+        try:
+            inner()
+        except ConnectionError:
+            crowd(stranger, times=1, threads=1)
+            raise
+
+    with pytest.raises(ConnectionError):
+        Pipeline(breaker).wrap(calls)()
+    assert breaker.snapshot().failures == 1
+
+
+@pytest.mark.fault(202)
+@pytest.mark.real
 @pytest.mark.usefixtures("_switching")
 def test_caller_and_callee_in_many_threads_count_once_for_each_call() -> None:
-    """Though all of them raise the same object through the same breaker.
-
-    But for calls under way at rest when the first error comes, see the next test.
+    """Though all of them raise the same object through the same breaker: never twice, and hardly
+    ever not at all: for calls under way at rest when the first error comes, see the next test.
     """
     same = ConnectionError("shared")
     breaker = CircuitBreaker(failures=10**9)

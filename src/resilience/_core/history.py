@@ -4,14 +4,16 @@ An error's mark is in its own `__dict__`, which every exception has, frozen and 
 One that refuses even that passes unmarked; nothing here ever raises.
 
 The mark is for people. Policies go by reports (`Call.reported`), with one exception: a call at rest
-stands in nobody's context, so it knows by the mark what a guarded call inside it has reported.
+stands in nobody's context, so it learns afterwards what a guarded call inside it has reported: from
+the latest report in its own thread or task, else, of a call in another one, by the mark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 from attrs import define, evolve
@@ -48,6 +50,19 @@ class _Mark:
     def __reduce__(self) -> Any:
         # Failures hold SDK errors, and most of those do not pickle: the facts travel, they do not.
         return _Mark, (tuple(map(_without_error, self.attempts)), frozenset(), self.note)
+
+
+class _Latest(NamedTuple):
+    """What the latest call has reported that came out to nobody; the error by its `id`, as its
+    traceback would keep frames alive."""
+
+    error: int
+    serial: int
+    exhausted: bool
+    circuits: tuple[object, ...]
+
+
+_latest: ContextVar[_Latest | None] = ContextVar("resilience_latest", default=None)
 
 
 def history(error: Exception) -> tuple[Attempt, ...]:
@@ -153,6 +168,8 @@ def _finish(journal: Journal, error: Exception) -> None:
     outer = get_ambient()
     if outer is not None and outer.attempt is not None:
         outer.attempt.report(error, exhausted=exhausted, circuits=circuits)
+    else:
+        _latest.set(_Latest(id(error), journal.serial, exhausted, circuits))
     try:
         facts = _facts_of(error)
         old = facts.get(_KEY)
@@ -190,11 +207,15 @@ def reported_inside(error: Exception, serial: int, guard: Any) -> tuple[Report, 
     One exception object may be raised by several threads in the same function; whether a mark by
     that very function is from further in (it is recursive) is seen in the traceback.
     """
+    latest = _latest.get()
     for known in (error, _cause_of(error)):
         mark = None if known is None else _mark_of(known)
+        if mark is None:
+            continue
+        if latest is not None and latest.error == id(known) and latest.serial > serial:
+            return (Report(1, error, latest.exhausted, latest.circuits),)
         if (
-            mark is not None
-            and mark.serial > serial
+            mark.serial > serial
             and (not _same(mark.guard, guard) or _passed(error, guard))
         ):
             return (Report(1, error, mark.exhausted, mark.circuits),)
