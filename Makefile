@@ -15,7 +15,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.csv' -o -name '*.lua')
 
-.PHONY: demo test test-dev coverage test-all test-lowest .lowest test-sdks test-sdk lint bench failover soak fuzz mutation clean
+.PHONY: demo test test-dev coverage test-all test-lowest .lowest test-sdks test-sdk lint bench pictures failover soak fuzz mutation clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -28,6 +28,7 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) install -q --group test
+	@sh tests/support/chromium.sh
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
@@ -131,6 +132,9 @@ bench: $(VENV)/.bench  ## cost in time and in calls, against by hand and other l
 
 failover: $(VENV)/.test  ## sixteen faults of a provider, for the bare SDKs and under policies; 3 minutes
 	$(BIN)/python tests/failover/exam.py
+
+pictures: $(VENV)/.test  ## what docs/pictures has, from what the examples of the pages do
+	$(BIN)/python docs/pictures.py
 
 soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat
 	$(BIN)/python benchmarks/soak.py

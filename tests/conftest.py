@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.constants
 import gc
 import inspect
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,11 @@ collect_ignore = [] if LITELLM else ["sdks/test_sdk_litellm.py", "sdks/test_retr
 if sys.version_info < (3, 11):  # there Google's SDK has stopped at version 2
     collect_ignore.append("sdks/test_sdk_google_interactions.py")
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it fetches one from afar when it is imported
+# Nobody here calls the world: to read its certificates would take every client 20 to 100 ms.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "nobody.pem")
+# In debug mode asyncio records where each task, future and handle was made, only to say so in
+# messages: ten frames of pytest for each take a quarter of the time. All its checks stay.
+asyncio.constants.DEBUG_STACK_DEPTH = 1
 
 
 def pytest_configure(config: pytest.Config) -> None:

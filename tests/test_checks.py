@@ -153,6 +153,11 @@ def test_no_choices(result: object, bad: bool) -> None:
         ({"error": {"message": "no"}}, True),
         (ChatCompletion.construct(error={"code": 502}), True),
         (SimpleNamespace(error=Odd()), True),
+        (SimpleNamespace(status_code=429), True),
+        (SimpleNamespace(status=503), True),  # as aiohttp's and urllib's responses have it
+        (SimpleNamespace(status=200), False),
+        (SimpleNamespace(status="failed"), False),
+        ({"status": 503}, False),
         *(({"error": nothing, "choices": []}, False) for nothing in (None, "", False, {}, [], 0)),
         *((good, False) for good in GOOD),
     ],

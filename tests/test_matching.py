@@ -297,6 +297,11 @@ async def async_condition(failure: Failure) -> bool:
         ("ConnectionError", ValueError, "on=ConnectionError"),
         ("CircuitOpenError", ValueError, "on=CircuitOpenError"),
         ("TRANSIENT", ValueError, "matching.TRANSIENT"),
+        ("connection", ValueError, "on=Kind.CONNECTION"),
+        ("CONNECTION", ValueError, "on=Kind.CONNECTION"),
+        (["x", "rate_limit"], ValueError, "on=Kind.RATE_LIMIT"),
+        ("unavailable", ValueError, "on=Kind.UNAVAILABLE"),
+        ("retry", ValueError, "on=Advice.RETRY"),
     ],
     ids=repr,
 )
@@ -311,6 +316,24 @@ def test_what_is_refused(spec: Any, problem: type[Exception], word: str) -> None
         assert text.startswith(f"{field} must")
         assert word.replace("on=", f"{field}=") in text
         assert repr(refused) in text or value in text or refused == []
+
+
+SENT = {"timeout", "not_found", "server", "overloaded", "content_filter"}
+"""Names of kinds that servers send as codes, by `codes.csv`."""
+
+
+@pytest.mark.fault(326)
+@pytest.mark.parametrize("word", [*sorted(SENT), "UNKNOWN"])
+def test_a_kinds_name_that_a_server_sends_is_a_code(word: str) -> None:
+    """It is in the table of codes, so it may be meant as one."""
+    assert as_match(word) == code(word)
+
+
+@pytest.mark.fault(326)
+@pytest.mark.parametrize("kind", [kind for kind in Kind if str(kind) not in SENT])
+def test_the_name_of_any_other_kind_is_refused(kind: Kind) -> None:
+    """By the policies too, as the text that the kind prints."""
+    assert f"Kind.{kind.name}" in message_of(ValueError, Retry, on=str(kind))
 
 
 @pytest.mark.parametrize(
@@ -495,7 +518,7 @@ def test_too_long_by_text(text: str, status: int) -> None:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
     """What the log tells about unknown errors."""
-    monkeypatch.setattr(describe, "_said", set())
+    monkeypatch.setattr(describe, "_logged", set())
     caplog.set_level(logging.INFO, "resilience")
     return lambda: [record.getMessage() for record in caplog.records]
 
@@ -555,7 +578,7 @@ def test_a_taught_error_is_not_told(world: World, said: Any, monkeypatch: Any) -
 
 def test_no_more_than_so_many_classes_are_told(world: World, said: Any, monkeypatch: Any) -> None:
     """Some libraries make a class per client."""
-    monkeypatch.setattr("resilience.failures._MOST_SAID", 3)
+    monkeypatch.setattr("resilience.failures._MOST_LOGGED", 3)
     for n in range(9):
         error_of(world, Pipeline(Retry()).wrap(world.function(unknown(f"Mine{n}")())))
 

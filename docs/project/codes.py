@@ -5,7 +5,6 @@ python docs/project/codes.py [--check]
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resilience.sdks import FAMILIES
-from resilience.sdks.codes import FILE, Row, rows
+from resilience.sdks.codes import Row, rows
 from resilience.sdks.verdict import MODEL_CALLS, STATUSES, Meaning
 
 PAGE = Path(__file__).parent.parent / "codes.md"
@@ -120,14 +119,13 @@ def told(row: Row) -> str:
 
 def databases() -> Iterator[str]:
     """The tables of `databases.csv`."""
-    with FILE.with_name("databases.csv").open(newline="", encoding="utf-8") as file:
-        for whose, found in groupby(csv.DictReader(file), key=lambda row: row["of"]):
-            body = [
-                f"| `{row['word']}` | {row['kind'].lower()} | {row['advice'].lower()} "
-                f"| {SENT[row['sent']]} | {row['note']} |"
-                for row in found
-            ]
-            yield lines(DATABASES[whose], "word | kind | advice | executed? | note", body)
+    for whose, found in groupby(rows("databases"), key=lambda row: row["format"]):
+        body = [
+            f"| `{row['word']}` | {row['kind'].lower()} | {row['advice'].lower()} "
+            f"| {SENT[row['sent']]} | {row['note']} |"
+            for row in found
+        ]
+        yield lines(DATABASES[whose], "word | kind | advice | executed? | note", body)
 
 
 def page() -> str:

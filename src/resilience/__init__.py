@@ -1,5 +1,8 @@
 """Resilience policies for calls that fail, first of all calls to LLM APIs."""
 
+from typing import TYPE_CHECKING, Any
+
+from . import policies as _policies
 from ._core.attempt import Attempt
 from ._core.guarded import Guarded, guarded
 from ._core.history import history
@@ -18,25 +21,26 @@ from .errors import (
     StreamInterruptedError,
     WorkersBusyError,
 )
-from .policies import (
-    BadResult,
-    CircuitBreaker,
-    Consecutive,
-    FailureRate,
-    Fallback,
-    IdempotencyKey,
-    Model,
-    ModelFallback,
-    Retry,
-    SingleFlight,
-    SlowCalls,
-    Streaming,
-    Timeout,
-)
 from .policy import Gate, Policy
-from .sdks import reader_for as _reader_for
 from .sdks.retries import RetryMultiplicationWarning, own_retries, retries_of
 from .sdks.streams import register_stream
+
+if TYPE_CHECKING:
+    from .policies import (
+        BadResult,
+        CircuitBreaker,
+        Consecutive,
+        FailureRate,
+        Fallback,
+        IdempotencyKey,
+        Model,
+        ModelFallback,
+        Retry,
+        SingleFlight,
+        SlowCalls,
+        Streaming,
+        Timeout,
+    )
 
 __all__ = [
     "Attempt",
@@ -79,5 +83,15 @@ __all__ = [
     "served_by",
 ]
 
-# A fork may come with the very first failure: the reader it needs is imported now, not then.
-_reader_for(ConnectionError)
+if not TYPE_CHECKING:  # or a type checker would believe in any name
+
+    def __getattr__(name: str) -> Any:
+        """A policy is imported where it is first needed."""
+        if name not in _policies.__all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(_policies, name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

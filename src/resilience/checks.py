@@ -22,7 +22,7 @@ __all__ = ["empty_answer", "error_body", "finish_reason", "no_choices"]
 _ANSWERS = ("choices", "candidates", "content", "output", "message")
 """Where OpenAI's and Auriko's chat, Google, Anthropic, OpenAI's responses and Bedrock, and Cohere
 keep them."""
-_SAID = ("content", "tool_calls", "function_call", "refusal", "audio")
+_PARTS = ("content", "tool_calls", "function_call", "refusal", "audio")
 _REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "status")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 _BESIDES = frozenset(
@@ -69,12 +69,14 @@ def no_choices(result: Any) -> bool:
 
 def error_body(result: Any) -> bool:
     """An error in the place of an answer: `{"error": {...}}`, which some gateways send with 200;
-    or a response of httpx, requests and their like with a status of 400 or more.
+    or a response of httpx, aiohttp, urllib and their like with a status of 400 or more.
 
     OpenAI's SDK keeps the error as an extra field, `.error`. One that is null, false or empty is
     none, nor is a mock.
     """
     status = _look(result, "status_code")
+    if status is _MISSING and not isinstance(result, dict):
+        status = _look(result, "status")  # aiohttp's and urllib's responses
     if type(status) is int and status >= 400:
         return True
     found = _look(result, "error")
@@ -119,7 +121,7 @@ def _messages(result: Any) -> Iterator[Any]:
     for choice in _listed(result, "choices"):
         message = _look(choice, "message")
         if message is not _MISSING and message is not None:
-            yield [_look(message, name) for name in _SAID]
+            yield [_look(message, name) for name in _PARTS]
     for candidate in _listed(result, "candidates"):
         content = _look(candidate, "content")
         if content is not _MISSING:
@@ -129,22 +131,22 @@ def _messages(result: Any) -> Iterator[Any]:
         yield output
     for message in (result, _look(result, "message"), _look(output, "message")):
         if _look(message, "content") is not _MISSING:
-            yield [_look(message, name) for name in _SAID]
+            yield [_look(message, name) for name in _PARTS]
 
 
-def _silent(said: Any, depth: int = _DEEPEST) -> bool:
+def _silent(content: Any, depth: int = _DEEPEST) -> bool:
     """Nothing, a list of such, or parts that hold nothing but thoughts."""
-    if _void(said):
+    if _void(content):
         return True
-    if isinstance(said, (list, tuple)):
-        return depth > 0 and all(_silent(part, depth - 1) for part in said)
-    kind = _word(_look(said, "type"))
+    if isinstance(content, (list, tuple)):
+        return depth > 0 and all(_silent(part, depth - 1) for part in content)
+    kind = _word(_look(content, "type"))
     if kind == "message":  # of OpenAI's responses
-        return depth > 0 and _silent(_look(said, "content"), depth - 1)
-    if kind in _THOUGHTS or _look(said, "thought") is True:
+        return depth > 0 and _silent(_look(content, "content"), depth - 1)
+    if kind in _THOUGHTS or _look(content, "thought") is True:
         return True
     try:
-        fields: dict[str, Any] = said if isinstance(said, dict) else vars(said)
+        fields: dict[str, Any] = content if isinstance(content, dict) else vars(content)
     except TypeError:
         return False
     return bool(fields) and all(name in _BESIDES or _void(fields[name]) for name in fields)

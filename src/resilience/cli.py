@@ -16,6 +16,8 @@ _FAST = 8 / 60
 
 _LIVE_CALLS = 3
 
+_IMPORTED = "The module is imported, so its code runs. "
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. Wrong usage ends in 2, as SystemExit from argparse."""
@@ -30,6 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _demo(options: argparse.Namespace) -> int:
     missing = [name for name in ("auriko", "rich", "starlette", "uvicorn") if not find_spec(name)]
     if missing:
         return _usage(f'{", ".join(missing)} missing: pip install "resilience-policies[demo]"')
@@ -39,23 +49,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _usage("--live needs a key in AURIKO_API_KEY")
     from .demo import scenario, show
 
+    if options.live:
+        return show.live(_LIVE_CALLS, options.base_url)
+    return show.play(scenario.bad_minute(_FAST if options.fast else 1.0))
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from . import Pipeline, guarded
+    from ._loading import LoadingError, load_target
+
     try:
-        if options.live:
-            return show.live(_LIVE_CALLS, options.base_url)
-        return show.play(scenario.bad_minute(_FAST if options.fast else 1.0))
-    except KeyboardInterrupt:
-        return 130
+        target = load_target(options.target)
+        found = target.explain() if isinstance(target, Pipeline) else guarded(target).explain()
+    except (LoadingError, TypeError) as problem:
+        return _usage(str(problem))
+    if options.html:
+        print(found._repr_html_())
+    else:
+        print(found.mermaid() if options.mermaid else found)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from . import doctor
+    from ._loading import LoadingError, load_module
+
+    try:
+        modules = [load_module(place) for place in options.modules]
+    except LoadingError as problem:
+        return _usage(str(problem))
+    findings = doctor.examine(modules)
+    print(doctor.page(findings))
+    return 1 if any(each.trouble for each in findings) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("resilience", description="Resilience policies for LLM calls.")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    demo = parser.add_subparsers(dest="command", title="commands").add_parser(
+    commands = parser.add_subparsers(dest="command", title="commands")
+    demo = commands.add_parser(
         "demo",
         help="a scripted bad minute against a local gateway, with the real Auriko client",
         description="A scripted bad minute against a local gateway, with the real Auriko client. "
         "Exit status 0 if every promise was held, 1 if one was broken.",
     )
+    demo.set_defaults(run=_demo)
     pace = demo.add_mutually_exclusive_group()
     pace.add_argument("--fast", action="store_true", help="eight seconds instead of 60")
     pace.add_argument(
@@ -64,7 +102,36 @@ def _parser() -> argparse.ArgumentParser:
         help="instead, a few calls to the real service with the key in AURIKO_API_KEY",
     )
     demo.add_argument("--base-url", metavar="URL", help="with --live: another address to call")
-    parser.set_defaults(base_url=None, fast=False, live=False)
+
+    explain = commands.add_parser(
+        "explain",
+        help="a guarded function or a pipeline in plain words",
+        description="What a guarded function's policies do: the most calls, the longest time, "
+        f"what is done about each kind of failure. {_IMPORTED}"
+        "Exit status 0; 2 if there is nothing to explain.",
+    )
+    explain.set_defaults(run=_explain)
+    explain.add_argument(
+        "target",
+        metavar="module:function",
+        help="or module:pipeline, module:object.method, path/to/file.py:function",
+    )
+    form = explain.add_mutually_exclusive_group()
+    form.add_argument("--mermaid", action="store_true", help="a flowchart in Mermaid's language")
+    form.add_argument("--html", action="store_true", help="a fragment of HTML")
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="versions, extras, and what needs attention in modules of yours",
+        description="Versions and extras; for modules, which clients retry by themselves, which "
+        "guarded functions have policies in an order that defeats one of them, and whether shared "
+        f"storages can be reached. {_IMPORTED}"
+        "Exit status 0, 1 if something needs attention, 2 if a module cannot be imported.",
+    )
+    doctor.set_defaults(run=_doctor)
+    doctor.add_argument(
+        "modules", metavar="module", nargs="*", help="a module's name, or path/to/file.py"
+    )
     return parser
 
 

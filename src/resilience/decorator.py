@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypeVar, overload
 
 from ._core.options import suggesting
 from ._core.pipeline import Pipeline
-from .policies import CircuitBreaker, Retry
 from .policy import Policy
 
 __all__ = ["resilient"]
@@ -51,8 +50,14 @@ def resilient(
     can be done with the function is `guarded(fn)`'s.
     """
     bare = len(policies) == 1 and _is_function(policies[0])
+    if bare or not policies:
+        from .policies import CircuitBreaker, Retry  # imported where first needed
+
+        chosen: Sequence[Policy] = (Retry(), CircuitBreaker())
+    else:
+        chosen = policies
     pipeline = Pipeline(
-        *(policies if policies and not bare else (Retry(), CircuitBreaker())),
+        *chosen,
         asynchronous=asynchronous,
         name=name,
         listeners=listeners,

@@ -19,6 +19,8 @@ from typing import Any
 
 from attrs import define, evolve, field, fields
 
+from ._core.options import fields_repr
+
 __all__ = [
     "BadResultError",
     "CircuitOpenError",
@@ -30,9 +32,11 @@ __all__ = [
 ]
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class ResilienceError(Exception):
     """The root of everything this library raises on its own behalf."""
+
+    __repr__ = fields_repr
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Fields are positional for the same reason: an exception is rebuilt from its arguments;
@@ -41,7 +45,7 @@ class ResilienceError(Exception):
         return type(self), values, dict(self.__dict__)
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class RejectedError(ResilienceError):
     """A policy rejected the call before it began; nothing was sent.
 
@@ -59,7 +63,7 @@ class RejectedError(ResilienceError):
         return "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class CircuitOpenError(RejectedError):
     """The circuit is open (or half open with all its slots for trials taken).
 
@@ -76,7 +80,7 @@ class CircuitOpenError(RejectedError):
         return f"{circuit}{key} is open{self._when()}"
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class WorkersBusyError(RejectedError):
     """No worker thread is free, so a sync call with a time limit could not be started.
 
@@ -91,7 +95,7 @@ class WorkersBusyError(RejectedError):
         return f"no worker thread is free for a call with a time limit ({self.workers} are busy)"
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class DeadlineExceededError(ResilienceError, TimeoutError):
     """A `Timeout` of `seconds` ran out while the call was under way."""
 
@@ -101,7 +105,7 @@ class DeadlineExceededError(ResilienceError, TimeoutError):
         return f"no answer within {self.seconds:.3g} s"
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class BadResultError(ResilienceError):
     """A check found the function's result to be a bad one.
 
@@ -133,7 +137,7 @@ class BadResultError(ResilienceError):
         return made
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class StreamInterruptedError(ResilienceError):
     """A stream broke off after content had been read, or ended without being complete.
 

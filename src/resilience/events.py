@@ -1,54 +1,338 @@
-"""One frozen record for each thing that happens in a call, for a pipeline's listeners.
+"""One frozen record for each thing that happens in a call or to a circuit, and how to listen.
 
-A listener is a function of one event. It runs in the calling thread or task, outside every lock;
-if it raises, the call does not notice (the error goes to the `resilience` logger). No event holds
-the call's arguments or its result.
+    stop = listen(print)                       # to every pipeline of the process
+    stop()                                     # no longer
+
+    with recording() as events:                # for a block: a list
+        ask("...")
+
+    Pipeline(..., listeners=[print])           # to one pipeline
+
+Of each call, in this order: `CallStarted`, `AttemptStarted`, `AttemptEnded`, perhaps `WaitBegan`
+and the next attempt, and so on, `CallEnded`; also when the call is cancelled. What policies do
+comes in between. A call whose result is a stream ends with the stream.
+
+A listener is a function of one event. It runs in the thread or task of the call, outside of every
+lock, and before the call goes on: it must be quick. Whatever it does, the call's result or error
+is the same; a listener that raises or is slow is named in the log, once. Calls that it makes through
+a pipeline are not told to it again.
+
+No event holds the call's arguments or its result; a `repr` shows of an error its class alone. A
+pipeline is no longer at rest while anybody listens to what a healthy call emits: `CallStarted`,
+`AttemptStarted`, `AttemptEnded` or `CallEnded`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from ._core.attempt import Attempt
+from ._core.failure import Failure
+from ._core.listening import Subscription, add
+from ._core.options import to_plain_function
+from .errors import RejectedError
 
-__all__ = ["AttemptEnded", "CallEnded", "Event", "Listener", "WaitBegan"]
+__all__ = [
+    "AttemptEnded",
+    "AttemptStarted",
+    "CallEnded",
+    "CallFailed",
+    "CallRecovered",
+    "CallRejected",
+    "CallStarted",
+    "CircuitChanged",
+    "CircuitClosed",
+    "CircuitHalfOpened",
+    "CircuitOpened",
+    "Event",
+    "FellBack",
+    "GaveUp",
+    "Listener",
+    "ModelLeft",
+    "ModelSkipped",
+    "StreamEnded",
+    "StreamInterrupted",
+    "StreamRestarted",
+    "StreamStarted",
+    "TimedOut",
+    "WaitBegan",
+    "WorkerAbandoned",
+    "listen",
+    "recording",
+]
+
+_record = frozen(slots=False, eq=False, repr=False)  # a tenth of the cost at import
 
 
-def _class_of(error: Exception | None) -> str:
-    return "None" if error is None else f"<{type(error).__qualname__}>"
+@_record
+class Event:
+    """What all events have. The base of a policy's own events, which `Call.emit` publishes.
 
-
-@frozen
-class AttemptEnded:
-    """An attempt has succeeded, failed, or been cut by a time limit."""
+    `pipeline` is its name, if it has one; `function` that of the guarded function; `call` the
+    number of the call, which no other call of this process has. The latter two are None where a
+    circuit was changed by hand or by other processes.
+    """
 
     pipeline: str | None
+    function: str | None
+    call: int | None
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.call))
+
+    def __repr__(self) -> str:
+        # An error's text, or the value of a circuit's key, may be a secret.
+        facts = ((each.name, getattr(self, each.name)) for each in fields(type(self)) if each.repr)
+        shown = (f"{name}={_shown(value)}" for name, value in facts if value is not None)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):  # of attempts
+        return f"<{len(value)}>"
+    return f"<{type(value).__qualname__}>" if isinstance(value, BaseException) else repr(value)
+
+
+# The course of a call
+
+
+@_record
+class CallStarted(Event):
+    """A call has begun."""
+
+
+@_record
+class AttemptStarted(Event):
+    """The function is about to be called; for the `number`th time in this call, for this model,
+    after so many seconds of waiting."""
+
+    number: int
+    model: str | None
+    waited: float
+
+
+@_record
+class AttemptEnded(Event):
+    """An attempt has succeeded, failed, been cut by a time limit, or been `interrupted`: cancelled
+    from outside, or its stream abandoned. That of a stream ends with the stream."""
+
     attempt: Attempt
+    interrupted: bool = False
 
 
-@frozen
-class WaitBegan:
+@_record
+class WaitBegan(Event):
     """`seconds` will be waited before the next attempt, after the attempt given."""
 
-    pipeline: str | None
     attempt: Attempt
     seconds: float
 
 
-@frozen
-class CallEnded:
-    """The call is over, with a value (`error` is None) or with the error that comes out."""
+@_record
+class CallEnded(Event):
+    """The call is over: with a value (`error` is None), with the error that comes out, or with the
+    cancellation that does."""
 
-    pipeline: str | None
     attempts: tuple[Attempt, ...]
     elapsed: float
     served_by: str | None
     degraded: bool
-    error: Exception | None = field(repr=_class_of)  # its text may hold a secret
+    error: BaseException | None
 
 
-Event: TypeAlias = "AttemptEnded | WaitBegan | CallEnded"
-Listener: TypeAlias = "Callable[[Event], object]"
+@_record
+class CallFailed(Event):
+    """The call is given up: its error comes out, and `failure` says what it means. `reason` is why
+    there was no other attempt, where a policy gave one. Not for a call that was rejected before
+    any attempt: that is `CallRejected`."""
+
+    failure: Failure
+    attempts: tuple[Attempt, ...]
+    elapsed: float
+    reason: str | None
+
+
+@_record
+class CallRecovered(Event):
+    """The call went well after attempts that had failed."""
+
+    attempts: tuple[Attempt, ...]
+    elapsed: float
+    served_by: str | None
+
+
+# What policies do
+
+
+@_record
+class GaveUp(Event):
+    """A `Retry` makes no further attempt, for this `reason`; another model or a fallback may still
+    help."""
+
+    attempt: Attempt
+    reason: str
+
+
+@_record
+class CallRejected(Event):
+    """A policy (an open circuit, workers that are all busy) has let no call through."""
+
+    error: RejectedError
+
+
+@_record
+class ModelLeft(Event):
+    """A chain goes on from `model` to the model `to` because of a failure."""
+
+    model: str
+    to: str
+    failure: Failure
+
+
+@_record
+class ModelSkipped(Event):
+    """A chain passes over `model`, whose calls are rejected now, and goes on to the model `to`."""
+
+    model: str
+    to: str
+    error: RejectedError
+
+
+@_record
+class FellBack(Event):
+    """A `Fallback` gives its value in place of a failure."""
+
+    failure: Failure
+
+
+@_record
+class TimedOut(Event):
+    """A time limit of so many seconds has passed."""
+
+    seconds: float
+
+
+@_record
+class WorkerAbandoned(Event):
+    """A sync function went on after its time limit: its thread is left behind until it returns."""
+
+
+# Streams
+
+
+@_record
+class StreamStarted(Event):
+    """The first content of a stream is there, `seconds` after its attempt began."""
+
+    model: str | None
+    seconds: float
+
+
+@_record
+class StreamEnded(Event):
+    """A stream is complete, after so many items; `seconds` after its attempt began."""
+
+    model: str | None
+    items: int
+    seconds: float
+
+
+@_record
+class StreamInterrupted(Event):
+    """A stream broke off after so many items."""
+
+    model: str | None
+    items: int
+    failure: Failure
+
+
+@_record
+class StreamRestarted(Event):
+    """A fresh attempt goes on with a stream that broke off after so many items; a call of its own,
+    which its consumer does not see."""
+
+    items: int
+
+
+# Circuits
+
+
+@_record
+class CircuitChanged(Event):
+    """A circuit has changed its state, from `old` to `new`: "closed", "open", "half-open",
+    "isolated" or "disabled". `circuit` is the breaker's name, `key` the value of its key, `model`
+    the same where the key is the argument "model"."""
+
+    circuit: str | None
+    key: object = field(repr=False)
+    model: str | None
+    old: str
+    new: str
+
+
+@_record
+class CircuitOpened(CircuitChanged):
+    """Calls are rejected from now on: for `seconds`, because of `failure`; or until somebody says
+    otherwise, where it is isolated."""
+
+    seconds: float | None
+    failure: Failure | None
+
+
+@_record
+class CircuitHalfOpened(CircuitChanged):
+    """A few trials are let through."""
+
+
+@_record
+class CircuitClosed(CircuitChanged):
+    """Calls go through again; `rejected` is how many did not, since it was last closed."""
+
+    rejected: int
+
+
+HEALTHY = (CallStarted, AttemptStarted, AttemptEnded, CallEnded)
+"""What a healthy call emits."""
+
+Listener: TypeAlias = "Callable[[Any], object]"
+
+
+def listen(callback: Listener, *kinds: type[Event]) -> Subscription:
+    """Have `callback` called with every event of these classes, or of all, of every pipeline.
+
+    Give only the classes that are wanted: see this module for what ends being at rest. Returns a
+    function that ends it. TypeError for an async callback, or for what is no class of events. From
+    any thread; calls under way may still tell of what has happened.
+    """
+    return add(subscription_of("callback", callback, kinds))
+
+
+@contextmanager
+def recording(*kinds: type[Event]) -> Iterator[list[Any]]:
+    """A list of every event of these classes, or of all, while the block lasts: in whatever thread
+    or task it happens, in the order in which it is told."""
+    events: list[Any] = []
+    stop = add(Subscription(events.append, _kinds(kinds), trusted=True))
+    try:
+        yield events
+    finally:
+        stop()
+
+
+def subscription_of(name: str, callback: Any, kinds: tuple[Any, ...] = ()) -> Subscription:
+    """A checked subscription, which nobody is told of yet."""
+    return Subscription(to_plain_function(name, callback), _kinds(kinds))
+
+
+def _kinds(kinds: tuple[Any, ...]) -> tuple[type[Event], ...]:
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Event)):
+            raise TypeError(f"kinds must be classes of events, got {kind!r}")
+    return kinds or (Event,)

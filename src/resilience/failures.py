@@ -32,7 +32,6 @@ from resilience.errors import (
     StreamInterruptedError,
 )
 from resilience.sdks import is_known, read_result, read_status, reader_for
-from resilience.sdks.headers import pick
 
 __all__ = ["Advice", "Failure", "Kind", "asked_wait", "control_flow", "describe", "describe_result"]
 
@@ -44,7 +43,7 @@ _REMEMBERED = 4096
 
 _VAGUE = (Exception, RuntimeError)
 """Python's own that are raised for anything; its others are known to be the program's business."""
-_MOST_SAID = 1000
+_MOST_LOGGED = 1000
 """Unknown classes that the log tells of."""
 
 
@@ -78,7 +77,7 @@ class Describe:
     def __init__(self) -> None:
         self._registered: dict[type, Callable[[Any], Failure | None]] = {}
         self._chosen: dict[type, Callable[[Any], Failure | None]] = {}
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def __call__(self, error: Exception, /) -> Failure:
         """Tell what `error` means. Never raises; what nobody can read is UNKNOWN and STOP.
@@ -115,7 +114,7 @@ class Describe:
                 return failure
         return None
 
-    def say_unknown(self, error: Exception | None, on: str) -> None:
+    def warn_unknown(self, error: Exception | None, on: str) -> None:
         """Log, once for each class of errors that nobody knows, how to teach the library."""
         cls = type(error)
         try:
@@ -126,9 +125,9 @@ class Describe:
                 return
         except Exception:  # a class that refuses to be looked at
             return
-        if name in self._said or len(self._said) >= _MOST_SAID:
+        if name in self._logged or len(self._logged) >= _MOST_LOGGED:
             return
-        self._said.add(name)
+        self._logged.add(name)
         logging.getLogger("resilience").warning(
             "%s is unknown, so policies with their default on= do not act on it. If they should, "
             "name it (on=%s | raised(%s)) or say what it means (@describe.register(%s))",
@@ -175,14 +174,14 @@ def _first(readers: tuple[Callable[[Any], Failure | None], ...], error: Exceptio
     """What the first reader says that says anything; the last one is the library's own."""
     *own, known = readers
     for reader in own:
-        failure = _asked(reader, error)
+        failure = _ask(reader, error)
         if failure is not None:
             return failure
     return known(error)
 
 
-def _asked(reader: Callable[[Any], Any], error: Exception) -> Failure | None:
-    """A user's reader, which may say nothing; what else it does is told once for each error."""
+def _ask(reader: Callable[[Any], Any], error: Exception) -> Failure | None:
+    """What a user's reader says, which may be nothing. What it raises is logged, and raised."""
     try:
         failure = reader(error)
         if failure is not None and type(failure) is not Failure:
@@ -216,6 +215,8 @@ def asked_wait(headers: object, /) -> float | None:
     `docs/errors.md`. `headers` is whatever your client calls so: a mapping in any case, a list of
     pairs, or anything with a `get`. Never raises.
     """
+    from resilience.sdks.headers import pick  # imported where first needed
+
     return pick(headers).wait
 
 

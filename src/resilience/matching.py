@@ -29,9 +29,10 @@ from resilience import errors
 from resilience._core import control_flow as known
 from resilience._core.anatomy import causes, leaves, words_of
 from resilience._core.control_flow import control_flow_in, is_control_flow
-from resilience._core.options import to_flag
+from resilience._core.options import Value, to_flag
 from resilience.checks import empty_answer, error_body, finish_reason, no_choices
 from resilience.failures import Advice, Failure, Kind, describe, exception_class
+from resilience.sdks import reader_for
 
 __all__ = [
     "RECOVERABLE",
@@ -86,7 +87,7 @@ class Match(ABC):
                 return False
         found = self._holds(failure)
         if not found and failure.sdk is None and failure.kind is Kind.UNKNOWN and self in _DEFAULTS:
-            describe.say_unknown(failure.error, repr(self))
+            describe.warn_unknown(failure.error, repr(self))
         return found
 
     @abstractmethod
@@ -121,18 +122,26 @@ class Match(ABC):
         return _AllOf((as_match(other, field="&"), self))
 
     def __invert__(self) -> Match:
-        return _NoneOf(self)
+        return _NoneOf((self,))
+
+
+@frozen(eq=False, repr=False)
+class _Items(Value, Match):
+    """One of several items; those that its subclasses know. One attrs class serves them all, as
+    each that is made takes its time at import."""
+
+    items: tuple[Any, ...]
+    name: str = ""
 
 
 @final
-@frozen(repr=False)
-class _Advised(Match):
-    advice: tuple[Advice, ...]
-    name: str
-    kinds: tuple[Kind, ...] = ()
+class _Advised(_Items):
+    """By advice, or by kind."""
+
+    __slots__ = ()
 
     def _holds(self, failure: Failure, /) -> bool:
-        return failure.advice in self.advice or failure.kind in self.kinds
+        return failure.advice in self.items or failure.kind in self.items
 
     def by_advice(self, failure: Failure, /) -> bool:
         return self._holds(failure)
@@ -141,7 +150,7 @@ class _Advised(Match):
         return self.name
 
 
-class _Named(Match):
+class _Named(_Items):
     """Names errors explicitly."""
 
     __slots__ = ()
@@ -151,75 +160,68 @@ class _Named(Match):
 
 
 @final
-@frozen(repr=False)
 class _OfStatus(_Named):
-    statuses: tuple[int | range, ...]
+    __slots__ = ()
 
     def _holds(self, failure: Failure, /) -> bool:
         found = failure.status
         return any(
             found in wanted if isinstance(wanted, range) else found == wanted
-            for wanted in self.statuses
+            for wanted in self.items
         )
 
     def __repr__(self) -> str:
-        return _call("status", self.statuses)
+        return _call("status", self.items)
 
 
 @final
-@frozen(repr=False)
 class _OfCode(_Named):
-    codes: tuple[str, ...]
+    __slots__ = ()
 
     def _holds(self, failure: Failure, /) -> bool:
-        return failure.code in self.codes
+        return failure.code in self.items
 
     def __repr__(self) -> str:
-        return _call("code", self.codes)
+        return _call("code", self.items)
 
 
 @final
-@frozen(repr=False)
 class _OfKind(_Named):
-    kinds: tuple[Kind, ...]
-    name: str = ""
+    __slots__ = ()
 
     def _holds(self, failure: Failure, /) -> bool:
-        return failure.kind in self.kinds
+        return failure.kind in self.items
 
     def __repr__(self) -> str:
-        return self.name or _call("kind", self.kinds)
+        return self.name or _call("kind", self.items)
 
 
 @final
-@frozen(repr=False)
+@frozen(eq=False, repr=False)
 class _Raised(_Named):
-    classes: tuple[type[Exception], ...]
     cause: bool = False
 
     def _holds(self, failure: Failure, /) -> bool:
         # As `except` does it: by the type, whatever the exception's __class__ claims.
-        return issubclass(type(failure.error), self.classes) or _all(failure.error, self._is)
+        return issubclass(type(failure.error), self.items) or _all(failure.error, self._is)
 
     def _is(self, error: object) -> bool:
-        return issubclass(type(error), self.classes) or (
-            self.cause and any(issubclass(type(each), self.classes) for each in causes(error))
+        return issubclass(type(error), self.items) or (
+            self.cause and any(issubclass(type(each), self.items) for each in causes(error))
         )
 
     def _names(self, cls: type) -> bool:
-        return any(issubclass(cls, named) and is_control_flow(named) for named in self.classes)
+        return any(issubclass(cls, named) and is_control_flow(named) for named in self.items)
 
     def __repr__(self) -> str:
-        names = [cls.__qualname__ for cls in self.classes]
+        names = [cls.__qualname__ for cls in self.items]
         return f"raised({', '.join([*names, 'cause=True'] if self.cause else names)})"
 
 
 @final
-@frozen(repr=False)
-class _Said(_Named):
-    patterns: tuple[re.Pattern[str], ...]
+@frozen(eq=False, repr=False)
+class _Message(_Named):
     statuses: tuple[int, ...] = ()
-    name: str = ""
 
     def _holds(self, failure: Failure, /) -> bool:
         if self.statuses and failure.status not in self.statuses:
@@ -228,85 +230,84 @@ class _Said(_Named):
 
     def _is(self, error: object) -> bool:
         words = words_of(error)
-        return any(pattern.search(words) for pattern in self.patterns)
+        return any(re.search(pattern, words) for pattern in self.items)
 
     def __repr__(self) -> str:
-        return self.name or _call("message", tuple(each.pattern for each in self.patterns))
+        return self.name or _call("message", tuple(each.pattern for each in self.items))
 
 
 @final
-@frozen(repr=False)
-class _Asked(_Named):
-    function: Callable[[Failure], object]
+class _Predicate(_Named):
+    __slots__ = ()
 
     def _holds(self, failure: Failure, /) -> bool:
-        return bool(self.function(failure))
+        (function,) = self.items
+        return bool(function(failure))
 
     def __repr__(self) -> str:
-        name: object = getattr(self.function, "__qualname__", None)
-        return name if isinstance(name, str) else repr(self.function)
+        (function,) = self.items
+        name: object = getattr(function, "__qualname__", None)
+        return name if isinstance(name, str) else repr(function)
 
 
-@final
-@frozen(repr=False)
-class _AnyOf(Match):
-    parts: tuple[Match, ...]
+class _Joined(_Items):
+    """Matches joined into one."""
+
+    __slots__ = ()
 
     def _parts(self) -> tuple[Match, ...]:
-        return self.parts
+        return self.items
 
     def _names(self, cls: type) -> bool:
-        return any(part._names(cls) for part in self.parts)
+        return any(part._names(cls) for part in self.items)
+
+
+@final
+class _AnyOf(_Joined):
+    __slots__ = ()
 
     def _holds(self, failure: Failure, /) -> bool:
-        return any(part._holds(failure) for part in self.parts)
+        return any(part._holds(failure) for part in self.items)
 
     def by_advice(self, failure: Failure, /) -> bool:
-        matching = [part for part in self.parts if part._holds(failure)]
+        matching = [part for part in self.items if part._holds(failure)]
         return bool(matching) and all(part.by_advice(failure) for part in matching)
 
     def __repr__(self) -> str:
-        return " | ".join(map(repr, self.parts))
+        return " | ".join(map(repr, self.items))
 
 
 @final
-@frozen(repr=False)
-class _AllOf(Match):
-    parts: tuple[Match, ...]
-
-    def _parts(self) -> tuple[Match, ...]:
-        return self.parts
-
-    def _names(self, cls: type) -> bool:
-        return any(part._names(cls) for part in self.parts)
+class _AllOf(_Joined):
+    __slots__ = ()
 
     def _holds(self, failure: Failure, /) -> bool:
-        return all(part._holds(failure) for part in self.parts)
+        return all(part._holds(failure) for part in self.items)
 
     def by_advice(self, failure: Failure, /) -> bool:
-        return all(part.by_advice(failure) for part in self.parts)
+        return all(part.by_advice(failure) for part in self.items)
 
     def __repr__(self) -> str:
-        return " & ".join(map(_inner, self.parts))
+        return " & ".join(map(_inner, self.items))
 
 
 @final
-@frozen(repr=False)
-class _NoneOf(Match):
-    part: Match
+class _NoneOf(_Items):
+    __slots__ = ()
 
     def _parts(self) -> tuple[Match, ...]:
-        return (self.part,)
+        return self.items
 
     def _holds(self, failure: Failure, /) -> bool:
-        return not self.part._holds(failure)
+        return not self.items[0]._holds(failure)
 
     def by_advice(self, failure: Failure, /) -> bool:
         return self._holds(failure)  # what is left out has not been named
 
     def __repr__(self) -> str:
-        inner = _inner(self.part)
-        return f"~({inner})" if isinstance(self.part, _AllOf) else f"~{inner}"
+        (part,) = self.items
+        inner = _inner(part)
+        return f"~({inner})" if isinstance(part, _AllOf) else f"~{inner}"
 
 
 def status(*statuses: int | range) -> Match:
@@ -327,7 +328,8 @@ def kind(*kinds: Kind) -> Match:
 def raised(*classes: type[Exception], cause: bool = False) -> Match:
     """Failures whose exception is an instance of one of these classes, or a group of such; with
     `cause`, also those that were raised from one."""
-    return _Raised(_items(classes, "raised", exception_class), to_flag("cause", cause))
+    found = _items(classes, "raised", exception_class)
+    return _Raised(found, cause=to_flag("cause", cause))
 
 
 def message(*patterns: str | re.Pattern[str]) -> Match:
@@ -336,14 +338,14 @@ def message(*patterns: str | re.Pattern[str]) -> Match:
     The text is the exception's own and the body of its response, as far as that has been read; the
     first 10,000 characters of each. The last resort: texts change without notice.
     """
-    return _Said(_items(patterns, "message", _pattern))
+    return _Message(_items(patterns, "message", _pattern))
 
 
 TRANSIENT: Match = _Advised((Advice.RETRY, Advice.WAIT), "TRANSIENT")
 """The same call may work later."""
 
 RECOVERABLE: Match = _Advised(
-    (Advice.RETRY, Advice.WAIT, Advice.FALLBACK), "RECOVERABLE", kinds=(Kind.REJECTED,)
+    (Advice.RETRY, Advice.WAIT, Advice.FALLBACK, Kind.REJECTED), "RECOVERABLE"
 )
 """The same call or another model's may work: all but STOP, and our own rejections."""
 
@@ -355,20 +357,17 @@ SERVICE_FAULT: Match = _OfKind(
 
 _DEFAULTS = (TRANSIENT, RECOVERABLE, SERVICE_FAULT)
 
-TOO_LONG_BY_TEXT: Match = _Said(
+TOO_LONG_BY_TEXT: Match = _Message(
     (
-        re.compile(
-            r"prompt is too long|exceed context limit"  # Anthropic
-            r"|maximum context length"  # vLLM, SGLang, DeepSeek
-            r"|longer than the (?:maximum model length|model's context length)"  # vLLM, SGLang
-            r"|too long to fit into the model"  # vLLM
-            r"|input is too long for requested model"  # Bedrock
-            r"|input token count .{0,40}exceeds the maximum",  # Gemini
-            re.IGNORECASE,
-        ),
+        r"(?i)prompt is too long|exceed context limit"  # Anthropic
+        r"|maximum context length"  # vLLM, SGLang, DeepSeek
+        r"|longer than the (?:maximum model length|model's context length)"  # vLLM, SGLang
+        r"|too long to fit into the model"  # vLLM
+        r"|input is too long for requested model"  # Bedrock
+        r"|input token count .{0,40}exceeds the maximum",  # Gemini
     ),
-    (400, 413),
     "TOO_LONG_BY_TEXT",
+    (400, 413),
 )
 """A prompt too long for the model, of providers that say so in words only: Anthropic, vLLM, SGLang,
 DeepSeek, Bedrock and Gemini. Others have a code for it, which `RECOVERABLE` knows."""
@@ -405,7 +404,7 @@ def to_match(name: str, value: Any) -> Match:
     if callable(value):
         if inspect.iscoroutinefunction(value):
             raise TypeError(f"{name} must be a plain function, got the async {value!r}")
-        return _Asked(value)
+        return _Predicate((value,))
     raise TypeError(
         f"{name} must be an exception class, a status, a code, a Kind, an Advice, a function of "
         f"Failure, a Match or a list of these, got {value!r}"
@@ -446,11 +445,21 @@ def _check_spelling(value: str, name: str) -> None:
         meant = f"matching.{value}"
     elif any(_is_exception(getattr(home, value, None)) for home in (builtins, errors)):
         meant = value
+    else:
+        for words in (Kind, Advice):
+            if value.upper() in words.__members__ and not _is_known_code(value):
+                meant = f"{words.__name__}.{value.upper()}"
     if meant is not None:
         raise ValueError(
             f"{name} must name a code where it is a text, got {value!r}: write {name}={meant} "
             f"without quotes; or code({value!r}), if a server has such a code"
         )
+
+
+def _is_known_code(value: str) -> bool:
+    from resilience.sdks.codes import rows  # read only to answer this
+
+    return any(row["word"] == value for row in rows())
 
 
 def _is_exception(thing: object) -> bool:
@@ -489,3 +498,7 @@ def _all(error: object, condition: Callable[[object], bool]) -> bool:
         return error is not None and all(map(condition, leaves(error)))
     except ValueError:
         return False  # too many to look at
+
+
+# A fork may come with the very first failure: the reader it needs is imported now, not then.
+reader_for(ConnectionError)

@@ -14,20 +14,26 @@ admits calls and receives how they ended. `docs/your-own-policy.md` has complete
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from attrs import evolve
+
 from ._core.call import Branch, Call, Journal
 from ._core.completion import Completion, PendingResult, Verdict
-from ._core.context import note_served
+from ._core.context import record_served
+from ._core.effect import Effect
+from ._core.emitter import Emitter, Emitters
 from ._core.in_hand import InHand
 from ._core.results import PLAIN, completion_of
 from ._core.runtime import Inner, Runtime, Waiter
 from ._core.semaphore import Semaphore
 from ._core.signals import BUSY, NO_VERDICT, Report
 from .errors import RejectedError
+from .events import CallRejected
 
 __all__ = [
     "BUSY",
@@ -36,6 +42,9 @@ __all__ = [
     "Branch",
     "Call",
     "Completion",
+    "Effect",
+    "Emitter",
+    "Emitters",
     "Gate",
     "Idle",
     "InHand",
@@ -48,7 +57,7 @@ __all__ = [
     "Semaphore",
     "Verdict",
     "Waiter",
-    "note_served",
+    "record_served",
 ]
 
 Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
@@ -106,6 +115,9 @@ class Policy(ABC):
         """
         return None
 
+    def attach(self, emitter: Emitter) -> None:  # noqa: B027
+        """Keep `emitter`, weakly, to publish what happens outside of calls."""
+
     def watch(self, idle: Idle) -> None:  # noqa: B027
         """Keep `idle`, weakly, to notify it of changes of `busy`."""
 
@@ -120,6 +132,12 @@ class Policy(ABC):
     def free_in(self, call: Call) -> float:
         """Seconds until such a call may begin: 0 for now."""
         return 0.0
+
+    def effect(self) -> Effect:
+        """What it does to a call, for `Pipeline.explain()`. By default it is assumed to call inward
+        once, to add no wait and to change no failure; its line is its docstring's first."""
+        said = (type(self).__doc__ or "does not say what it does").strip()
+        return Effect(line=said.partition("\n")[0], assumed=True)
 
 
 class Gate(Policy):
@@ -143,6 +161,11 @@ class Gate(Policy):
         """Give the permit back: when the attempt is settled, from any thread or finalizer. `error`
         is None for well, or `NO_VERDICT`. Never waits."""
 
+    def effect(self) -> Effect:
+        """As of any policy; but one that waits in `enter` may wait without a limit."""
+        waits = 0.0 if type(self).enter is Gate.enter else math.inf
+        return evolve(super().effect(), waits=waits)
+
     def resume(self, permit: Any, call: Call, in_hand: InHand) -> Any:
         """The permit of an attempt that was made at rest; `permit` is what `begin` held, if
         anything."""
@@ -157,10 +180,14 @@ class Gate(Policy):
                 held = in_hand.held.pop(self) if in_hand.held else None
                 permit = self.resume(held, call, in_hand)
             else:
-                permit = try_enter(call, runtime)
-                if permit is None:
-                    call.journal.begin(runtime)
-                    permit = await self.enter(call, runtime)
+                try:
+                    permit = try_enter(call, runtime)
+                    if permit is None:
+                        call.journal.begin(runtime)
+                        permit = await self.enter(call, runtime)
+                except RejectedError as error:
+                    call.emit(CallRejected, error=error)
+                    raise
             try:
                 result = await inner(call)
             except Exception as error:

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from attrs import Factory, define, field
+from attrs import Factory, frozen
 from tenacity import Future, RetryCallState
 from tenacity.wait import wait_base
 
 from ._core.clock import chance
 from ._core.options import (
     Seconds,
+    Value,
     call_repr,
     checked,
     flag,
@@ -25,8 +26,8 @@ from ._core.options import (
     plain,
     seconds,
     suggesting,
+    to_one_of,
     to_seconds,
-    to_text,
 )
 from .failures import Failure, describe
 
@@ -39,7 +40,6 @@ LONGEST = 60.0
 """Seconds that a service, or a circuit, is waited for where no option says how long."""
 
 
-@define(eq=False, repr=False, slots=False)
 class State(RetryCallState):
     """What waits, stops and predicates are asked with: tenacity's state, by a runtime's clock.
 
@@ -47,20 +47,34 @@ class State(RetryCallState):
     `chance` are ours. `outcome`, a Future, is made when it is asked for.
     """
 
-    fn: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    attempt_number: int = field(alias="number")
-    start_time: float = field(alias="started")
-    outcome_timestamp: float | None = field(alias="ended")
-    idle_for: float = field(alias="waited")
-    failure: Failure | None
-    _error: BaseException | None = field(alias="error")
-    _result: Any = field(alias="result")
-    chance: Callable[[], float]
-    upcoming_sleep: float = field(default=Factory(lambda self: self.idle_for, True), init=False)
-    retry_object: Any = field(default=None, init=False)
-    next_action: Any = field(default=None, init=False)
+    def __init__(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        number: int,
+        started: float,
+        ended: float | None,
+        waited: float,
+        failure: Failure | None,
+        error: BaseException | None,
+        result: Any,
+        chance: Callable[[], float],
+    ) -> None:
+        self.fn: Any = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.attempt_number = number
+        self.start_time = started
+        self.outcome_timestamp = ended
+        self.idle_for = self.upcoming_sleep = waited
+        self.failure = failure
+        self._error = error
+        self._result = result
+        self.chance = chance
+        self.retry_object: Any = None
+        self.next_action: Any = None
 
     @property
     def outcome(self) -> Any:  # type: ignore[override]  # made only where it is asked for
@@ -73,7 +87,7 @@ class State(RetryCallState):
         return future
 
 
-class _Wait(wait_base):
+class _Wait(Value, wait_base):
     """What our waits have in common: printing, and the seam to chance."""
 
     __slots__ = ()
@@ -118,7 +132,7 @@ def _failure(state: RetryCallState) -> Failure | None:
 
 
 @suggesting
-@define(frozen=True, repr=False)
+@frozen(eq=False, repr=False)
 class Fixed(_Wait):
     """Always `seconds` (1)."""
 
@@ -129,7 +143,7 @@ class Fixed(_Wait):
 
 
 @suggesting
-@define(frozen=True, repr=False)
+@frozen(eq=False, repr=False)
 class Linear(_Growing):
     """`initial` seconds (0.5) after the first failure, `step` (0.5) more after each one, at most
     `max` (30)."""
@@ -144,7 +158,7 @@ class Linear(_Growing):
 
 
 @suggesting
-@define(frozen=True, repr=False)
+@frozen(eq=False, repr=False)
 class Exponential(_Growing):
     """`initial` seconds (0.5) after the first failure, `factor` (1.5) times more after each one,
     at most `max` (30); then up to `jitter` (0.2, a share) more or less.
@@ -163,7 +177,7 @@ class Exponential(_Growing):
 
 
 @suggesting
-@define(frozen=True, repr=False)
+@frozen(eq=False, repr=False)
 class FullJitter(_Growing):
     """Anything from 0 up to an exponential bound: `initial` (0.5), `factor` (2), `max` (30).
 
@@ -180,7 +194,7 @@ class FullJitter(_Growing):
 
 
 @suggesting
-@define(frozen=True, repr=False)
+@frozen(eq=False, repr=False)
 class Decorrelated(_Growing):
     """Between `initial` (0.5) and three times the wait before, at most `max` (30).
 
@@ -204,6 +218,15 @@ def is_own(wait: Any) -> bool:
     return isinstance(wait, _Wait)
 
 
+def shortest(wait: Any) -> float:
+    """Seconds that a wait lasts at least, where that is known; else 0."""
+    if isinstance(wait, Fixed):
+        return plain(wait.seconds)
+    if isinstance(wait, Exponential):
+        return plain(wait.initial) * (1 - wait.jitter)
+    return plain(wait.initial) if isinstance(wait, (Linear, Decorrelated)) else 0.0
+
+
 def to_wait(name: str, value: Any) -> Any:
     """A wait: one of ours, one of tenacity's, or seconds that stay the same."""
     if isinstance(value, type) or (isinstance(value, bool) or value is None):
@@ -213,14 +236,8 @@ def to_wait(name: str, value: Any) -> Any:
     return Fixed(to_seconds(name, value, positive=False))
 
 
-def _to_choice(name: str, value: Any) -> str:
-    if to_text(name, value) not in ("stop", "clamp"):
-        raise ValueError(f"{name} must be 'stop' or 'clamp', got {value!r}")
-    return str(value)
-
-
 @suggesting
-@define(frozen=True, repr=False)
+@frozen(eq=False, repr=False)
 class RetryAfter(_Wait):
     """What the server asked for, never less; without a word from it, `otherwise` (Exponential()).
     A server that says "now" (0, or a date in the past) is taken at its word once; when that did
@@ -238,7 +255,7 @@ class RetryAfter(_Wait):
 
     otherwise: Any = checked(to_wait, Factory(Exponential))
     longest: Seconds = seconds(LONGEST, positive=False)
-    too_long: str = checked(_to_choice, "stop")
+    too_long: str = checked(to_one_of("stop", "clamp"), "stop")
     spread: float = number(0.25, least=0.0)
     resets: bool = flag(False)
 

@@ -97,7 +97,7 @@ def test_a_wait_that_is_still_to_be_asked(world: World) -> None:
 
     breaker = CircuitBreaker(reset_after=lambda state: 7.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(breaker._only), "_ask", interrupt)
+        patch.setattr(type(breaker._only), "_ask_open_time", interrupt)
         with pytest.raises(KeyboardInterrupt) as held:
             breaker.open()
     assert asked(world, breaker) == (True, math.inf)

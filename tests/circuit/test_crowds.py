@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from random import Random
@@ -19,6 +20,12 @@ from support.concurrency import in_threads
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 THREADS = 64
 TASKS = 1_000
+
+
+@pytest.fixture
+def short_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In debug mode asyncio records the whole stack for each task, only to show it."""
+    monkeypatch.setattr(sys, "tracebacklimit", 1, raising=False)
 
 
 class Round:
@@ -72,6 +79,7 @@ def test_64_threads_500_times_over(trials: int) -> None:
 
 
 @pytest.mark.fault(18)
+@pytest.mark.usefixtures("short_stacks")
 @pytest.mark.parametrize("trials", [1, 3])
 def test_1000_tasks_over_and_over(trials: int) -> None:
     """Exactly `trials` of 1,000 tasks get through each time."""
@@ -134,6 +142,7 @@ def test_60000_calls_that_end_badly_lose_no_permit(timeout: Any) -> None:
 
 
 @pytest.mark.fault(11, 28)
+@pytest.mark.usefixtures("short_stacks")
 def test_50000_cancelled_tasks_lose_no_permit() -> None:
     """Cancelled before their first step, while they wait for a verdict, and inside."""
     chance = Random(7)

@@ -267,7 +267,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Circuit, "_ask", interrupt)
+        patch.setattr(Circuit, "_ask_open_time", interrupt)
         yield patch.undo
 
 
@@ -294,7 +294,7 @@ def test_a_wait_that_is_never_asked(
         with pytest.raises(KeyboardInterrupt):
             Pipeline(breaker).call(fail)
         interrupted()
-        monkeypatch.setattr(Circuit, "_ask", lambda circuit, state: None)
+        monkeypatch.setattr(Circuit, "_ask_open_time", lambda circuit, state: None)
         clock.advance(60)
         assert Pipeline(breaker).call(lambda: "ok") == "ok"
 

@@ -11,8 +11,8 @@ from conftest import World
 from resilience import CircuitBreaker, CircuitOpenError, Pipeline
 from resilience.circuit.circuit import Circuit
 from resilience.circuit.machine import Permit
-from resilience.circuit.states import Change
-from resilience.circuit.storage import Ending, Sharing
+from resilience.circuit.states import Change, Ending
+from resilience.circuit.storage import Sharing
 from resilience.testing import _worlds
 from support.circuits import in_tasks, rejected
 
@@ -51,7 +51,7 @@ class Shared:
     async def publish(self, runtime: Any) -> None:
         self.told.append("publish")
 
-    def note(self, change: Change) -> None:
+    def on_change(self, change: Change) -> None:
         self.told.append((change.old, change.new))
 
 

@@ -21,7 +21,7 @@ from conftest import World
 from resilience import CircuitBreaker, Pipeline
 from resilience import guarded as handle
 from resilience._runtimes import threads
-from resilience.circuit.storage import Ending
+from resilience.circuit.states import Ending
 from resilience.testing import _worlds, virtual_time
 from support.calling import error_of
 from support.circuits import admit, fail, rejected
@@ -441,3 +441,32 @@ def test_a_program_may_end_right_after_a_failure(tmp_path: Path, where: str) -> 
     lines = "\n".join(line.removeprefix("    ") for line in code.splitlines())
     subprocess.run([sys.executable, "-c", lines, tmp_path, where], check=True, timeout=50)
     assert (tmp_path / "written").exists()
+
+
+@pytest.mark.fault(331)
+@pytest.mark.real
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="starts no thread at the end")
+def test_a_storage_that_hangs_does_not_keep_a_program_from_its_end(tmp_path: Path) -> None:
+    """A few seconds, and what another one is to be told is written."""
+    code = """
+    import sys, threading
+    from pathlib import Path
+    import pybreaker
+    from resilience import CircuitBreaker, Pipeline
+
+    class Hanging(pybreaker.CircuitMemoryStorage):
+        state = property(lambda self: "closed", lambda self, value: threading.Event().wait())
+
+    class Quick(pybreaker.CircuitMemoryStorage):
+        def _write(self, value):
+            (Path(sys.argv[1]) / "written").write_text(value)
+        state = property(lambda self: "closed", _write)
+
+    Hanging.__init__ = Quick.__init__ = lambda self: None
+    breakers = [CircuitBreaker(storage=storage) for storage in (Hanging(), Quick())]
+    for breaker in breakers:
+        breaker.open()
+    """
+    lines = "\n".join(line.removeprefix("    ") for line in code.splitlines())
+    subprocess.run([sys.executable, "-c", lines, tmp_path], check=True, timeout=50)
+    assert (tmp_path / "written").read_text() == "open"

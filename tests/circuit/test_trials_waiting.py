@@ -92,7 +92,7 @@ def test_a_slot_given_back_wakes_a_waiting_caller(world: World) -> None:
 def test_a_waiting_caller_can_be_cancelled(world: World) -> None:
     """By a deadline here; it leaves nothing behind, and takes no slot later."""
     breaker = opened(world, wait_for_trial=10)
-    guarded = Pipeline(Timeout(2), breaker, Timeout(50)).wrap(world.function("ok"))
+    guarded = Pipeline(Timeout(2), breaker, Timeout(1)).wrap(world.function("ok"))
     held = admit(breaker._only)
     assert outcomes(world, guarded, [0]) == [(DeadlineExceededError, 2)]
     held.drop()
@@ -209,7 +209,7 @@ def test_a_sync_caller_waits_by_the_clock(clock: VirtualTime) -> None:
     clock.advance(10)
     held = admit(breaker._only)
     with pytest.raises(DeadlineExceededError):
-        Pipeline(Timeout(2), breaker, Timeout(50)).call(lambda: 1)
+        Pipeline(Timeout(2), breaker, Timeout(1)).call(lambda: 1)
     assert clock.now() == 12
     clock.at(15, held.succeed)
     assert Pipeline(breaker).call(lambda: 1) == 1
@@ -277,7 +277,7 @@ def test_a_sync_caller_waits_no_longer_than_its_deadline() -> None:
     held = admit(breaker._only)
     begun = time.monotonic()
     with pytest.raises(DeadlineExceededError):
-        Pipeline(Timeout(0.05), breaker, Timeout(50)).call(lambda: 1)
+        Pipeline(Timeout(0.05), breaker, Timeout(0.04)).call(lambda: 1)
     assert time.monotonic() - begun < 5
     assert slots_of(breaker._only) == [held.permit]
     assert not breaker._only._waiting

@@ -287,7 +287,7 @@ def run_story(world_name: str, recipe: Recipe, story: list[Call]) -> tuple[list[
                 await clock.asleep(seconds)
             return finish()
 
-        guarded = pipeline(policies, listeners=[listen]).wrap(
+        guarded = pipeline(policies, listeners=[(listen, AttemptEnded, WaitBegan, CallEnded)]).wrap(
             afunction if world.asynchronous else function
         )
         for call in story:

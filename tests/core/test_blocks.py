@@ -44,17 +44,17 @@ class Blocks:
         self.numbers: list[int] = []
         self.models: list[str | None] = []
 
-    def run(self, pipeline: Pipeline, body: Callable[[int], Any]) -> None:
+    def run(self, pipeline: Pipeline, body: Callable[[int], Any], **arguments: Any) -> None:
         """`body` is given the attempt's number, and raises or not."""
         if not self.world.asynchronous:
-            for attempt in pipeline.attempts():
+            for attempt in pipeline.attempts(**arguments):
                 with attempt:
                     self.note(attempt)
                     body(attempt.number)
             return
 
         async def main() -> None:
-            async for attempt in pipeline.attempts():
+            async for attempt in pipeline.attempts(**arguments):
                 with attempt:
                     self.note(attempt)
                     body(attempt.number)
@@ -145,6 +145,44 @@ def test_the_circuit_gets_the_verdict_of_each_block(blocks: Blocks) -> None:
     assert breaker.state == "closed"
 
 
+@pytest.mark.fault(329)
+def test_a_block_with_its_argument_has_the_circuit_of_that_key(blocks: Blocks) -> None:
+    """As a function called with that argument has."""
+    breaker = CircuitBreaker(failures=1, key="city")
+    pipeline = Pipeline(breaker)
+    with pytest.raises(ConnectionError):
+        blocks.run(pipeline, failing_until(9), city="Bergen")
+    assert breaker.circuit("Bergen").state == "open"
+    blocks.run(pipeline, failing_until(1), city="Oslo")
+    with pytest.raises(CircuitOpenError):
+        blocks.run(pipeline, failing_until(1), city="Bergen")
+
+
+@pytest.mark.fault(329)
+def test_a_key_that_is_a_function_gets_the_arguments_of_the_block(blocks: Blocks) -> None:
+    """By name, as they are given."""
+    breaker = CircuitBreaker(failures=1, key=lambda *, city: city)
+    with pytest.raises(ConnectionError):
+        blocks.run(Pipeline(breaker), failing_until(9), city="Bergen")
+    assert breaker.circuit("Bergen").state == "open"
+
+
+@pytest.mark.fault(329)
+def test_a_block_without_the_argument_of_a_key_is_told_of(
+    blocks: Blocks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each pipeline, with what to write. All blocks share one circuit then."""
+    breaker = CircuitBreaker(failures=1, key="city")
+    pipeline = Pipeline(ModelFallback("a", on=KeyError), CircuitBreaker(key="model"), breaker)
+    with pytest.raises(ConnectionError):
+        blocks.run(pipeline, failing_until(9))
+    with pytest.raises(CircuitOpenError):
+        blocks.run(pipeline, failing_until(1))
+    assert breaker.circuit(None).state == "open"
+    (told,) = [record for record in caplog.records if "attempts(" in record.getMessage()]
+    assert "attempts(city=...)" in told.getMessage()
+
+
 def test_the_block_knows_whose_turn_it_is(blocks: Blocks) -> None:
     """`attempt.model` is the model of the chain."""
     pipeline = Pipeline(ModelFallback("a", "b", on=ConnectionError), Retry(attempts=2))
@@ -226,6 +264,7 @@ def test_an_async_block_that_is_never_in_time(world: World) -> None:
         run_in(world.name, main)
 
 
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 def test_a_timeout_that_passes_its_time_on_is_allowed_in_a_sync_block() -> None:
     """It enforces nothing there; its deadline still keeps Retry from waiting past it."""
     numbers: list[int] = []

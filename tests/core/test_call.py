@@ -155,6 +155,7 @@ def test_switched_off_inside_stays_off(world: World) -> None:
     assert len(world.calls) == 1
 
 
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 def test_the_room_until_the_nearest_deadline(world: World) -> None:
     """Infinite without one."""
     seen: list[float] = []

@@ -37,11 +37,10 @@ def test_each_listener_gets_the_verdict_once() -> None:
     seen: list[Any] = []
     completion.then(lambda verdict: seen.append((1, verdict)))
     completion.then(lambda verdict: seen.append((2, verdict)))
-    assert not completion.settled
     assert seen == []
 
     completion.settle(None)
-    assert completion.settled
+    assert seen == [(1, None), (2, None)]
     completion.settle(KeyError())
     completion.settle(NO_VERDICT)
     completion.then(lambda verdict: seen.append((3, verdict)))
@@ -145,6 +144,7 @@ class Streams:
         return fn() if self.loop == "sync" else run_in(self.loop, main)
 
 
+ENDINGS = (AttemptEnded, WaitBegan, CallEnded)
 WORLDS = pytest.mark.parametrize("loop", ["sync", "asyncio", "trio"])
 PATHS = pytest.mark.parametrize("first", [[], [Busy()]], ids=["rest", "full"])
 
@@ -255,7 +255,7 @@ def test_nothing_is_retried_after_the_return(world: World) -> None:
         return made[-1]
 
     pipeline = Pipeline(
-        Fallback("else"), Retry(attempts=5, wait=1), Timeout(9), listeners=[seen.append]
+        Fallback("else"), Retry(attempts=5, wait=1), Timeout(9), listeners=[(seen.append, *ENDINGS)]
     )
     stream = world.run(pipeline.call, world.function(ConnectionError, open_))
     world.clock.advance(60)
@@ -281,7 +281,7 @@ def test_events_follow_the_completion(world: World, how: str, kind: Any) -> None
     """No attempt and no call has ended before; then both have, once."""
     seen: list[Any] = []
     streams = Streams(world.name)
-    pipeline = Pipeline(Retry(), listeners=[seen.append])
+    pipeline = Pipeline(Retry(), listeners=[(seen.append, *ENDINGS)])
     stream = world.run(pipeline.call, streams.fn)
     assert seen == []
     world.clock.advance(3)
@@ -305,7 +305,7 @@ def test_a_result_that_is_collected_at_rest_ends_its_call(listeners: Any) -> Non
     seen: list[Any] = []
     bulkhead = Bulkhead(1)
     pipeline = Pipeline(
-        Retry(), bulkhead, listeners=[*listeners, seen.append][: 2 * len(listeners)]
+        Retry(), bulkhead, listeners=[*listeners, (seen.append, *ENDINGS)][: 2 * len(listeners)]
     )
     stream = pipeline.call(Stream)
     gc.collect()

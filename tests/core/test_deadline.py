@@ -82,6 +82,7 @@ def test_of_two_limits_that_end_together_the_outer_one_is_told() -> None:
     assert caught.value.seconds == 10
 
 
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 def test_of_two_deadlines_at_the_same_instant_the_outer_one_counts(world: World) -> None:
     """Cut from outside is no verdict: the circuit between the two counts nothing, in any world."""
     breaker = CircuitBreaker(failures=1)

@@ -1,58 +1,160 @@
-"""Listeners: one frozen event for each thing that happens in a call."""
+"""Events: one frozen record for each thing that happens in a call, and who gets it."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import attrs
 import pytest
 
-from conftest import World
-from resilience import BadResult, CircuitBreaker, ModelFallback, Pipeline, Retry, Timeout
-from resilience.events import AttemptEnded, CallEnded, WaitBegan
+from conftest import Takes, World
+from resilience import (
+    BadResult,
+    CircuitBreaker,
+    Fallback,
+    ModelFallback,
+    Pipeline,
+    Retry,
+    Timeout,
+    resilient,
+)
+from resilience.errors import CircuitOpenError
+from resilience.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CallEnded,
+    CallFailed,
+    CallRecovered,
+    CallRejected,
+    CallStarted,
+    CircuitChanged,
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+    Event,
+    FellBack,
+    GaveUp,
+    ModelLeft,
+    ModelSkipped,
+    TimedOut,
+    WaitBegan,
+    listen,
+    recording,
+)
 from resilience.failures import Kind
+from resilience.policy import Call, Inner, Policy, Runtime
 from support.calling import error_of, rest_and_full
+from support.grammar import faults_of
+
+HEALTHY = [CallStarted, AttemptStarted, AttemptEnded, CallEnded]
 
 
-def test_listeners_get_what_happens_in_order(world: World) -> None:
-    """Attempts, waits, the end: one event each, in order, with the pipeline's name."""
+def classes(events: list[Any]) -> list[type]:
+    return [type(event) for event in events]
+
+
+def at_rest(fn: Callable[..., Any]) -> bool:
+    """Whether a guarded function's next call runs directly."""
+    return fn.__resilience__.idle.period is not None  # type: ignore[attr-defined,no-any-return]
+
+
+# The course of a call
+
+
+def test_a_call_tells_its_course_in_order(world: World) -> None:
+    """The call, attempts, waits, the end: one event each, with the pipeline's name, the
+    function's, and the number of the call."""
     seen: list[Any] = []
     pipeline = Pipeline(Retry(wait=2), name="chat", listeners=[seen.append])
     world.run(pipeline.wrap(world.function(ConnectionError, "ok")), "a prompt")
 
-    assert [type(event) for event in seen] == [AttemptEnded, WaitBegan, AttemptEnded, CallEnded]
-    assert {event.pipeline for event in seen} == {"chat"}
-    failed, wait, succeeded, end = seen
+    assert classes(seen) == [
+        CallStarted,
+        AttemptStarted,
+        AttemptEnded,
+        WaitBegan,
+        AttemptStarted,
+        AttemptEnded,
+        CallRecovered,
+        CallEnded,
+    ]
+    assert {(event.pipeline, event.call) for event in seen} == {("chat", seen[0].call)}
+    assert all("fn" in event.function for event in seen)
+    _, first, failed, wait, second, succeeded, recovered, end = seen
     assert failed.attempt.failure.kind is Kind.CONNECTION
-    assert wait.seconds == 2
-    assert wait.attempt.number == 1
+    assert (first.number, first.waited, second.number, second.waited) == (1, 0, 2, 2)
+    assert (wait.seconds, wait.attempt) == (2, failed.attempt)
     assert (succeeded.attempt.number, succeeded.attempt.waited) == (2, 2)
     assert (len(end.attempts), end.elapsed, end.error) == (2, 2, None)
-    assert end.attempts == (failed.attempt, succeeded.attempt)
+    assert end.attempts == recovered.attempts == (failed.attempt, succeeded.attempt)
 
 
-def test_the_end_of_a_call_has_the_error_that_comes_out(world: World) -> None:
-    """A failure, and a rejection, which has no attempts."""
-    seen: list[Any] = []
+def test_a_call_that_fails_says_so_and_why(world: World) -> None:
+    """A failed attempt that is retried is no failure of the call; the last one is, with its
+    meaning, and the reason why there was no other."""
+    with recording() as events:
+        own = error_of(
+            world, Pipeline(Retry(attempts=2, wait=2)).wrap(world.function(ConnectionError))
+        )
+
+    assert [type(e) for e in events if type(e) in (GaveUp, CallFailed, CallEnded)] == [
+        GaveUp,
+        CallFailed,
+        CallEnded,
+    ]
+    gave_up, failed, end = events[-3:]
+    assert (gave_up.attempt.number, gave_up.reason) == (2, "2 attempts made")
+    assert failed.failure.error is own
+    assert (failed.reason, len(failed.attempts), failed.elapsed) == ("2 attempts made", 2, 2)
+    assert end.error is own
+
+
+def test_a_rejection_is_told_and_has_no_attempts(world: World) -> None:
+    """It is no failure: nothing was called."""
     breaker = CircuitBreaker(failures=1)
-    fn = Pipeline(breaker, listeners=[seen.append]).wrap(world.function(ConnectionError))
-    first, second = error_of(world, fn), error_of(world, fn)
+    fn = Pipeline(breaker).wrap(world.function(ConnectionError))
+    error_of(world, fn)
+    with recording() as events:
+        rejection = error_of(world, fn)
 
-    ends = [event for event in seen if type(event) is CallEnded]
-    assert [end.error for end in ends] == [first, second]
-    assert [len(end.attempts) for end in ends] == [1, 0]
-
-
-def test_the_end_of_a_call_tells_who_served(world: World) -> None:
-    """The model that answered, and that it was not the first choice."""
-    seen: list[Any] = []
-    pipeline = Pipeline(ModelFallback("a", "b"), listeners=[seen.append])
-    world.run(pipeline.call, world.function(ConnectionError(), "ok"))
-
-    assert (seen[-1].served_by, seen[-1].degraded) == ("b", True)
+    assert classes(events) == [CallStarted, CallRejected, CallEnded]
+    assert events[1].error is events[2].error is rejection
+    assert events[2].attempts == ()
 
 
-def test_the_end_of_a_call_with_a_bad_result_has_its_error(world: World) -> None:
+def test_a_chain_tells_who_is_left_and_who_is_skipped(world: World) -> None:
+    """And the end of a call, who served, and that it was not the first choice."""
+    breaker = CircuitBreaker(failures=1, key="model")
+    pipeline = Pipeline(ModelFallback("a", "b"), breaker)
+    fn = world.function(ConnectionError(), "ok")
+    with recording() as events:
+        world.run(pipeline.call, fn)
+        world.run(pipeline.call, fn)
+
+    left = next(event for event in events if type(event) is ModelLeft)
+    assert (left.model, left.to, left.failure.kind) == ("a", "b", Kind.CONNECTION)
+    skipped = next(event for event in events if type(event) is ModelSkipped)
+    assert (skipped.model, skipped.to, type(skipped.error)) == ("a", "b", CircuitOpenError)
+    assert [(e.served_by, e.degraded) for e in events if type(e) is CallEnded] == [("b", True)] * 2
+    assert [e.model for e in events if type(e) is AttemptStarted] == ["a", "b", "b"]
+
+
+def test_a_fallback_tells_what_it_stands_for(world: World) -> None:
+    """That is no recovery: the call did fail."""
+    with recording() as events:
+        world.run(Pipeline(Fallback("else")).call, world.function(ConnectionError))
+
+    assert classes(events) == [*HEALTHY[:3], FellBack, CallEnded]
+    assert events[3].failure.kind is Kind.CONNECTION
+    assert (events[4].degraded, events[4].served_by) == (True, None)
+
+
+def test_a_bad_result_is_the_calls_error(world: World) -> None:
     """The bad result is returned; the event has what was bad about it."""
     seen: list[Any] = []
     pipeline = Pipeline(BadResult(lambda result: result == "bad"), listeners=[seen.append])
@@ -62,70 +164,310 @@ def test_the_end_of_a_call_with_a_bad_result_has_its_error(world: World) -> None
     assert [a.failure is None for a in seen[-1].attempts] == [False]
 
 
-def test_an_attempt_that_a_timeout_has_cut_is_an_event(world: World) -> None:
+def test_a_time_limit_is_told_with_the_attempt_that_it_cut(world: World) -> None:
     """With the time that it took, and the timeout as its failure."""
+    with recording() as events:
+        error_of(world, Pipeline(Timeout(5)).call, world.function(Takes(9)))
+
+    assert classes(events) == [
+        CallStarted,
+        AttemptStarted,
+        TimedOut,
+        AttemptEnded,
+        CallFailed,
+        CallEnded,
+    ]
+    assert events[2].seconds == 5
+    attempt = events[3].attempt
+    assert (attempt.duration, attempt.failure.kind) == (5, Kind.TIMEOUT)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("at", ["attempt", "wait"])
+def test_a_cancelled_call_tells_its_end(at: str) -> None:
+    """What was under way has ended, interrupted, and so has the call, with the cancellation."""
+
+    async def fails() -> None:
+        if at == "attempt":
+            await asyncio.sleep(60)
+        raise ConnectionError
+
+    async def main() -> None:
+        task = asyncio.ensure_future(resilient(Retry(wait=60))(fails)())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with recording() as events:
+        asyncio.run(main())
+    assert faults_of(events) == []
+    assert classes(events)[-2:] == [AttemptEnded if at == "attempt" else WaitBegan, CallEnded]
+    assert type(events[-1].error) is asyncio.CancelledError
+    assert [e.interrupted for e in events if type(e) is AttemptEnded] == [at == "attempt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_call_tells_its_end(error: type[BaseException]) -> None:
+    """Ctrl-C comes out; the course is whole all the same."""
+
+    def interrupted() -> None:
+        raise error
+
+    with recording() as events, pytest.raises(error):
+        Pipeline(Retry()).call(interrupted)
+    assert classes(events) == HEALTHY
+    assert events[2].interrupted
+    assert type(events[3].error) is error
+
+
+def test_an_abandoned_coroutine_tells_its_end() -> None:
+    """When it is closed, at the latest by the garbage collector."""
+
+    class Trap:
+        def __await__(self) -> Any:
+            yield
+
+    async def waits() -> None:
+        await Trap()
+
+    with recording() as events:
+        begun = Pipeline(Retry()).wrap(waits)()
+        begun.send(None)
+        del begun
+        gc.collect()
+    assert classes(events) == HEALTHY
+    assert events[2].interrupted
+
+
+def test_a_call_that_turns_out_to_be_async_is_one_call() -> None:
+    """A function that returns an awaitable is called once, and its attempt begins once."""
+
+    async def answer() -> str:
+        return "ok"
+
+    def plain() -> Any:
+        return answer()
+
+    async def main() -> str:
+        found: str = await Pipeline(Retry(), Timeout(5)).call(plain)
+        return found
+
+    with recording() as events:
+        assert asyncio.run(main()) == "ok"
+    assert classes(events) == HEALTHY
+    assert len({event.call for event in events}) == 1
+
+
+def test_an_awaitable_that_is_never_awaited_leaves_no_attempt_open() -> None:
+    """The call goes over to async mode, where a policy does not let it in again."""
+
+    class Refuses(Policy):
+        entered = 0
+
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def refuses(call: Call) -> Any:
+                self.entered += 1
+                if self.entered > 1:
+                    raise KeyError
+                return await inner(call)
+
+            return refuses
+
+    async def answer() -> str:
+        return "ok"
+
+    async def main() -> None:
+        with pytest.raises(KeyError):
+            await Pipeline(Refuses()).call(lambda: answer())
+
+    with recording() as events:
+        asyncio.run(main())
+    assert faults_of(events) == []
+    assert classes(events)[:3] == HEALTHY[:3]
+    assert events[2].interrupted
+
+
+# Circuits
+
+
+def test_a_circuit_tells_of_its_changes(world: World) -> None:
+    """Why and for how long it opened, that trials are let through, how many calls it has cost."""
+    breaker = CircuitBreaker(failures=1, reset_after=5, name="api", key="model")
+    pipeline = Pipeline(breaker, name="chat")
+    with recording(CircuitChanged) as events:
+        fn = pipeline.wrap(world.function(ConnectionError(), "ok"))
+        error_of(world, fn, model="a")
+        error_of(world, fn, model="a")
+        world.clock.advance(5)
+        world.run(fn, model="a")
+
+    opened, half, closed = events
+    assert classes(events) == [CircuitOpened, CircuitHalfOpened, CircuitClosed]
+    assert {(e.circuit, e.key, e.model, e.pipeline, e.call) for e in events} == {
+        ("api", "a", "a", "chat", None)
+    }
+    assert (opened.old, opened.new, opened.seconds) == ("closed", "open", 5)
+    assert opened.failure.kind is Kind.CONNECTION
+    assert (half.old, half.new) == ("open", "half-open")
+    assert (closed.old, closed.new, closed.rejected) == ("half-open", "closed", 1)
+
+
+def test_manual_commands_are_told_without_a_pipeline() -> None:
+    """An isolation has no end that is known, and no failure."""
+    breaker = CircuitBreaker(name="api")
+    with recording() as events:
+        isolation = breaker.isolate()
+        isolation.release()
+        breaker.disable()
+        breaker.open()
+
+    assert [(type(event), event.new) for event in events] == [
+        (CircuitOpened, "isolated"),
+        (CircuitClosed, "closed"),
+        (CircuitChanged, "disabled"),
+        (CircuitOpened, "open"),
+    ]
+    assert {event.pipeline for event in events} == {None}
+    assert (events[0].seconds, events[0].failure, events[3].failure) == (None, None, None)
+
+
+def test_a_circuit_in_two_pipelines_tells_each_listener_once() -> None:
+    """Those of both pipelines, and those who listen to all."""
+    one: list[Any] = []
+    breaker = CircuitBreaker()
+    pipelines = [Pipeline(breaker, listeners=[one.append]) for _ in range(2)]
+    other: list[Any] = []
+    pipelines.append(Pipeline(breaker, listeners=[other.append]))
+    with recording() as events:
+        breaker.open()
+    assert [len(one), len(other), len(events)] == [1, 1, 1]
+
+
+# Who listens
+
+
+def test_only_what_is_listened_to_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a call stays at rest, unless it is what a healthy call emits."""
+    fn = Pipeline(Retry()).wrap(lambda: "ok")
+    assert at_rest(fn)
+    for kind in (CallFailed, WaitBegan, CircuitChanged, GaveUp):
+        with recording(kind):
+            assert at_rest(fn)
+    for kind in (Event, *HEALTHY):
+        with recording(kind):
+            assert not at_rest(fn)
+        assert at_rest(fn)
+
+
+def test_listening_ends() -> None:
+    """Of pipelines that existed before, and of those made since."""
     seen: list[Any] = []
-
-    def hang() -> None:
-        world.clock.sleep(9)
-
-    async def ahang() -> None:
-        await world.clock.asleep(9)
-
-    pipeline = Pipeline(Timeout(5), listeners=[seen.append])
-    error_of(world, pipeline.call, ahang if world.asynchronous else hang)
-
-    assert [type(event) for event in seen] == [AttemptEnded, CallEnded]
-    assert (seen[0].attempt.duration, seen[0].attempt.failure.kind) == (5, Kind.TIMEOUT)
+    before = Pipeline(Retry()).wrap(lambda: "ok")
+    stop = listen(seen.append, CallEnded)
+    since = Pipeline(Retry()).wrap(lambda: "ok")
+    before(), since()
+    stop()
+    stop()
+    before(), since()
+    assert classes(seen) == [CallEnded] * 2
+    assert at_rest(before)
+    assert at_rest(since)
 
 
-def test_listeners_get_events_of_healthy_calls_in_real_time() -> None:
-    """Where somebody listens, nothing is done at rest."""
+def test_a_pipelines_listener_may_ask_for_some_classes(world: World) -> None:
+    """A tuple of the function and the classes; the pipeline stays at rest if it can."""
     seen: list[Any] = []
-    Pipeline(Retry(), listeners=[seen.append]).call(lambda: None)
+    pipeline = Pipeline(Retry(wait=1), listeners=[(seen.append, WaitBegan, CallFailed)])
+    fn = pipeline.wrap(world.function(ConnectionError, "ok"))
+    assert at_rest(fn)
+    world.run(fn)
+    assert classes(seen) == [WaitBegan]
 
-    assert [type(event) for event in seen] == [AttemptEnded, CallEnded]
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        3,
+        "print",
+        None,
+        (print, 3),
+        (print, int),
+        (print, CallEnded("x", "y", 1, (), 1.0, None, False, None)),
+    ],
+)
+def test_a_wrong_listener_is_refused(wrong: Any) -> None:
+    """By name, when it is given."""
+    given = wrong if isinstance(wrong, tuple) else (wrong,)
+    with pytest.raises(TypeError, match="callback|kinds"):
+        listen(*given)
+    with pytest.raises(TypeError, match="listeners|kinds"):
+        Pipeline(listeners=[wrong])
 
 
-def test_what_a_listener_raises_is_logged_by_its_class(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Not by its text, which may tell of the call; the call does not notice."""
+def test_a_recording_ends_with_an_error() -> None:
+    """Its block's."""
+    with pytest.raises(KeyError), recording() as events:
+        raise KeyError
+    Pipeline(Retry()).call(lambda: None)
+    assert events == []
 
-    def raises(event: Any) -> None:
-        raise KeyError("a secret")
 
-    assert world.run(Pipeline(Retry(), listeners=[raises]).call, world.function("ok")) == "ok"
-    assert "KeyError" in caplog.text
-    assert "secret" not in caplog.text
+def test_a_policy_of_ones_own_publishes_its_own_events(world: World) -> None:
+    """They are made only where somebody listens to them."""
+
+    @attrs.frozen
+    class Stamped(Event):
+        stamp: int
+
+    class Stamps(Policy):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def stamps(call: Call) -> Any:
+                call.emit(Stamped, stamp=7)
+                return await inner(call)
+
+            return stamps
+
+    pipeline = Pipeline(Stamps(), name="mine")
+    with recording(Stamped) as events:
+        world.run(pipeline.call, world.function("ok"))
+    assert [(event.pipeline, event.stamp) for event in events] == [("mine", 7)]
+    assert "stamp=7" in repr(events[0])
+
+
+# What they are
 
 
 def test_events_are_values(world: World) -> None:
-    """They are frozen."""
-    seen: list[Any] = []
-    world.run(
-        Pipeline(Retry(wait=2), listeners=[seen.append]).call, world.function(TimeoutError, "ok")
-    )
+    """They are frozen, equal if they say the same, and can be in a set."""
+    with recording() as events:
+        world.run(Pipeline(Retry(wait=2)).call, world.function(TimeoutError, "ok"))
 
-    for event in seen:
+    for event in events:
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             event.pipeline = "other"
+        facts = {each.name: getattr(event, each.name) for each in attrs.fields(type(event))}
+        assert type(event)(**facts) == event
+        assert {event, type(event)(**facts)} == {event}
+    assert events[0] != events[1]
 
 
 @pytest.mark.fault(116)
 def test_no_secret_is_in_an_events_repr(world: World) -> None:
     """Neither arguments nor results nor the text of an error, of any kind of event."""
-    seen: list[Any] = []
-    pipeline = Pipeline(
-        Retry(attempts=2, wait=2), BadResult(lambda r: r == "SECRET"), listeners=[seen.append]
-    )
-    error_of(world, pipeline.call, world.function(ConnectionError("SECRET")), "SECRET", x="SECRET")
-    world.run(pipeline.call, world.function("SECRET", "SECRET"), "SECRET")
-    world.run(pipeline.call, world.function(TimeoutError("SECRET"), "a SECRET"), "SECRET")
+    with recording() as events:
+        pipeline = Pipeline(Retry(attempts=2, wait=2), BadResult(lambda r: r == "SECRET"))
+        error_of(
+            world, pipeline.call, world.function(ConnectionError("SECRET")), "SECRET", x="SECRET"
+        )
+        world.run(pipeline.call, world.function("SECRET", "SECRET"), "SECRET")
+        world.run(pipeline.call, world.function(TimeoutError("SECRET"), "a SECRET"), "SECRET")
+        keyed = Pipeline(CircuitBreaker(failures=1, key=lambda x: x))
+        error_of(world, keyed.call, world.function(ConnectionError("SECRET")), "SECRET")
 
-    assert {type(event) for event in seen} == {AttemptEnded, WaitBegan, CallEnded}
-    assert "SECRET" not in repr(seen)
-    assert "ConnectionError" in repr(seen)
+    assert {CallStarted, AttemptEnded, WaitBegan, CallFailed, CircuitOpened} <= set(classes(events))
+    assert "SECRET" not in repr(events)
+    assert "ConnectionError" in repr(events)
 
 
 @rest_and_full
@@ -137,4 +479,48 @@ def test_no_event_without_a_call(listeners: Any) -> None:
     fn = whole.wrap(lambda: 1)
     assert seen == []
     fn()
-    assert [event.pipeline for event in seen] == ["whole", "whole"]
+    assert [event.pipeline for event in seen] == ["whole"] * 4
+
+
+# Many at once
+
+
+@pytest.mark.real
+def test_sixteen_threads_and_a_thousand_tasks_lose_nothing() -> None:
+    """The grammar of each call holds, and every event is there, once."""
+    calls, threads, tasks = 100, 16, 1000
+    lots = threading.local()
+
+    def flaky() -> str:
+        lots.number = getattr(lots, "number", 0) + 1
+        if lots.number % 3 == 0:
+            raise ConnectionError
+        return "ok"
+
+    fn = Pipeline(Retry(attempts=5, wait=0), CircuitBreaker(failures=10**9)).wrap(flaky)
+
+    async def aflaky(number: int) -> str:
+        await asyncio.sleep(0)
+        if number % 7 == 0:
+            raise ConnectionError
+        return "ok"
+
+    afn = Pipeline(Retry(attempts=3, wait=0), Timeout(60)).wrap(aflaky)
+
+    async def main() -> None:
+        await asyncio.gather(*(afn(number) for number in range(tasks)), return_exceptions=True)
+
+    with recording() as events:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in range(threads):
+                pool.submit(lambda: [fn() for _ in range(calls)])
+        asyncio.run(main())
+
+    assert faults_of(events) == []
+    ends = [event for event in events if type(event) is CallEnded]
+    assert len(ends) == threads * calls + tasks
+    assert len({event.call for event in ends}) == len(ends)
+    failed = sum(number % 7 == 0 for number in range(tasks))
+    assert sum(event.error is not None for event in ends) == failed
+    attempts = sum(len(event.attempts) for event in ends)
+    assert sum(type(event) is AttemptEnded for event in events) == attempts

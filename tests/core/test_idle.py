@@ -20,6 +20,7 @@ from resilience import (
     Timeout,
     guarded,
 )
+from resilience._core.emitter import Emitter
 from resilience._core.idle import Epochs, Idle, epochs
 from resilience.policy import Idle as IdleProtocol
 from resilience.policy import Inner, Policy, Runtime
@@ -71,7 +72,7 @@ def test_an_epoch_follows_the_other() -> None:
 def test_rest_comes_back_when_no_policy_is_busy() -> None:
     """Not before the last one has changed back; then as a new period, in a new epoch."""
     first, second = Switch(), Switch()
-    idle = Idle([first, second])
+    idle = Idle([first, second], Emitter(None, ()))
     period = idle.period
     assert period is not None
 
@@ -90,7 +91,7 @@ def test_rest_comes_back_when_no_policy_is_busy() -> None:
 def test_suspending_and_updating_is_a_new_period() -> None:
     """A call that looks again afterwards sees that something happened meanwhile."""
     switch = Switch()
-    idle = Idle([switch])
+    idle = Idle([switch], Emitter(None, ()))
     before = idle.period
     switch.turn(False)
     assert idle.period is not before
@@ -100,7 +101,7 @@ def test_suspending_and_updating_is_a_new_period() -> None:
 def test_what_happens_while_it_is_decided_is_decided_too() -> None:
     """A handler between any two steps: its suspension is not overwritten."""
     switch = Switch()
-    idle = Idle([switch])
+    idle = Idle([switch], Emitter(None, ()))
 
     def handler() -> None:
         switch.look = lambda: None
@@ -125,7 +126,7 @@ def test_what_happens_while_it_is_decided_is_decided_too() -> None:
 def test_a_suspension_while_it_is_decided_is_not_lost() -> None:
     """Also where whoever suspends has not yet come to the change: `update` follows that."""
     switch = Switch()
-    idle = Idle([switch])
+    idle = Idle([switch], Emitter(None, ()))
 
     def handler() -> None:
         switch.look = lambda: None

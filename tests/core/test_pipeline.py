@@ -308,7 +308,7 @@ def test_an_option_of_a_part_holds_for_the_whole() -> None:
     assert whole.asynchronous is False
     assert Pipeline(part, asynchronous=True).asynchronous is True
     whole.call(lambda: None)
-    assert seen == ["whole", "part"] * 2
+    assert seen == ["whole", "part"] * 4
 
 
 # Copies

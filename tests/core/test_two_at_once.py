@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import trio
 
 from resilience import (
     CircuitBreaker,
+    ModelFallback,
     Pipeline,
     Retry,
     current_attempt,
@@ -364,3 +366,48 @@ def test_a_single_branch_is_the_call_itself(world: RealWorld) -> None:
     pipeline = Pipeline(Once(), Retry(attempts=3, wait=0))
     assert world.run(pipeline.call, fn if world.way == "sync" else afn) == "ok"
     assert calls == [1, 2, 3]
+
+
+# What counts for `attempts`
+
+
+def calls_of(world: RealWorld, *policies: Policy) -> list[str]:
+    """The models that are called, where every call takes a while and fails."""
+    called: list[str] = []
+
+    def fn(*, model: str = "") -> None:
+        called.append(model)
+        time.sleep(WAIT)
+        raise ConnectionError(model)
+
+    async def afn(*, model: str = "") -> None:
+        called.append(model)
+        await (trio.sleep(WAIT) if world.way == "trio" else asyncio.sleep(WAIT))
+        raise ConnectionError(model)
+
+    world.error_of(Pipeline(*policies).call, fn if world.way == "sync" else afn)
+    return called
+
+
+@pytest.mark.fault(327)
+@pytest.mark.parametrize("attempts", [2, 3, 4])
+def test_branches_share_the_attempts_at_a_model(world: RealWorld, attempts: int) -> None:
+    """Two at once outside Retry, inside a chain: each model is called `attempts` times in all."""
+    chain, twice = ModelFallback("a", "b"), Twice("", "")
+    called = calls_of(world, chain, twice, Retry(attempts=attempts, wait=WAIT))
+
+    assert called == ["a"] * attempts + ["b"] * attempts
+
+
+@pytest.mark.fault(327)
+def test_branches_share_the_attempts_without_a_chain(world: RealWorld) -> None:
+    """They are those of the call."""
+    assert len(calls_of(world, Twice("", ""), Retry(attempts=3, wait=WAIT))) == 3
+
+
+@pytest.mark.fault(327)
+def test_two_at_once_are_made_in_each_attempt_of_a_retry_outside(world: RealWorld) -> None:
+    """An attempt of Retry's is whatever is inside it."""
+    called = calls_of(world, ModelFallback("a"), Retry(attempts=3, wait=WAIT), Twice("", ""))
+
+    assert called == ["a"] * 6

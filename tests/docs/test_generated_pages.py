@@ -20,7 +20,9 @@ def run(program: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("program", ["circuit.py", "project/catalogue.py", "project/codes.py"])
+@pytest.mark.parametrize(
+    "program", ["circuit.py", "pictures.py", "project/catalogue.py", "project/codes.py"]
+)
 def test_a_page_is_up_to_date(program: str) -> None:
     """`python docs/PROGRAM` has been run since what it shows has changed."""
     done = run(DOCS / program, "--check")

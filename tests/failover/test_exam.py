@@ -20,10 +20,8 @@ INTERRUPTED = {8, 9, 10, 14}
 
 
 def verdicts_of(sdk: str, faults: list[Fault], scale: float) -> dict[tuple[str, int], Verdict]:
-    """The verdicts by caller and fault. Those that take long, which is waiting, beside the others.
-
-    What goes by time is given a second chance, as this machine may be busy.
-    """
+    """The verdicts by caller and fault. Those that take long, which is waiting, beside the
+    others."""
     verdicts: dict[tuple[str, int], Verdict] = {}
 
     def run(caller: str, fault: Fault) -> None:
@@ -38,9 +36,6 @@ def verdicts_of(sdk: str, faults: list[Fault], scale: float) -> dict[tuple[str, 
             run(*case)
     for thread in long:
         thread.join()
-    for caller, fault in cases:
-        if verdicts[caller, fault.number].word not in ("pass", "safe"):
-            run(caller, fault)
     return verdicts
 
 

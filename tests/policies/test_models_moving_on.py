@@ -341,3 +341,13 @@ def test_a_model_of_another_service_is_no_part_of_the_limit(world: World) -> Non
 
     assert world.run(Pipeline(chain, Retry()).call, fn) == "from elsewhere"
     assert models(world) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "error", [DescribedError(Advice.RETRY, Kind.TIMEOUT), DescribedError(Advice.WAIT, Kind.SERVER)]
+)
+def test_no_retry_is_left_to_a_chain_that_does_not_move_on(world: World, error: Any) -> None:
+    """What the chain's `on` does not match is retried where it is: no other model gets its turn."""
+    pipeline = Pipeline(ModelFallback("a", "b", on=Kind.QUOTA), Retry(attempts=2, wait=Fixed(1)))
+    assert error_of(world, pipeline.call, world.function(error)) is error
+    assert models(world) == ["a", "a"]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tenacity import wait_fixed
 
 from resilience import (
     BadResult,
@@ -22,6 +23,7 @@ from resilience import (
     Streaming,
     Timeout,
 )
+from resilience.waits import Decorrelated, Exponential, FullJitter, Linear, RetryAfter
 from support.policies import Busy
 
 TWO_RETRIES = "two"
@@ -35,9 +37,13 @@ COUNTED_FOR_EACH = "callers"
 NEVER_EQUAL = "equals"
 HIDES = "hides"
 ALL_ATTEMPTS = "content"
+NOT_SHARED = "everybody"
+NEVER_FIRES = "fires"
+NO_WAIT_FITS = "fits"
 WORDS = (
     *(TWO_RETRIES, BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE),
     *(NO_TOTAL, TOO_SLOW, CHECK_OUTSIDE, COUNTED_FOR_EACH, NEVER_EQUAL, HIDES, ALL_ATTEMPTS),
+    *(NOT_SHARED, NEVER_FIRES, NO_WAIT_FITS),
 )
 """A word of each hazard's reason that no other one has."""
 
@@ -57,6 +63,7 @@ def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
     return [word for (word,) in found], messages
 
 
+@pytest.mark.fault(325)
 @pytest.mark.parametrize(
     ("policies", "said"),
     [
@@ -109,7 +116,34 @@ def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
         (lambda: [CircuitBreaker(), SingleFlight()], [COUNTED_FOR_EACH]),
         (lambda: [IdempotencyKey(), SingleFlight()], [NEVER_EQUAL]),
         (lambda: [IdempotencyKey(), SingleFlight("q")], []),
-        (lambda: [Retry(), SingleFlight()], []),
+        (lambda: [Retry(), SingleFlight()], [NOT_SHARED]),
+        (lambda: [SingleFlight(), Retry()], []),
+        (lambda: [Retry(on=429), SingleFlight(), Retry(on=503)], [NOT_SHARED]),
+        (lambda: [Timeout(1), Timeout(5)], [NEVER_FIRES]),
+        (lambda: [Timeout(5), Timeout(5)], [NEVER_FIRES]),
+        (lambda: [Timeout(5), Timeout(1)], []),
+        (lambda: [Timeout(9), Retry(), Timeout(3), Timeout(15)], [NEVER_FIRES]),
+        (lambda: [Timeout(1), Timeout(lambda **kwargs: 5)], []),
+        (lambda: [Timeout(lambda **kwargs: 1), Timeout(5)], []),
+        (lambda: [Timeout(1, pass_as="timeout"), Timeout(5)], []),
+        (lambda: [Timeout(1), Timeout(5, pass_as="timeout")], [NEVER_FIRES]),
+        (lambda: [Timeout(1, pass_as="t"), Timeout(5, pass_as="t")], [NEVER_FIRES]),
+        (lambda: [Timeout(1), Retry(wait=30)], [NO_WAIT_FITS]),
+        (lambda: [Timeout(30), Retry(wait=30)], [NO_WAIT_FITS]),
+        (lambda: [Timeout(31), Retry(wait=30)], []),
+        (lambda: [Timeout(1, pass_as="timeout"), Retry(wait=30)], [NO_WAIT_FITS]),
+        (lambda: [Timeout(lambda **kwargs: 1), Retry(wait=30)], []),
+        (lambda: [Timeout(lambda **kwargs: 1), Timeout(2), Retry(wait=30)], [NO_WAIT_FITS]),
+        (lambda: [Retry(wait=30), Timeout(1)], []),
+        (lambda: [Timeout(1), Retry(attempts=1, wait=30)], []),
+        (lambda: [Timeout(1), Retry(wait=Linear(2))], [NO_WAIT_FITS]),
+        (lambda: [Timeout(1), Retry(wait=Decorrelated(2))], [NO_WAIT_FITS]),
+        (lambda: [Timeout(1), Retry(wait=Exponential(2))], [NO_WAIT_FITS]),
+        (lambda: [Timeout(1), Retry(wait=Exponential(1.2))], []),
+        (lambda: [Timeout(1), Retry(wait=FullJitter(2))], []),
+        (lambda: [Timeout(1), Retry(wait=RetryAfter(otherwise=30))], []),
+        (lambda: [Timeout(1), Retry(wait=wait_fixed(30))], []),
+        (lambda: [Timeout(0.1), Retry()], []),
     ],
 )
 def test_what_is_said_of_an_order(policies: Callable[[], list[Any]], said: list[str]) -> None:
@@ -119,7 +153,7 @@ def test_what_is_said_of_an_order(policies: Callable[[], list[Any]], said: list[
 
 def test_attempts_that_use_up_the_total_are_told_in_figures() -> None:
     """How many attempts, the seconds of each, and the nearest total."""
-    policies = [Timeout(90), Timeout(30), MODELS, Retry(attempts=2), Timeout(15), Timeout(40)]
+    policies = [Timeout(90), Timeout(30), MODELS, Retry(attempts=2), Timeout(20), Timeout(15)]
     (message,) = hazards(policies)[1]
 
     assert re.findall(r"\d+", message) == ["2", "15", "30"]

@@ -11,9 +11,22 @@ import pytest
 import tenacity
 
 from conftest import Takes, World
-from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Retry, Timeout, history
+from resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    DeadlineExceededError,
+    Fallback,
+    ModelFallback,
+    Pipeline,
+    RejectedError,
+    Retry,
+    Timeout,
+    history,
+)
 from resilience.failures import Advice, Kind
 from resilience.matching import TRANSIENT, raised, status
+from resilience.policy import Call, Inner, Policy, Runtime
+from resilience.waits import RetryAfter
 from support.calling import error_of
 from support.errors import DescribedError, note_of, rate_limit
 
@@ -213,6 +226,7 @@ def test_a_result_that_is_not_asked_for_again(
     ],
     ids=["wait", "on"],
 )
+@pytest.mark.fault(328)
 def test_an_option_that_raises_after_a_result(
     world: World, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -220,8 +234,7 @@ def test_an_option_that_raises_after_a_result(
     assert world.run(Pipeline(Retry(**options)).wrap(world.function("bad"))) == "bad"
     (record,) = caplog.records
     assert record.name == "resilience"
-    assert "Retry" in record.getMessage()
-    assert "KeyError" in record.getMessage()
+    assert record.getMessage() == f"Retry({[*options][-1]}=) raised KeyError"
     assert "secret" not in caplog.text
 
 
@@ -254,6 +267,87 @@ def test_predicate_that_raises(world: World, on: Any) -> None:
     assert type(error) is ConnectionError
     assert len(world.calls) == 1
     assert "ZeroDivisionError" in note_of(error)
+
+
+@pytest.mark.fault(328)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("on", lambda failure: 1 / 0),
+        ("on", tenacity.retry_if_exception(lambda error: 1 / 0)),
+        ("wait", lambda state: 1 / 0),
+        ("wait", RetryAfter(otherwise=lambda state: 1 / 0)),
+        ("stop", lambda state: 1 / 0),
+        ("adjust", lambda attempt, args, kwargs: 1 / 0),
+        ("idempotent", lambda *args: 1 / 0),
+    ],
+)
+def test_the_note_names_the_policy_and_the_option(world: World, option: str, value: Any) -> None:
+    """Of several policies with several functions, this one raised."""
+    retry = Retry(**{"wait": 0, option: value})
+    error = error_of(world, Pipeline(retry).wrap(world.function(ConnectionError)))
+
+    assert type(error) is ConnectionError
+    assert note_of(error).endswith(f"Retry({option}=) raised ZeroDivisionError")
+
+
+@pytest.mark.fault(328)
+@pytest.mark.parametrize(
+    ("policy", "whose"),
+    [
+        (ModelFallback("a", "b", on=lambda failure: 1 / 0), "ModelFallback"),
+        (Fallback(1, on=lambda failure: 1 / 0), "Fallback"),
+    ],
+    ids=["chain", "fallback"],
+)
+def test_the_note_names_any_policy_whose_condition_raises(
+    world: World, policy: Any, whose: str
+) -> None:
+    """`on=` is an option of several policies."""
+    error = error_of(world, Pipeline(policy).wrap(world.function(ConnectionError)))
+
+    assert note_of(error).endswith(f"{whose}(on=) raised ZeroDivisionError")
+
+
+@pytest.mark.fault(328)
+@pytest.mark.parametrize("option", ["on", "wait"])
+def test_an_option_that_raises_over_a_rejection(world: World, option: str) -> None:
+    """The rejection comes out."""
+
+    def odd(state: Any) -> Any:
+        raise LookupError
+
+    breaker = CircuitBreaker(failures=1, reset_after=9)
+    breaker.open()
+    options = (
+        {"on": tenacity.retry_if_exception(odd)}
+        if option == "on"
+        else {"on": RejectedError, "wait": odd}
+    )
+    error = error_of(world, Pipeline(Retry(**options), breaker).wrap(world.function("ok")))
+
+    assert type(error) is CircuitOpenError
+    assert world.calls == []
+
+
+class Confused(Policy):
+    """Does not know whether it would reject a call."""
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        return inner
+
+    def refuses(self, call: Call) -> bool:
+        raise LookupError
+
+
+@pytest.mark.fault(328)
+def test_a_policy_further_in_that_raises_when_it_is_asked(world: World) -> None:
+    """It ends the retrying; the call's own error comes out."""
+    fn = Pipeline(Retry(wait=0), Confused()).wrap(world.function(ConnectionError))
+    error = error_of(world, fn)
+
+    assert type(error) is ConnectionError
+    assert note_of(error).endswith("a policy further in raised LookupError")
 
 
 # Calls that must not be repeated, and failures with a limit of their own

@@ -40,7 +40,7 @@ both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 
 def waiting(policy: SingleFlight) -> int:
     """How many wait for a call that another one makes."""
-    return sum(len(flight.joined) for flight in list(policy._flights.values()))
+    return sum(len(flight.waiting) for flight in list(policy._flights.values()))
 
 
 class Service:
@@ -191,6 +191,8 @@ def test_different_calls_are_made_each(loop: str) -> None:
         (None, ({},), ([],), False),
         ("q", (["x"], 1), (["x"], 2), True),
         ("q", (["x"], 1), (["y"], 1), False),
+        pytest.param(None, (1,), (1.0,), False, marks=pytest.mark.fault(321)),
+        pytest.param(None, ([{1: 0}],), ([{True: 0}],), False, marks=pytest.mark.fault(321)),
         (lambda q, n=0: n, ("x", 1), ("y", 1), True),
         (lambda q, n=0: [q], ("x", 1), ("y", 1), False),
     ],
@@ -490,6 +492,7 @@ def test_a_shared_error_is_kept_by_nobody(loop: str) -> None:
 
 
 @both_loops
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 def test_inside_a_retry_all_of_them_retry(loop: str) -> None:
     """Whoever waits takes the failure for its own, and joins the next attempt."""
     policy = SingleFlight()

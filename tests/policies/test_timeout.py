@@ -97,6 +97,7 @@ def test_total_and_attempt(world: World) -> None:
 
 
 @pytest.mark.parametrize(("total", "inner", "seconds"), [(4, 9, 4), (9, 4, 4)])
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 def test_the_nearest_limit_ends_it(
     world: World, total: float, inner: float, seconds: float
 ) -> None:

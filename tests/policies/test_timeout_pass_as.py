@@ -154,6 +154,7 @@ def test_a_limit_that_is_up_before_an_attempt(world: World, later: float) -> Non
     assert [attempt.number for attempt in outcome.attempts] == [1]
 
 
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 def test_an_enforced_limit_further_out_ends_it(world: World) -> None:
     """What is only passed on does not take another limit's end for its own."""
     policies = Timeout(5), Timeout(50, pass_as="timeout")
@@ -164,6 +165,7 @@ def test_an_enforced_limit_further_out_ends_it(world: World) -> None:
     assert world.calls == [((), {"timeout": 5.0})]
 
 
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 def test_a_wait_that_does_not_fit_a_passed_on_total_is_not_begun(world: World) -> None:
     """A total that is passed on is the nearest deadline for waits as well."""
     fn = Pipeline(Timeout(5, pass_as="timeout"), Retry(wait=6)).wrap(

@@ -211,7 +211,7 @@ class Waiting(Ended):
         self.woken = True
 
     def wait(self) -> None:
-        self.due = self.one._alone(partial(self.one._queue, self, 1.0))  # type: ignore[arg-type]
+        self.due = self.one._locked(partial(self.one._queue, self, 1.0))  # type: ignore[arg-type]
 
     def hasty(self) -> None:
         """As it must not be: it looks first and puts itself down afterwards."""

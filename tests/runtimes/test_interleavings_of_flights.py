@@ -136,7 +136,7 @@ def test_callers_in_all_orders(one: Any, other: Any) -> None:
     assert kinds > 1
 
 
-@pytest.mark.parametrize("method", ["_leave", "_land"])
+@pytest.mark.parametrize("method", ["_leave", "_finish"])
 def test_a_mistake_is_found_out(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lead is not passed on, or those who wait are not woken."""
     monkeypatch.setattr(SingleFlight, method, lambda *args: None)

@@ -14,7 +14,14 @@ import pytest
 import trio
 import trio.testing
 
-from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Timeout, WorkersBusyError
+from resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    DeadlineExceededError,
+    Pipeline,
+    Timeout,
+    WorkersBusyError,
+)
 from resilience._core.guard import drive
 from resilience._runtimes.asyncio_ import asyncio_
 from resilience._runtimes.loops import runtime_for
@@ -79,13 +86,64 @@ def test_a_time_limit_cuts_a_storage_that_hangs(loop: str) -> None:
 
     async def main() -> None:
         with pytest.raises(DeadlineExceededError):
-            await Pipeline(Timeout(0.05), CircuitBreaker(storage=storage), Timeout(0.05)).call(fine)
+            await Pipeline(Timeout(0.05), CircuitBreaker(storage=storage), Timeout(0.04)).call(fine)
 
     began = time.monotonic()
     run_in(loop, main)
     took = time.monotonic() - began
     storage.over.set()
     assert took < 5
+
+
+@pytest.mark.fault(330)
+@pytest.mark.real
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_time_limit_leaves_a_storage_that_hangs_in_a_sync_call(keyed: bool) -> None:
+    """When it is read, and when the function hangs that makes it: the call ends in time."""
+    storage = Hanging()
+
+    def make(key: str) -> Hanging:
+        assert storage.state == "closed"
+        return storage
+
+    breaker = CircuitBreaker(storage=storage)
+    if keyed:
+        breaker = CircuitBreaker(key=lambda: "a", storage=make)
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        Pipeline(Timeout(0.05), breaker, Timeout(0.04)).call(lambda: "ok")
+    took = time.monotonic() - began
+    storage.over.set()
+    assert took < 5
+    until(lambda: all_free(breaker._storages._jobs))  # type: ignore[union-attr]
+
+
+@pytest.mark.fault(330)
+@pytest.mark.real
+def test_a_call_with_a_time_limit_does_not_wait_for_what_is_written() -> None:
+    """A command that is to be written is, in the background, as soon as the storage goes on."""
+    over = threading.Event()
+
+    class Slow(pybreaker.CircuitMemoryStorage):
+        @property
+        def state(self) -> str:
+            return str(super().state)
+
+        @state.setter
+        def state(self, value: str) -> None:
+            assert value == "closed" or over.wait(10)
+            pybreaker.CircuitMemoryStorage.state.fset(self, value)
+
+    storage = Slow("closed")
+    breaker = CircuitBreaker(storage=storage)
+    pipeline = Pipeline(Timeout(5), breaker, Timeout(4))
+    assert pipeline.call(lambda: "ok") == "ok"
+    breaker.open()
+    with pytest.raises(CircuitOpenError):
+        pipeline.call(lambda: "ok")
+    assert storage.state == "closed"
+    over.set()
+    until(lambda: storage.state == "open")
 
 
 @pytest.mark.real
@@ -120,7 +178,9 @@ def test_a_thread_that_ends_after_the_loop_disturbs_nobody() -> None:
 
     async def main() -> None:
         with pytest.raises(DeadlineExceededError):
-            await Pipeline(Timeout(0.01), CircuitBreaker(storage=storage), Timeout(0.05)).call(fine)
+            await Pipeline(Timeout(0.01), CircuitBreaker(storage=storage), Timeout(0.009)).call(
+                fine
+            )
 
     asyncio.run(main())
     before = threading.active_count()
@@ -240,13 +300,13 @@ def test_an_error_and_ctrl_c_give_the_permit_back() -> None:
     class Interrupted:
         asynchronous = False
 
-        async def blocking(self, fn: Any) -> Any:
+        async def blocking(self, fn: Any, call: Any = None) -> Any:
             raise KeyboardInterrupt
 
     class Busy:
         asynchronous = True
 
-        async def blocking(self, fn: Any) -> Any:
+        async def blocking(self, fn: Any, call: Any = None) -> Any:
             raise WorkersBusyError
 
     def fail(error: BaseException) -> None:

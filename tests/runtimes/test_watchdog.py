@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +44,29 @@ def test_a_read_that_takes_too_long_is_ended(pair: Any) -> None:
     with pytest.raises(StreamInterruptedError):
         assert list(stream) != [b"first", b""]
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.fault(320)
+def test_a_wait_that_ends_while_its_socket_is_looked_for(pair: Any) -> None:
+    """Another one may have the socket by then: it is left alone."""
+
+    class Response:
+        """One whose connection goes back to its pool just now."""
+
+        def __init__(self) -> None:
+            self.extensions = {"network_stream": self}
+
+        def get_extra_info(self, name: str) -> socket.socket:
+            watch.end(True)
+            return pair[0]
+
+    watch = watchdog.Watch(9.0, math.inf, 0.0)
+    watch.stream = SimpleNamespace(response=Response())
+    watch.look(time.monotonic() + 10)
+    watch.stop()
+
+    assert watch.fired is None
+    assert alive(pair)
 
 
 @pytest.mark.fault(27)

@@ -367,7 +367,7 @@ def test_whose_limit_it_is(source: object, elsewhere: bool | None) -> None:
 )
 def test_a_budget_that_is_used_up(value: object, spent: bool) -> None:
     """`X-Budget-Exceeded` says so, whatever it says, but for "false"."""
-    assert pick({"X-Budget-Exceeded": value}).spent is spent
+    assert pick({"X-Budget-Exceeded": value}).over_budget is spent
 
 
 @settings(deadline=None)

@@ -33,6 +33,7 @@ from resilience import (
     resilient,
     retries_of,
 )
+from resilience.sdks.retries import check_retries
 from support.client_cases import CASES, Case
 from support.refusing import Refusing, refusing
 
@@ -494,9 +495,13 @@ def test_no_client_is_kept_alive(refusing: Refusing) -> None:
 def test_it_is_found_out_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """For each guarded function, and for each client that is called without one."""
     asked: list[Any] = []
-    monkeypatch.setattr(
-        "resilience._core.guard.warn_of_multiplication", lambda *args: asked.append(args) or True
-    )
+
+    def check(*args: Any) -> None:
+        asked.append(args)
+        with warned("2 x 3 = 6"):
+            check_retries(*args)
+
+    monkeypatch.setattr("resilience._core.guard.check_retries", check)
     create = client.chat.completions.create
     wrapped = ROBUST.wrap(create)
     for _ in range(3):

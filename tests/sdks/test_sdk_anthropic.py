@@ -13,9 +13,11 @@ import pytest
 from providers import anthropic as module
 from providers.raising import Provider, answer, providing
 from resilience.failures import Advice, Failure, Kind, describe
-from resilience.sdks.anthropic import CODES
+from resilience.sdks.codes import load
 
 pytestmark = [pytest.mark.real, pytest.mark.steady]
+
+CODES = load("anthropic")
 
 both_colours = pytest.mark.parametrize("way", ["fail", "fail_async"])
 

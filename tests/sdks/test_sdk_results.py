@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +122,21 @@ def test_what_a_response_means(
     assert failure.error is None
     if name != "urllib3":
         assert failure.code == code
+
+
+def test_a_response_of_the_standard_library() -> None:
+    """It means the same; the standard library is no SDK."""
+    with Gateway(Error("upstream_error")) as gateway:
+        host = gateway.base_url.partition("//")[2].partition("/")[0]
+        connection = http.client.HTTPConnection(host)
+        connection.request("POST", "/v1/chat/completions", json.dumps({"model": "a"}))
+        response = connection.getresponse()
+        failure = describe_result(response)
+        connection.close()
+
+    assert error_body(response)
+    assert failure is not None
+    assert (failure.kind, failure.status, failure.sdk) == (Kind.SERVER, 502, None)
 
 
 @every_client

@@ -17,9 +17,11 @@ them one after the other, and never the other one first.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import Any
@@ -500,6 +502,25 @@ def orders(
 def _search(
     search: Search, make: Callable[[], Any], threads: tuple[Body, ...], holds: Holds
 ) -> int:
+    with _one_core():
+        return _tried(search, make, threads, holds)
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Only one thread runs at a time: each takes over sooner on the same core."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(cores)[os.getpid() % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _tried(search: Search, make: Callable[[], Any], threads: tuple[Body, ...], holds: Holds) -> int:
     global _numbers
     kinds = 0
     for tried in count():

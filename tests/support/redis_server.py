@@ -24,7 +24,7 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 from resilience import CircuitBreaker, CircuitOpenError, resilient
-from resilience.circuit.machine import has_turn
+from resilience.circuit.machine import holding_thread
 from resilience.circuit.redis.script import script
 from resilience.shared import RedisCircuit
 
@@ -240,7 +240,7 @@ class Process:
     def published(self, model: Any = None) -> None:
         """Wait until all that was recorded here is published."""
         shared = self.shared(model)
-        until(lambda: not (shared.unpublished or has_turn(shared._publishing)))
+        until(lambda: not (shared.unpublished or holding_thread(shared._publishing)))
 
     def good(self, **kwargs: Any) -> Any:
         """A call that succeeds."""

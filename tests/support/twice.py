@@ -20,7 +20,7 @@ Run = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class Twice(Policy):
-    """Calls two models at the same time; the first of them that answers wins.
+    """Calls two models at the same time, or one twice; the first of them that answers wins.
 
     If both fail, the second one's error comes out.
     """
@@ -33,7 +33,7 @@ class Twice(Policy):
         async def twice(call: Call) -> Any:
             branches = call.branches(2)
             for branch, model in zip(branches, self.models, strict=True):
-                branch.model = model
+                branch.model = model or call.model
             found = await _together(runtime, [partial(_outcome, inner, each) for each in branches])
             for good, result in found:
                 if good:

@@ -99,7 +99,7 @@ def test_the_table_tells_what_the_pipeline_and_the_bare_client_answered(fast: Fa
     limited = row(output, "rate limited")
     assert limited[:4] == ["8", "8", "8", "gpt-4o"]
     assert int(limited[4]) > 8  # attempts
-    assert float(limited[5]) >= 0.4  # the Retry-After, at that speed
+    assert float(limited[5]) >= 0.26  # the Retry-After of 2 s, at that speed
     assert int(limited[6]) < 8
     assert row(output, "quota spent") == ["4", "0", "4", "0"]
     total = row(output, "in all")
@@ -171,6 +171,16 @@ def test_a_pipeline_that_lacks_a_policy_breaks_a_promise(
     """Status 1 and the word "broken" at the promise that the missing policy would have kept."""
     assert show.play(only(phase), pipeline(change)) == 1
     assert re.search(rf"^broken +{phase} +{broken}", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_retry_without_within_waits_for_a_circuit(capsys: pytest.CaptureFixture[str]) -> None:
+    """A caller who meets one open circuit and two failing models would wait for the first."""
+
+    def patient(limits: Limits, policies: list[Any]) -> list[Any]:
+        return list(standard(evolve(limits, within=limits.total)).policies)
+
+    assert show.play(only("hung model", "everything down"), pipeline(patient)) == 1
+    assert re.search(r"^broken +everything down every caller", capsys.readouterr().out, re.M)
 
 
 def test_recovery_needs_the_circuits_to_close_again(capsys: pytest.CaptureFixture[str]) -> None:

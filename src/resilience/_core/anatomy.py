@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["causes", "is_group", "leaves", "members", "words_of"]
+__all__ = [
+    "cause_of",
+    "causes",
+    "facts_of",
+    "is_group",
+    "leaves",
+    "members",
+    "traceback_of",
+    "words_of",
+]
+
+# An exception's own attributes, past any property of its class.
+facts_of = BaseException.__dict__["__dict__"].__get__
+cause_of = BaseException.__dict__["__cause__"].__get__
+traceback_of = BaseException.__dict__["__traceback__"].__get__
 
 _MOST = 256
 """Members looked at, of any depth, groups included."""
@@ -15,8 +29,6 @@ _DEEPEST = 16
 
 _LONGEST = 10_000
 """Characters of a text that are looked at."""
-
-_cause = BaseException.__dict__["__cause__"].__get__  # past any property of the error's own
 
 _HOMES = ("builtins", "exceptiongroup", "exceptiongroup._exceptions")
 
@@ -59,7 +71,7 @@ def causes(error: object) -> Iterator[BaseException]:
     for _ in range(_DEEPEST):
         if not issubclass(type(error), BaseException):
             return
-        cause: BaseException | None = _cause(error)
+        cause: BaseException | None = cause_of(error)
         if cause is not None:
             yield cause
         error = cause

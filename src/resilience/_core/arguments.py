@@ -16,7 +16,7 @@ from attrs import frozen
 
 from resilience.sdks.time_limits import limit_in, takes_config, with_limit
 
-from .options import title
+from .options import Value, title
 
 __all__ = ["NO_SLOT", "Slot", "slot_of", "time_slot", "used_up"]
 
@@ -28,8 +28,8 @@ _DEEP = 2  # dicts, lists and tuples are looked into so far,
 _PARTS = 100  # and at so many of their items
 
 
-@frozen
-class Slot:
+@frozen(eq=False, repr=False)
+class Slot(Value):
     """The place of one argument: its name, its position if it has one, its default."""
 
     name: str
@@ -65,9 +65,10 @@ NO_SLOT = Slot("")
 """Of an argument that is not there: nothing is ever read from it."""
 
 
-@frozen
 class _Milliseconds(Slot):
     """The place of a time limit in whole milliseconds, as its name says."""
+
+    __slots__ = ()
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any], otherwise: Any = None) -> Any:
         found = Slot.given(self, args, kwargs, otherwise)
@@ -80,9 +81,10 @@ class _Milliseconds(Slot):
         return Slot.replaced(self, args, kwargs, max(1, int(value * 1000)))
 
 
-@frozen
 class _InConfig(Slot):
     """The place of a time limit in the argument `config` of Google's client."""
+
+    __slots__ = ()
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any], otherwise: Any = None) -> Any:
         found = limit_in(Slot.given(self, args, kwargs))
@@ -128,9 +130,9 @@ def slot_of(fn: Callable[..., Any], name: str, *, reading: bool = False) -> Slot
 
 def _find(fn: Callable[..., Any], name: str, reading: bool) -> Slot:
     named = title(fn)
-    if isinstance(fn, functools.partial) and _binds(fn, name):
+    if isinstance(fn, functools.partial) and (value := _bound(fn, name)) is not _MISSING:
         if reading:
-            return Slot(name, None, _bound(fn, name))
+            return Slot(name, None, value)
         raise TypeError(
             f"argument {name!r} of {named} is already bound by a partial, so it cannot be "
             f"chosen per call; leave it out of the partial"
@@ -152,22 +154,16 @@ def _find(fn: Callable[..., Any], name: str, reading: bool) -> Slot:
     return Slot(name, list(parameters).index(name), default)
 
 
-def _binds(fn: Any, name: str) -> bool:
-    """Whether a partial, or one it is made of, has the argument already."""
-    if name in fn.keywords:
-        return True
-    try:
-        inner = inspect.signature(fn.func).parameters
-        return name in inner and name not in inspect.signature(fn).parameters
-    except (TypeError, ValueError):
-        return False
-
-
 def _bound(fn: Any, name: str) -> Any:
-    """What a partial has bound as this argument."""
+    """What a partial has bound as an argument; `_MISSING` if it has not."""
     if name in fn.keywords:
         return fn.keywords[name]
-    return inspect.signature(fn.func).bind_partial(*fn.args).arguments[name]
+    try:
+        if name in inspect.signature(fn).parameters:
+            return _MISSING
+        return inspect.signature(fn.func).bind_partial(*fn.args).arguments.get(name, _MISSING)
+    except (TypeError, ValueError):
+        return _MISSING
 
 
 def used_up(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:

@@ -7,12 +7,14 @@ from datetime import datetime
 from attrs import field, frozen
 
 from .failure import Failure
+from .options import Value
 
 __all__ = ["Attempt"]
 
 
-@frozen(slots=False)  # without slots a frozen value is made in a third of the time
-class Attempt:
+# Without slots a frozen value is made in a third of the time.
+@frozen(eq=False, repr=False, slots=False)
+class Attempt(Value):
     """One try of the guarded function.
 
     `number` counts from 1 over the whole call, models and nested pipelines included; `started` is

@@ -7,9 +7,11 @@ marker, and so does a wait; the loop drives the chain from outside: up to the bl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from types import coroutine
 from typing import Any, Literal, TypeAlias, TypeVar
+from weakref import WeakSet
 
 from resilience._runtimes.loops import runtime_for
 from resilience.policy import Policy
@@ -17,11 +19,15 @@ from resilience.policy import Policy
 from .call import Call, Journal
 from .context import get_ambient
 from .guard import Guard, drive
+from .order import missing_keys
 from .runtime import Inner, NoWaiter, Runtime, Waiter
 
 __all__ = ["AttemptBlock", "Attempts"]
 
 T = TypeVar("T")
+
+_warned: WeakSet[Any] = WeakSet()
+"""Pipelines whose blocks have been found to lack an argument."""
 
 _Handled: TypeAlias = bool | Literal[False]  # so spelt, no checker takes every error for dealt with
 
@@ -77,8 +83,8 @@ class _Stepping(Runtime):
     def waiter(self) -> Waiter:
         return self.real.waiter() if self.may_wait else NoWaiter()
 
-    async def blocking(self, fn: Callable[[], T]) -> T:
-        return await self.real.blocking(fn)
+    async def blocking(self, fn: Callable[[], T], call: Call | None = None) -> T:
+        return await self.real.blocking(fn, call)
 
     def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
         self.real.background(job)
@@ -87,8 +93,9 @@ class _Stepping(Runtime):
 class Attempts:
     """One call of a block: iterate over it, with `for` or `async for`, once."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, arguments: dict[str, Any]) -> None:
         self._guard = Guard(pipeline, _block)
+        self._arguments = arguments
         self._journal: Journal | None = None
         self._runtime: _Stepping | None = None
         self._chain: Coroutine[Any, Any, Any] | None = None
@@ -118,6 +125,10 @@ class Attempts:
         policies: tuple[Policy, ...] = self._guard.pipeline._flat
         for policy in policies:
             policy.check_block(asynchronous=asynchronous)
+        if self._guard.pipeline not in _warned:
+            for hazard in missing_keys(policies, self._arguments):
+                _warned.add(self._guard.pipeline)
+                logging.getLogger("resilience").warning("%s", hazard)
         outer = get_ambient()
         self._journal = Journal(self._guard, outer)
         self._runtime = _Stepping(runtime_for(outer, asynchronous=asynchronous))
@@ -147,7 +158,7 @@ class Attempts:
         self._entered = True
         runtime.may_wait = may_wait or not runtime.real.asynchronous
         if self._chain is None:
-            self._chain = self._guard.conduct((), {}, journal=journal, runtime=runtime)
+            self._chain = self._guard.conduct((), self._arguments, journal=journal, runtime=runtime)
         if self._stopped is not _BLOCK:
             await self._step(None)
         if self._stopped is not _BLOCK:

@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 from attrs import evolve
 
 from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.events import Event, TimedOut
 from resilience.failures import Failure, describe
 
 from .arguments import NO_SLOT, Slot, slot_of
 from .attempt import Attempt
 from .clock import moment
-from .context import Ambient, Surroundings, World, note_served
+from .context import Ambient, Surroundings, World, record_served
 from .deadline import Deadline, live, nearest
 from .in_hand import InHand
 from .locks import new_lock
@@ -37,8 +38,10 @@ _REPORTS = 64
 """Reports kept in one branch: a function may guard calls for as long as the program runs."""
 
 _new = object.__new__
+_MODEL = ("model", True)
 _cause = BaseException.__dict__["__cause__"].__get__
 _numbering = new_lock()
+_remembering = new_lock()
 _next_serial = itertools.count(1).__next__
 serials = 0
 """The number of the latest call on the full path; calls at rest read it before they begin."""
@@ -106,6 +109,11 @@ class Journal(Branch):
     key: str | None = None
     """The idempotency key of the call, one for all its attempts."""
     memo: dict[object, Any] | None = None
+    reason: str | None = None
+    """Why a policy made no further attempt."""
+    fell_back = False
+    withdrawn = False
+    """Whether an attempt was begun that is to be begun again."""
 
     def __init__(self, guard: Any, outer: Ambient | None, in_hand: InHand | None = None) -> None:
         global serials
@@ -120,7 +128,7 @@ class Journal(Branch):
         """What was around the call when it began."""
         self.born_in = None if outer is None else live(outer.deadline)
         """The deadline that the call was made under."""
-        self.keeps = guard.emit is not None
+        self.keeps = guard.emit.healthy
         """Whether attempts that go well are recorded, too."""
         self.attempts: Sequence[Attempt] = ()
         self.serial = serials = _next_serial()
@@ -131,13 +139,22 @@ class Journal(Branch):
             in_hand = self.in_hand
             self.began = runtime.now() if in_hand is None else in_hand.started or runtime.now()
 
+    def start(self, runtime: Any) -> None:
+        """The same for a call that is to be told of, unless it has gone over to async mode."""
+        if self.began is None:
+            in_hand = self.in_hand
+            self.began = runtime.now() if in_hand is None else in_hand.started or runtime.now()
+            self.guard.emit.call_started(self)
+
     def remember(self, owner: object, make: Callable[..., T], *args: Any) -> T:
         """A fact of this call that a policy makes once; it outlives a hand-over to async mode."""
-        if self.memo is None:
-            self.memo = {}
-        if owner not in self.memo:
-            self.memo[owner] = make(*args)
-        found: T = self.memo[owner]
+        with _remembering:  # two branches may come to it at the same time
+            if self.memo is None:
+                self.memo = {}
+            memo = self.memo
+        if owner not in memo:
+            memo.setdefault(owner, make(*args))
+        found: T = memo[owner]
         return found
 
     def remark(self, text: str) -> None:
@@ -154,12 +171,13 @@ class Journal(Branch):
         """Record an attempt: one that has ended, or is settled later (its duration is None)."""
         attempts = self.attempts
         if type(attempts) is not list:
-            attempts = self.attempts = []
-        attempts.append(attempt)
-        if len(attempts) > _KEPT:
-            del attempts[_KEPT // 2]
-        if self.guard.emit is not None and attempt.duration is not None:
-            self.guard.emit.ended(attempt)
+            self.attempts = [attempt]
+        else:
+            attempts.append(attempt)
+            if len(attempts) > _KEPT:
+                del attempts[_KEPT // 2]
+        if attempt.duration is not None:
+            self.guard.emit.attempt_ended(self, attempt)
 
     def adopt(self, attempts: Sequence[Attempt], later: float) -> dict[int, int]:
         """Record attempts that another call has made for this one as well, which began so much
@@ -191,7 +209,7 @@ class Journal(Branch):
         """Note the model that has answered, or that none has; `degraded`: not the first choice."""
         self.served = model
         self.degraded = self.degraded or degraded
-        note_served(model)
+        record_served(model)
 
     @property
     def answerer(self) -> str | None:
@@ -249,7 +267,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     model: str | None
-    place: object
+    place: Any
     deadline: Deadline | None
     alternatives: Callable[[Failure], float] | None
     judge: Callable[[Any], Exception | None] | None
@@ -336,14 +354,18 @@ class Call:
         """The latest attempt that has ended."""
         return self.journal.attempts[-1] if self.journal.attempts else Attempt()
 
-    def matches(self, match: Callable[[Failure], object], failure: Failure) -> bool:
-        """Ask a policy's `on`. If it raises, that is remarked on, and the answer is no."""
+    def matches(
+        self, match: Callable[[Failure], object], failure: Failure, asking: object = None
+    ) -> bool:
+        """Ask the `on` of a policy, the one that is `asking`. If it raises, the note on the call's
+        error says so, and the answer is no."""
         if type(failure.error) is Unguardable:
             return False  # a mistake in the program, not a failure of the call
         try:
             return bool(match(failure))
         except Exception as problem:
-            self.journal.remark(f"on= raised {type(problem).__name__}")
+            whose = "on=" if asking is None else f"{type(asking).__name__}(on=)"
+            self.journal.remark(f"{whose} raised {type(problem).__name__}")
             return False
 
     def is_inside(self, journal: Journal) -> bool:
@@ -361,6 +383,7 @@ class Call:
         """The attempt has not happened, or not yet."""
         if self.branch is self.journal:
             self.journal.numbers -= 1
+            self.journal.withdrawn = True
         self.branch.number = 0
         self.branch.waiting = self.branch.waited
 
@@ -380,10 +403,16 @@ class Call:
         """The error of a deadline that has passed; the attempts that it unwound are recorded."""
         error = DeadlineExceededError(seconds)
         journal = self.journal
+        self.emit(TimedOut, seconds=seconds)
         attempts, journal.interrupted = journal.interrupted, ()
         for attempt in attempts:
             journal.add(evolve(attempt, failure=describe(error)))
         return error
+
+    def emit(self, kind: type[Event], **facts: Any) -> None:
+        """Publish what happens, as an event of this class, which is made only if somebody listens
+        to it: with these facts, the pipeline's name and the call's number."""
+        self.journal.guard.emit.publish(kind, self.journal, **facts)
 
     # Reports
 
@@ -436,12 +465,12 @@ def _named_model(call: Call) -> str | None:
     named = call.kwargs.get("model")
     guard = call.journal.guard
     if named is None and call.fn is guard.fn:
-        slot = guard.slots.get(("model", True))
+        slot = guard.slots.get(_MODEL)
         if slot is None:
             try:
                 slot = call.slot("model", reading=True)
             except TypeError:
-                slot = guard.slots["model", True] = NO_SLOT
+                slot = guard.slots[_MODEL] = NO_SLOT
         named = slot.read(call.args, call.kwargs)
     return named if isinstance(named, str) else None
 
@@ -451,17 +480,19 @@ def attempt_of(
 ) -> Attempt:
     """The attempt under way in a call, or just ended, as data."""
     branch = call.branch
-    model = call.model or _named_model(call)
+    journal = call.journal
+    model = call.model
+    if model is None and ("model" in call.kwargs or journal.guard.slots.get(_MODEL) is not NO_SLOT):
+        model = _named_model(call)
     wait = None if failure is None else failure.retry_after
-    attempt = _new(Attempt)  # as `Attempt(...)` would, at a third of the cost
-    attempt.__dict__.update(
-        number=branch.number,
-        started=branch.started - (call.journal.began or branch.started),
-        duration=duration,
-        model=model,
-        failure=failure,
-        waited=branch.waited,
-        retry_at=None if wait is None else moment(wait),
-        key=call.journal.key,
-    )
+    attempt = _new(Attempt)  # as `Attempt(...)` would, at half the cost
+    facts = attempt.__dict__
+    facts["number"] = branch.number
+    facts["started"] = branch.started - (journal.began or branch.started)
+    facts["duration"] = duration
+    facts["model"] = model
+    facts["failure"] = failure
+    facts["waited"] = branch.waited
+    facts["retry_at"] = None if wait is None else moment(wait)
+    facts["key"] = journal.key
     return attempt

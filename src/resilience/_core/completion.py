@@ -24,11 +24,6 @@ class Completion:
         self._listeners: list[Callable[[Verdict], object]] = []
         self._verdicts: list[Verdict] = []
 
-    @property
-    def settled(self) -> bool:
-        """Whether it is known how the attempt ended."""
-        return bool(self._verdicts)
-
     def then(self, listener: Callable[[Verdict], object]) -> None:
         """Call `listener` with the verdict, once it is there."""
         self._listeners.append(listener)

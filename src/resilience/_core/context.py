@@ -20,7 +20,7 @@ __all__ = [
     "everywhere",
     "get_ambient",
     "is_disabled",
-    "note_served",
+    "record_served",
     "served",
 ]
 
@@ -110,5 +110,5 @@ def is_disabled(outer: Ambient | None) -> bool:
 
 
 served: ContextVar[str | None] = ContextVar("resilience_served", default=None)
-note_served = served.set
+record_served = served.set
 """Note the model that answers a call with a chain of models; None for a failed one."""

@@ -15,8 +15,7 @@ __all__ = ["control_flow", "control_flow_in", "is_control_flow"]
 
 E = TypeVar("E", bound=type[Exception])
 
-_KNOWN = re.compile(
-    r"""agents\.\w+GuardrailTripwireTriggered
+_KNOWN = r"""agents\.\w+GuardrailTripwireTriggered
       | (?:aiohttp|starlette|werkzeug)\.HTTPException
       | airflow\.Airflow(?:Skip|Fail|Reschedule)Exception
       | billiard\.SoftTimeLimitExceeded
@@ -28,9 +27,7 @@ _KNOWN = re.compile(
       | pydantic_ai\.Tool(?:Failed|FailedError|RetryError)
       | rest_framework\.APIException
       | starlette\.WebSocketException
-      | \w+\.CancelledError""",
-    re.VERBOSE,
-)
+      | \w+\.CancelledError"""
 """The top-level package and the name of a class; FastAPI's and Flask's derive from these. A
 CancelledError that is an Exception is `concurrent.futures`', or a framework's own."""
 
@@ -74,12 +71,7 @@ def control_flow_in(error: object) -> list[type]:
     A group with one of these in it has to reach the framework, whatever else is in it.
     """
     cls = type(error)
-    try:
-        answer = answers.get(cls)
-    except Exception:  # a class that cannot be hashed
-        answer = None
-    if answer is None:
-        answer = _answer(cls)
+    answer = _answer(cls)
     if answer == FAILURE:
         return []
     if answer == _SIGNAL:
@@ -107,5 +99,5 @@ def _answer(cls: type) -> int:
 
 
 def _signals(cls: type) -> bool:
-    package = str(cls.__module__).partition(".")[0]
-    return cls in _added or _KNOWN.fullmatch(f"{package}.{cls.__name__}") is not None
+    name = f"{str(cls.__module__).partition('.')[0]}.{cls.__name__}"
+    return cls in _added or re.fullmatch(_KNOWN, name, re.VERBOSE) is not None

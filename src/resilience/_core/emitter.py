@@ -1,54 +1,191 @@
-"""Publishes what happens in a pipeline's calls to its listeners."""
+"""Publishes what happens in a pipeline's calls to those who listen to it, or to all."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakSet
 
-from resilience.events import AttemptEnded, CallEnded, Event, Listener, WaitBegan
+from resilience.events import (
+    HEALTHY,
+    AttemptEnded,
+    AttemptStarted,
+    CallEnded,
+    CallStarted,
+    Event,
+    WaitBegan,
+)
 
+from . import logs
 from .attempt import Attempt
-from .call import Call, Journal, attempt_of
+from .listening import Subscription, add, deliverers, follow
+from .options import title
 
-__all__ = ["Emitter"]
+__all__ = ["Emitter", "Emitters"]
+
+_new = object.__new__
 
 
 class Emitter:
-    """Calls every listener; what one raises is logged, by its class, and goes no further."""
+    """What one pipeline publishes by. An event is made only where somebody listens to its class."""
 
-    def __init__(self, name: str | None, listeners: Sequence[Listener]) -> None:
-        self._name = name
-        self._listeners = listeners
+    __slots__ = (
+        "__weakref__",
+        "_attempt_ended",
+        "_attempt_started",
+        "_call_ended",
+        "_call_started",
+        "_own",
+        "_table",
+        "healthy",
+        "idle",
+        "name",
+    )
 
-    def ended(self, attempt: Attempt) -> None:
-        """An attempt is settled."""
-        self._publish(AttemptEnded(self._name, attempt))
+    def __init__(self, name: str | None, own: Sequence[Subscription]) -> None:
+        self.name = name
+        self.idle: Any = None
+        """What says whether the pipeline is at rest."""
+        self.healthy = False
+        """Whether somebody listens to what a healthy call emits."""
+        self._own = tuple(own)
+        self._table: dict[type, tuple[Callable[[Any], object], ...]] = {}
+        follow(self)
 
-    def waiting(self, call: Call, seconds: float) -> None:
+    def refresh(self) -> None:
+        self._table = {}
+        healthy = [self.listened(kind) for kind in HEALTHY]
+        self._call_started, self._attempt_started, self._attempt_ended, self._call_ended = healthy
+        self.healthy = any(healthy)
+
+    def refreshed(self) -> None:
+        if self.idle is not None:
+            self.idle.update()
+
+    def busy(self) -> bool:
+        """The same, as a policy says it: whether no call may be at rest."""
+        return self.healthy
+
+    def listened(self, kind: type[Event]) -> tuple[Callable[[Any], object], ...]:
+        """Whom to give events of this class."""
+        table = self._table
+        found = table.get(kind)
+        if found is None:
+            found = table[kind] = deliverers(kind, self._own)
+        return found
+
+    def publish(self, kind: type[Event], journal: Any, **facts: Any) -> None:
+        """Make an event of a call, and give it to whoever listens."""
+        listened = self.listened(kind)
+        if listened:
+            event = kind(pipeline=self.name, function=journal.guard.title or _title(journal.guard), call=journal.serial, **facts)
+            for deliver in listened:
+                deliver(event)
+
+    # What a healthy call emits: made as `kind(...)` would, at half the cost
+
+    def call_started(self, journal: Any) -> None:
+        listened = self._call_started
+        if listened:
+            guard = journal.guard
+            event = _new(CallStarted)
+            facts = event.__dict__
+            facts["pipeline"] = self.name
+            facts["function"] = guard.title or _title(guard)
+            facts["call"] = journal.serial
+            for deliver in listened:
+                deliver(event)
+
+    def attempt_started(self, call: Any) -> None:
+        """Once for each attempt, which may be begun again where a call turns out to be async."""
+        journal = call.journal
+        listened = self._attempt_started
+        if journal.withdrawn:
+            journal.withdrawn = False
+        elif listened:
+            branch, guard = call.branch, journal.guard
+            event = _new(AttemptStarted)
+            facts = event.__dict__
+            facts["pipeline"] = self.name
+            facts["function"] = guard.title or _title(guard)
+            facts["call"] = journal.serial
+            facts["number"] = branch.number
+            facts["model"] = call.model
+            facts["waited"] = branch.waited
+            for deliver in listened:
+                deliver(event)
+
+    def attempt_ended(self, journal: Any, attempt: Attempt, *, interrupted: bool = False) -> None:
+        listened = self._attempt_ended
+        if listened:
+            guard = journal.guard
+            event = _new(AttemptEnded)
+            facts = event.__dict__
+            facts["pipeline"] = self.name
+            facts["function"] = guard.title or _title(guard)
+            facts["call"] = journal.serial
+            facts["attempt"] = attempt
+            facts["interrupted"] = interrupted
+            for deliver in listened:
+                deliver(event)
+
+    def not_begun_again(self, journal: Any) -> None:
+        """The call ends, and an attempt that was begun and withdrawn with it."""
+        begun = Attempt(number=journal.numbers + 1, duration=0.0)
+        self.attempt_ended(journal, begun, interrupted=True)
+
+    def call_ended(self, journal: Any, elapsed: float, error: BaseException | None) -> None:
+        listened = self._call_ended
+        if listened:
+            guard = journal.guard
+            event = _new(CallEnded)
+            facts = event.__dict__
+            facts["pipeline"] = self.name
+            facts["function"] = guard.title or _title(guard)
+            facts["call"] = journal.serial
+            facts["attempts"] = tuple(journal.attempts)
+            facts["elapsed"] = elapsed
+            facts["served_by"] = journal.answerer if error is None else None
+            facts["degraded"] = journal.degraded
+            facts["error"] = error
+            for deliver in listened:
+                deliver(event)
+
+    def waiting(self, call: Any, seconds: float) -> None:
         """A wait begins."""
-        attempts = call.journal.attempts
-        last = attempts[-1] if attempts else attempt_of(call)
-        self._publish(WaitBegan(self._name, last, seconds))
+        if self.listened(WaitBegan):
+            self.publish(WaitBegan, call.journal, attempt=call.last_attempt(), seconds=seconds)
 
-    def finished(self, journal: Journal, elapsed: float, error: Exception | None) -> None:
-        """A call is over."""
-        self._publish(
-            CallEnded(
-                self._name,
-                tuple(journal.attempts),
-                elapsed,
-                journal.answerer if error is None else None,
-                journal.degraded,
-                error,
-            )
-        )
 
-    def _publish(self, event: Event) -> None:
-        for listener in self._listeners:
-            try:
-                listener(event)
-            except Exception as problem:
-                # Not its traceback: that would bring along the call's own error, and its text.
-                logging.getLogger("resilience").error(
-                    "a listener raised %s", type(problem).__name__
-                )
+def _title(guard: Any) -> str:
+    """The name of a guarded function."""
+    found: str = title(guard.fn)
+    guard.title = found
+    return found
+
+
+class Emitters:
+    """Those of the pipelines that a policy is in. What it publishes outside of calls goes once to
+    each listener of theirs, and of all pipelines."""
+
+    __slots__ = ("_all",)
+
+    def __init__(self) -> None:
+        self._all: WeakSet[Emitter] = WeakSet()
+
+    def add(self, emitter: Emitter) -> None:
+        self._all.add(emitter)
+
+    def emit(self, kind: type[Event], **facts: Any) -> None:
+        """Make an event, and give it to whoever listens. Where the policy is in one pipeline, it
+        has that one's name."""
+        emitters = list(self._all)
+        own = (each for emitter in emitters for each in emitter._own)
+        if listened := deliverers(kind, tuple(own)):
+            name = emitters[0].name if len(emitters) == 1 else None
+            event = kind(pipeline=name, function=None, call=None, **facts)
+            for deliver in listened:
+                deliver(event)
+
+
+add(Subscription(logs.write, logs.KINDS, trusted=True))

@@ -8,7 +8,7 @@ from typing import Any, final
 
 from attrs import field, fields, frozen
 
-from .options import to_seconds
+from .options import Value, to_seconds
 
 __all__ = ["Advice", "Failure", "Kind"]
 
@@ -19,31 +19,6 @@ class _Word(str, Enum):
 
     def __str__(self) -> str:
         return str.__str__(self.value)
-
-
-@final
-class Kind(_Word):
-    """What happened."""
-
-    CONNECTION = "connection"
-    TIMEOUT = "timeout"
-    RATE_LIMIT = "rate_limit"
-    QUOTA = "quota"
-    UNAVAILABLE = "unavailable"
-    OVERLOADED = "overloaded"
-    SERVER = "server"
-    AUTH = "auth"
-    PERMISSION = "permission"
-    INVALID = "invalid"
-    NOT_FOUND = "not_found"
-    CONTEXT_LENGTH = "context_length"
-    CONTENT_FILTER = "content_filter"
-    UNSUPPORTED = "unsupported"
-    CONFLICT = "conflict"
-    CANCELLED = "cancelled"
-    REJECTED = "rejected"
-    """One of our own policies rejected the call."""
-    UNKNOWN = "unknown"
 
 
 @final
@@ -61,8 +36,43 @@ class Advice(_Word):
 
 
 @final
-@frozen(repr=False, slots=False)  # without slots a frozen value is made in two thirds of the time
-class Failure:
+class Kind(_Word):
+    """What happened; `advice` is what is usually done about it."""
+
+    _value_: str
+    advice: Advice
+
+    def __new__(cls, word: str, advice: Advice) -> Kind:
+        kind = str.__new__(cls, word)
+        kind._value_ = word
+        kind.advice = advice
+        return kind
+
+    CONNECTION = "connection", Advice.RETRY
+    TIMEOUT = "timeout", Advice.RETRY
+    RATE_LIMIT = "rate_limit", Advice.WAIT
+    QUOTA = "quota", Advice.STOP
+    UNAVAILABLE = "unavailable", Advice.WAIT
+    OVERLOADED = "overloaded", Advice.WAIT
+    SERVER = "server", Advice.RETRY
+    AUTH = "auth", Advice.STOP
+    PERMISSION = "permission", Advice.STOP
+    INVALID = "invalid", Advice.STOP
+    NOT_FOUND = "not_found", Advice.FALLBACK
+    CONTEXT_LENGTH = "context_length", Advice.FALLBACK
+    CONTENT_FILTER = "content_filter", Advice.STOP
+    UNSUPPORTED = "unsupported", Advice.FALLBACK
+    CONFLICT = "conflict", Advice.STOP
+    CANCELLED = "cancelled", Advice.STOP
+    REJECTED = "rejected", Advice.RETRY
+    """One of our own policies rejected the call."""
+    UNKNOWN = "unknown", Advice.RETRY
+
+
+# Without slots a frozen value is made in two thirds of the time.
+@final
+@frozen(eq=False, repr=False, slots=False)
+class Failure(Value):
     """An exception, read. Values compare by what they say; `error` takes no part in that."""
 
     kind: Kind

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -22,11 +21,10 @@ class Facts:
     `certain`: a coroutine function by its own code. `likely`: it wraps one, as OpenAI's `create`
     does, and mostly returns its coroutine (an adapter that runs it to the end looks the same).
     `plain` and `awaitable`: such results were seen. One that has shown both is looked at anew on
-    every call. `clients`: of a client's method, those whose own retries have been looked at; None
-    of any other function.
+    every call. `of_client`: it is a method of a client, which may retry by itself.
     """
 
-    __slots__ = ("awaitable", "certain", "checked", "clients", "likely", "plain")
+    __slots__ = ("awaitable", "certain", "checked", "likely", "of_client", "plain")
 
     def __init__(self, fn: Any) -> None:
         call = inspect.getattr_static(type(fn), "__call__")  # every class has one: that of `type`
@@ -35,7 +33,7 @@ class Facts:
         self.plain = False
         self.awaitable = False
         self.checked: WeakSet[object] = WeakSet()  # pipelines that have found it good
-        self.clients: WeakSet[object] | None = None if source_of(fn) is None else WeakSet()
+        self.of_client = source_of(fn) is not None
 
     @property
     def asynchronous(self) -> bool:
@@ -47,19 +45,6 @@ class Facts:
         if self.certain:
             return True
         return (self.awaitable or self.likely) and not self.plain and loop_runs_here()
-
-    def client_is_new(self, fn: Any) -> bool:
-        """Whether this is the method of a client whose own retries nobody has looked at yet."""
-        try:
-            return self.clients is not None and _owner(fn) not in self.clients
-        except TypeError:  # not hashable: it is looked at in every call
-            return True
-
-    def looked_at(self, fn: Any) -> None:
-        """Remember that somebody has, for as long as the client lives."""
-        if self.clients is not None:
-            with suppress(TypeError):
-                self.clients.add(_owner(fn))
 
 
 _known: WeakKeyDictionary[Any, Facts] = WeakKeyDictionary()
@@ -96,13 +81,6 @@ def facts_of(fn: Any) -> Facts:
     if bound:
         return _methods.setdefault(fn.__func__, {}).setdefault(type(fn.__self__), facts)
     return _known.setdefault(fn, facts)
-
-
-def _owner(fn: Any) -> Any:
-    """What a client's method is bound to; a function that wraps such a method stands for itself."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return fn.__self__ if type(fn) is MethodType else fn
 
 
 def _unwrapped(fn: Any) -> Any:

@@ -13,27 +13,28 @@ from typing import Any, NoReturn, TypeVar
 
 from resilience._runtimes.loops import loop_runtime, runtime_for
 from resilience._runtimes.threads import threads
-from resilience.sdks.retries import warn_of_multiplication
+from resilience.sdks.retries import check_retries, is_checked
 
 from . import call as calls  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for closures
 from .arguments import Slot
 from .call import Call, Journal
 from .clock import monotonic  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for closures
 from .context import everywhere, get_ambient, is_disabled
+from .deferred import async_generator_closure, deferred
+from .emitter import Emitter
 from .functions import facts_of, underlying
-from .history import raised, reported_inside, returned
+from .history import cancelled, raised, reported_inside, returned
 from .hooks import Hooks
 from .idle import BUSY_FOR_EVER, Period
 from .in_hand import Args, InHand, Kwargs
-from .lazy import later
 from .results import PLAIN, is_awaitable, is_plain
 from .runtime import Runtime
 from .signals import (
     BUSY,  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for closures
     NO_VERDICT,
     Carried,
+    Deferred,
     HandOver,
-    Later,
     plain,
 )
 
@@ -43,9 +44,10 @@ T = TypeVar("T")
 
 _new = object.__new__
 
-# A closure's only global is this module, of which it takes everything else: so a notebook can send
+# A closure takes what it needs from this module, not from its own globals: so a notebook can send
 # it to another process by value. (A context variable's method, named in it, could not be sent.)
-here = sys.modules[__name__]
+# The module is in a cell of its own, which is read faster than a global.
+_here: Any = sys.modules[__name__]
 
 
 def closure(guard: Guard) -> Callable[..., Any]:
@@ -57,7 +59,7 @@ def closure(guard: Guard) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(function):
         return _generator_closure(guard.fn, guard)
     if inspect.isasyncgenfunction(function):
-        return _async_generator_closure(guard.fn, guard)
+        return async_generator_closure(guard.fn, guard)
     return (_async_closure if asynchronous else _sync_closure)(guard.fn, guard)
 
 
@@ -73,7 +75,7 @@ def guard_of(fn: Any) -> Guard | None:
     return None
 
 
-def _sync_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
+def _sync_closure(fn: Callable[..., Any], guard: Guard, here: Any = _here) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         period = guard.idle.period
         if period is None or here.get_ambient() is not None:
@@ -119,7 +121,7 @@ def _sync_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
     return guarded
 
 
-def _async_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
+def _async_closure(fn: Callable[..., Any], guard: Guard, here: Any = _here) -> Callable[..., Any]:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         period = guard.idle.period
         if period is None or here.get_ambient() is not None:
@@ -174,34 +176,9 @@ def _generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., An
     return guarded
 
 
-def _async_generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
-        stream = await guard.conduct(args, kwargs)
-        if not hasattr(stream, "__anext__"):  # a value that stands for it
-            yield stream
-            return
-        try:
-            item = await stream.__anext__()
-            while True:
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    item = await stream.athrow(error)
-                else:
-                    item = await stream.asend(sent)
-        except StopAsyncIteration:
-            return
-        finally:
-            await stream.aclose()
-
-    return guarded
-
-
 _CODES = {
     make(print, None).__code__  # type: ignore[arg-type]
-    for make in (_sync_closure, _async_closure, _generator_closure, _async_generator_closure)
+    for make in (_sync_closure, _async_closure, _generator_closure, async_generator_closure)
 }
 """Of guarded functions. One that wraps such a function may have cells that are empty yet."""
 
@@ -220,6 +197,7 @@ class Guard:
         "restarts",
         "slots",
         "stream_end",
+        "title",
         "unasked",
     )
 
@@ -232,7 +210,9 @@ class Guard:
         self.continues = False
         self.stream_end: float | None = None
         """Of a stream that broke off: fresh attempts so far; whether this one continues it."""
-        self.emit = pipeline._emit
+        self.emit: Emitter = pipeline._emit
+        self.title: str | None = None
+        """The function's name, once somebody has asked for it."""
         self.idle: Any = pipeline._idle
         """`BUSY_FOR_EVER` once the function is known to call guarded functions: these must find
         the call in the context."""
@@ -245,7 +225,7 @@ class Guard:
                 self.idle = BUSY_FOR_EVER
         self.unasked: Any = None
         """What `idle` will be once it is known whether the client retries, too."""
-        if facts.clients is not None and pipeline._attempts > 1 and facts.client_is_new(fn):
+        if facts.of_client and pipeline._attempts > 1 and not is_checked(fn):
             self.unasked, self.idle = self.idle, BUSY_FOR_EVER
 
     def __reduce__(self) -> Any:
@@ -297,8 +277,7 @@ class Guard:
         idle, self.unasked = self.unasked, None
         if idle is not None:  # else another thread is just doing this
             self.idle = idle
-            if warn_of_multiplication(self.fn, self.pipeline._attempts, args, kwargs):
-                self.facts.looked_at(self.fn)
+            check_retries(self.fn, self.pipeline._attempts, args, kwargs)
 
     # The full path
 
@@ -338,7 +317,7 @@ class Guard:
         if outcome:
             journal.keeps = True
         if journal.keeps:
-            journal.begin(runtime)
+            journal.start(runtime)
         final: Exception | None = None
         try:
             driven = whole(call)
@@ -347,16 +326,16 @@ class Guard:
         except HandOver as over:
             # Afresh, with the awaitable in hand; what policies remember in the journal stays.
             return self.conduct(args, kwargs, over.in_hand, outcome, journal)
-        except Later as made:
+        except Deferred as made:
             journal.close()
-            return later(self, args, kwargs, made.in_hand, outcome)
+            return deferred(self, args, kwargs, made.in_hand, outcome)
         except Exception as error:
             final = raised(journal, runtime, error, outcome)
             if final is error and type(error) is not Carried:
                 del final
                 raise
-        except BaseException:
-            journal.close()
+        except BaseException as error:
+            cancelled(journal, runtime, error)
             raise
         else:
             result, journal.result = journal.result, None
@@ -409,20 +388,20 @@ class Guard:
         if outcome:
             journal.keeps = True
         if journal.keeps:
-            journal.begin(runtime)
+            journal.start(runtime)
         final: Exception | None = None
         try:
             result = await chain(call)
-        except Later as made:
+        except Deferred as made:
             journal.close()
-            return later(self, args, kwargs, made.in_hand, outcome)
+            return deferred(self, args, kwargs, made.in_hand, outcome)
         except Exception as error:
             final = raised(journal, runtime, error, outcome)
             if final is error and type(error) is not Carried:
                 del final
                 raise
-        except BaseException:
-            journal.close()
+        except BaseException as error:
+            cancelled(journal, runtime, error)
             raise
         else:
             if type(result) in PLAIN and not (

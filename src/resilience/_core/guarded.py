@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from types import MethodType
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from resilience.policy import Policy
+from resilience.sdks.retries import retries_of
 
 from .guard import Guard, guard_of
 from .options import title
 from .outcome import Outcome
 from .pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from resilience.explaining import Explanation
 
 __all__ = ["Guarded", "guarded"]
 
@@ -46,6 +50,14 @@ class Guarded(Generic[P, T_co]):
     def outcome(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it, and give an `Outcome`: an error is in it, not raised."""
         return self._guard.run((*self._bound, *args), kwargs, outcome=True)
+
+    def explain(self) -> Explanation:
+        """What its pipeline does, as of `Pipeline.explain()`; and how often its client repeats each
+        request by itself, if that is known."""
+        from resilience.explaining import explain
+
+        pipeline, fn = self.pipeline, self._guard.fn
+        return explain(pipeline.policies, pipeline._flat, title(fn), retries_of(fn))
 
     def with_policies(self, *policies: Policy) -> Callable[P, T_co]:
         """The function under these policies only, for one call site."""

@@ -16,36 +16,50 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from weakref import ref
 
-from attrs import define, evolve
+from attrs import evolve
 
-from resilience.errors import BadResultError
+from resilience.errors import BadResultError, RejectedError
+from resilience.events import CallFailed, CallRecovered
+from resilience.failures import Failure, describe
 
 from .attempt import Attempt
 from .call import Journal
 from .completion import Verdict
 from .context import get_ambient
+from .emitter import Emitter
 from .outcome import Outcome
 from .results import PLAIN, completion_of, reading_of
 from .runtime import Runtime
 from .signals import Carried, Report
 
-__all__ = ["history", "raised", "reported_inside", "returned"]
+__all__ = ["cancelled", "history", "raised", "reported_inside", "returned"]
 
 _KEY = "__resilience__"
 _SHOWN = 8  # attempts in a note, half of them the first ones
 
 
-@define(eq=False)
 class _Mark:
     """What the last guarded call that the error came out of has left; one for each error."""
 
-    attempts: tuple[Attempt, ...]
-    own: frozenset[int]  # numbers of the attempts that failed with this very error
-    note: str | None
-    serial: int = 0
-    guard: Any = None
-    exhausted: bool = False
-    circuits: tuple[object, ...] = ()
+    __slots__ = ("attempts", "circuits", "exhausted", "guard", "note", "own", "serial")
+
+    def __init__(
+        self,
+        attempts: tuple[Attempt, ...],
+        own: frozenset[int],
+        note: str | None,
+        serial: int = 0,
+        guard: Any = None,
+        exhausted: bool = False,
+        circuits: tuple[object, ...] = (),
+    ) -> None:
+        self.attempts = attempts
+        self.own = own  # numbers of the attempts that failed with this very error
+        self.note = note
+        self.serial = serial
+        self.guard = guard
+        self.exhausted = exhausted
+        self.circuits = circuits
 
     def __reduce__(self) -> Any:
         # Failures hold SDK errors, and most of those do not pickle: the facts travel, they do not.
@@ -120,6 +134,19 @@ def raised(journal: Journal, runtime: Runtime, error: Exception, outcome: bool) 
     return None
 
 
+def cancelled(journal: Journal, runtime: Runtime, error: BaseException) -> None:
+    """The call was cancelled, or interrupted."""
+    if journal.keeps:
+        emit: Emitter = journal.guard.emit
+        if journal.withdrawn:
+            emit.not_begun_again(journal)
+        for attempt in journal.interrupted:
+            emit.attempt_ended(journal, attempt, interrupted=True)
+        now = runtime.now()
+        emit.call_ended(journal, now - (journal.began or now), error)
+    journal.close()
+
+
 def _outcome(
     journal: Journal, runtime: Runtime, value: object, error: Exception | None
 ) -> Outcome[object]:
@@ -135,10 +162,41 @@ def _outcome(
 
 
 def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> None:
-    if journal.guard.emit is not None:
-        journal.guard.emit.finished(
-            journal, runtime.now() - (journal.began or runtime.now()), error
+    emit: Emitter = journal.guard.emit
+    attempts = journal.attempts
+    if error is None and not attempts and not journal.keeps:
+        return  # nothing is recorded, and nobody listens
+    now = runtime.now()
+    elapsed = now - (journal.began or now)
+    if journal.withdrawn:
+        emit.not_begun_again(journal)
+    if error is not None:
+        if emit.listened(CallFailed) and (attempts or not isinstance(error, RejectedError)):
+            emit.publish(
+                CallFailed,
+                journal,
+                failure=_failure(journal, error),
+                attempts=tuple(attempts),
+                elapsed=elapsed,
+                reason=journal.reason,
+            )
+    elif attempts and (attempts[0].failure or len(attempts) > 1) and not journal.fell_back:
+        emit.publish(
+            CallRecovered,
+            journal,
+            attempts=tuple(attempts),
+            elapsed=elapsed,
+            served_by=journal.answerer,
         )
+    if journal.keeps:
+        emit.call_ended(journal, elapsed, error)
+
+
+def _failure(journal: Journal, error: Exception) -> Failure:
+    for attempt in reversed(journal.attempts):
+        if attempt.failure is not None and attempt.failure.error is error:
+            return attempt.failure
+    return describe(error)
 
 
 def _settled(journal: Journal, runtime: Runtime, verdict: Verdict, stream: Any) -> None:
@@ -214,10 +272,7 @@ def reported_inside(error: Exception, serial: int, guard: Any) -> tuple[Report, 
             continue
         if latest is not None and latest.error == id(known) and latest.serial > serial:
             return (Report(1, error, latest.exhausted, latest.circuits),)
-        if (
-            mark.serial > serial
-            and (not _same(mark.guard, guard) or _passed(error, guard))
-        ):
+        if mark.serial > serial and (not _same(mark.guard, guard) or _passed(error, guard)):
             return (Report(1, error, mark.exhausted, mark.circuits),)
     return ()
 

@@ -12,6 +12,7 @@ from weakref import WeakSet
 from resilience.policy import Policy
 
 from .context import everywhere
+from .emitter import Emitter
 from .locks import new_lock
 
 __all__ = ["BUSY_FOR_EVER", "Idle", "Period", "epochs", "hold_off"]
@@ -59,9 +60,11 @@ class Idle:
 
     __slots__ = ("__weakref__", "_busy", "_lock", "_version", "period")
 
-    def __init__(self, policies: Sequence[Policy]) -> None:
+    def __init__(self, policies: Sequence[Policy], emitter: Emitter) -> None:
         busy = Policy.busy
         self._busy = [policy.busy for policy in policies if type(policy).busy is not busy]
+        self._busy.append(emitter.busy)
+        emitter.idle = self
         self._lock = new_lock()
         self._version: object = None
         self.period: Period | None = None

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from types import CoroutineType
 from typing import Any, TypeAlias
 
-from attrs import define
-
 __all__ = ["Args", "Held", "InHand", "Kwargs"]
 
 Args: TypeAlias = tuple[Any, ...]
@@ -40,24 +38,48 @@ class Held:
             yield self._pairs.pop()
 
 
-@define(eq=False, repr=False)
 class InHand:
     """The outcome of an attempt made at rest, or the awaitable of one begun; used once."""
 
-    args: Args
-    kwargs: Kwargs
-    ready: Any = None
-    """An awaitable that the function has returned; it serves the same arguments only."""
-    result: Any = None
-    error: Exception | None = None
-    """Either came of an attempt made at rest."""
-    epoch: int = 0
-    started: float = 0.0
-    """When that attempt began, by the circuits' count and by the real clock."""
-    held: Held | None = None
-    """What policies' `begin` hooks gave; `held.pop(policy)` takes it, to be given back."""
-    reports: tuple[Any, ...] = ()
-    """What a guarded call inside that attempt has reported about its error."""
+    __slots__ = (
+        "__weakref__",
+        "args",
+        "epoch",
+        "error",
+        "held",
+        "kwargs",
+        "ready",
+        "reports",
+        "result",
+        "started",
+    )
+
+    def __init__(
+        self,
+        args: Args,
+        kwargs: Kwargs,
+        ready: Any = None,
+        result: Any = None,
+        error: Exception | None = None,
+        epoch: int = 0,
+        started: float = 0.0,
+        held: Held | None = None,
+        reports: tuple[Any, ...] = (),
+    ) -> None:
+        self.args = args
+        self.kwargs = kwargs
+        self.ready = ready
+        """An awaitable that the function has returned; it serves the same arguments only."""
+        self.result = result
+        self.error = error
+        """Either came of an attempt made at rest."""
+        self.epoch = epoch
+        self.started = started
+        """When that attempt began, by the circuits' count and by the real clock."""
+        self.held = held
+        """What policies' `begin` hooks gave; `held.pop(policy)` takes it, to be given back."""
+        self.reports = reports
+        """What a guarded call inside that attempt has reported about its error."""
 
     @property
     def made(self) -> bool:

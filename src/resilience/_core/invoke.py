@@ -21,13 +21,12 @@ from .results import (
     PLAIN,
     completion_of,
     is_awaitable,
-    is_lazy,
+    is_deferred,
     is_plain,
     is_raw_stream,
 )
 from .runtime import Inner, Runtime
-from .signals import Carried, Expired, HandOver, Later
-from .streams import open_async, open_sync
+from .signals import NO_VERDICT, Carried, Deferred, Expired, HandOver
 
 __all__ = ["into_journal", "invoke"]
 
@@ -66,6 +65,8 @@ def invoke(runtime: Runtime) -> Inner:
             journal.began = started
         token: Any = None
         try:
+            if journal.keeps:
+                journal.guard.emit.attempt_started(call)
             token = _set(call)
             result = fn(*call.args, **call.kwargs)
             if type(result) is CoroutineType and asynchronous:
@@ -112,10 +113,12 @@ def into_journal(chain: Inner) -> Inner:
 
 async def _opened(call: Call, runtime: Runtime, result: Any) -> Any:
     """A stream, read up to its first content; any other result as it is."""
-    if is_lazy(result, asynchronous=runtime.asynchronous):
-        raise Later(InHand(call.args, call.kwargs, ready=result))
+    if is_deferred(result, asynchronous=runtime.asynchronous):
+        raise Deferred(InHand(call.args, call.kwargs, ready=result))
     if not is_raw_stream(result):
         return result
+    from .streams import open_async, open_sync  # imported where first needed
+
     if runtime.asynchronous and hasattr(result, "__aiter__"):
         return await open_async(call, runtime, result)
     return open_sync(call, runtime, result)
@@ -163,6 +166,8 @@ async def _in_hand(call: Call, runtime: Runtime, attempt: Inner) -> Any:
     for report in found.reports:
         branch.report(report)
     try:
+        if call.journal.keeps:
+            call.journal.guard.emit.attempt_started(call)
         result = found.deliver()
         if type(result) not in PLAIN:
             result = await _opened(call, runtime, result)
@@ -197,7 +202,7 @@ def _failed(call: Call, ended: float, error: Exception) -> None:
 def _interrupted(call: Call, ended: float, error: BaseException) -> None:
     """Remember an attempt that was unwound: a `Timeout` further out may have done that."""
     branch = call.branch
-    if type(error) in (HandOver, Later):
+    if type(error) in (HandOver, Deferred):
         call.withdraw()
     elif branch.number:
         call.journal.interrupted += (attempt_of(call, ended - branch.started),)
@@ -227,8 +232,7 @@ def _settled(
     attempts = call.journal.attempts
     if type(attempts) is list and attempt in attempts:
         attempts[attempts.index(attempt)] = ended
-    if call.journal.guard.emit is not None:
-        call.journal.guard.emit.ended(ended)
+    call.journal.guard.emit.attempt_ended(call.journal, ended, interrupted=verdict is NO_VERDICT)
 
 
 def _passing_on(call: Call, now: float) -> Call:

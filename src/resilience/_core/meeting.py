@@ -32,12 +32,12 @@ def _samples(*matches: Match) -> Iterator[Failure]:
     classes: set[type[Exception] | None] = {None}
     for item in itertools.chain.from_iterable(map(_items, matches)):
         if isinstance(item, _OfStatus):
-            for each in item.statuses:
+            for each in item.items:
                 statuses.update((each[0], each[-1]) if isinstance(each, range) else (each,))
         elif isinstance(item, _OfCode):
-            codes.update(item.codes)
+            codes.update(item.items)
         elif isinstance(item, _Raised):
-            classes.update(item.classes)
+            classes.update(item.items)
         elif not isinstance(item, (_Advised, _OfKind)):
             raise TypeError(item)
     for cls, status, code in itertools.product(classes, statuses, codes):

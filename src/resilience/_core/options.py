@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from inspect import Parameter
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -96,6 +95,25 @@ def to_plain_function(name: str, value: Any) -> Any:
     return value
 
 
+def to_key(name: str, value: Any) -> Any:
+    """An argument's name, or a plain function of the call's arguments."""
+    return to_text(name, value) if isinstance(value, str) else to_plain_function(name, value)
+
+
+def to_one_of(*words: str) -> Callable[[str, Any], str]:
+    """One of these words."""
+
+    def check(name: str, value: Any) -> str:
+        if to_text(name, value) not in words:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, words))}, got {value!r}")
+        return str(value)
+
+    return check
+
+
+_UNTYPED = inspect.Signature()
+
+
 def checked(
     check: Callable[[str, Any], Any],
     default: Any = NOTHING,
@@ -108,6 +126,8 @@ def checked(
     def convert(value: Any, attribute: Attribute[Any]) -> Any:
         return None if optional and value is None else check(attribute.name, value)
 
+    # attrs wants to know its types: as it has none, the same for all, not worked out for each.
+    convert.__signature__ = _UNTYPED  # type: ignore[attr-defined]
     return field(
         default=default,
         converter=Converter(convert, takes_field=True),
@@ -138,12 +158,9 @@ def flag(default: bool) -> Any:
 def suggesting(made: T) -> T:
     """Have a class or a function answer a mistyped option with the right one."""
     target: Any = vars(made)["__init__"] if isinstance(made, type) else made
-    named = made.__name__
-    names = [
-        name
-        for name, parameter in inspect.signature(made).parameters.items()
-        if parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    ]
+    code, named = target.__code__, made.__name__
+    least = code.co_posonlyargcount + isinstance(made, type)
+    names = code.co_varnames[least : code.co_argcount + code.co_kwonlyargcount]
 
     @functools.wraps(target)
     def checking(*args: Any, **kwargs: Any) -> Any:
@@ -158,27 +175,63 @@ def suggesting(made: T) -> T:
 
     if not isinstance(made, type):
         return cast(T, checking)
-    setattr(checking, "__signature__", _signature(made, target))  # noqa: B010 - as below
+    checking.__wrapped__ = cast(Any, _Documented(made, target))
     setattr(made, "__init__", checking)  # noqa: B010 - a plain assignment does not type
     return cast(T, made)
 
 
-def _signature(made: type, init: Callable[..., Any]) -> inspect.Signature:
-    """That of an attrs class for people: types as declared, defaults as they come out."""
-    options = fields_dict(made)
-    parameters = []
-    for parameter in inspect.signature(init).parameters.values():
-        option = options.get(parameter.name)
-        if option is not None and parameter.annotation in ("Any", Any):
-            parameter = parameter.replace(annotation=option.type)
-        default: Any = parameter.default
-        if option is not None and default is NOTHING:
-            default = option.metadata.get("shown", option.default)
-            if hasattr(default, "factory"):
-                default = default.factory()
-            parameter = parameter.replace(default=default)
-        parameters.append(parameter)
-    return inspect.Signature(parameters)
+class _Documented:
+    """An attrs class's `__init__` as `inspect.signature` shows it: types as declared, defaults as
+    they come out. Worked out when asked for, as it would make the import a tenth longer."""
+
+    def __init__(self, made: type, init: Callable[..., Any]) -> None:
+        self.made = made
+        self.init = init
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        options = fields_dict(self.made)
+        parameters = []
+        for parameter in inspect.signature(self.init).parameters.values():
+            option = options.get(parameter.name)
+            if option is not None and parameter.annotation in ("Any", Any):
+                parameter = parameter.replace(annotation=option.type)
+            default: Any = parameter.default
+            if option is not None and default is NOTHING:
+                default = option.metadata.get("shown", option.default)
+                if hasattr(default, "factory"):
+                    default = default.factory()
+                parameter = parameter.replace(default=default)
+            parameters.append(parameter)
+        return inspect.Signature(parameters)
+
+
+def fields_repr(value: Any) -> str:
+    """How attrs shows a value: its class and its fields."""
+    cls: Any = type(value)
+    shown = [f"{each.name}={getattr(value, each.name)!r}" for each in fields(cls) if each.repr]
+    return f"{cls.__qualname__}({', '.join(shown)})"
+
+
+class Value:
+    """A frozen attrs class that compares and prints by its fields. attrs would compile the same
+    anew for each class, which is most of what such a class costs at import."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return _compared(self) == _compared(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), _compared(self)))
+
+    __repr__ = fields_repr
+
+
+def _compared(value: Any) -> tuple[Any, ...]:
+    return tuple(getattr(value, each.name) for each in fields(type(value)) if each.eq)
 
 
 def call_repr(value: Any, positional: tuple[str, ...] = ()) -> str:

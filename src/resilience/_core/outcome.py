@@ -9,14 +9,15 @@ from attrs import frozen
 from resilience.errors import BadResultError
 
 from .attempt import Attempt
+from .options import Value, to_count
 
 __all__ = ["Outcome"]
 
 T = TypeVar("T")
 
 
-@frozen
-class Outcome(Generic[T]):
+@frozen(eq=False, repr=False)
+class Outcome(Value, Generic[T]):
     """A call's value or its error, and how it came about: both only for a bad result that is given
     back.
 
@@ -37,3 +38,31 @@ class Outcome(Generic[T]):
         if error is None or (type(error) is BadResultError and error.given_back):
             return cast(T, self.value)
         raise error
+
+    # Pictures. Models, numbers, times, statuses, codes and names of classes are in them; arguments,
+    # results and texts of exceptions are not.
+
+    def timeline(self, width: int = 80) -> str:
+        """The call as text: a line for each attempt, with a bar of ASCII, of `width` columns.
+
+        ValueError for less than 60. The last line has no newline.
+        """
+        width = to_count("width", width, least=60)
+        from resilience._drawing import facts, timeline
+
+        return timeline.draw(facts.facts_of(self), width)
+
+    def to_html(self) -> str:
+        """The call as a page: a waterfall of its attempts and waits.
+
+        One file, in ASCII, without a script; for light and dark, narrow and wide windows.
+        """
+        from resilience._drawing import facts, page
+
+        return page.draw(facts.facts_of(self))
+
+    def _repr_svg_(self) -> str:
+        """The same waterfall as an SVG: what a notebook shows of an outcome."""
+        from resilience._drawing import facts, svg
+
+        return svg.draw(facts.facts_of(self))

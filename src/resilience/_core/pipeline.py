@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from attrs import field, frozen
 
-from resilience.events import Listener
-from resilience.policy import Policy
+from resilience.events import Listener, subscription_of
+from resilience.policy import Effect, Policy
 
 from .blocks import Attempts
 from .call import Call
@@ -21,10 +21,14 @@ from .guard import Guard, closure, guard_of
 from .identity import Identity
 from .idle import BUSY_FOR_EVER, Idle
 from .invoke import into_journal, invoke
-from .options import suggesting, to_flag, to_plain_function, to_text
+from .listening import Subscription
+from .options import suggesting, to_flag, to_text
 from .order import warn_of_order
 from .outcome import Outcome
 from .runtime import Inner, Runtime
+
+if TYPE_CHECKING:
+    from resilience.explaining import Explanation
 
 __all__ = ["Pipeline"]
 
@@ -45,16 +49,17 @@ class Pipeline(Identity, Policy):
     policies have learnt (circuits and the like) begins anew in the other process.
 
     `asynchronous` settles whether results are awaited; None (the default) decides by what comes
-    back. `name` is for people. `listeners` are functions that get each event.
+    back. `name` is for people. `listeners` are functions that get each event, or pairs of one and
+    the classes of events that it gets; see `resilience.events`.
     """
 
     policies: tuple[Policy, ...]
     asynchronous: bool | None
     name: str | None
-    listeners: tuple[Listener, ...]
-    _heard: tuple[Listener, ...]
+    listeners: tuple[Any, ...]
+    _subscriptions: tuple[Subscription, ...]
     _flat: tuple[Policy, ...]
-    _emit: Emitter | None
+    _emit: Emitter
     _idle: Any
     _hooked: tuple[Policy, ...]
     _attempts: float
@@ -65,7 +70,7 @@ class Pipeline(Identity, Policy):
         *policies: Policy,
         asynchronous: bool | None = None,
         name: str | None = None,
-        listeners: Sequence[Callable[[Any], object]] = (),
+        listeners: Sequence[Listener | tuple[Any, ...]] = (),
     ) -> None:
         for policy in policies:
             _check_policy(policy)
@@ -76,23 +81,26 @@ class Pipeline(Identity, Policy):
         given: Any = listeners
         if isinstance(given, str) or not isinstance(given, Iterable):
             raise TypeError(f"listeners must be a list of functions, got {given!r}")
-        own = tuple(to_plain_function("listeners", each) for each in listeners)
-        heard = own
+        own = tuple(listeners)
+        subscriptions = tuple(map(_subscribed, own))
         for inner in policies:
             if isinstance(inner, Pipeline):  # what was said of a part holds for the whole
-                heard += inner._heard
+                subscriptions += inner._subscriptions
                 asynchronous = inner.asynchronous if asynchronous is None else asynchronous
         flat = tuple(_flattened(policies))
-        resting = not heard and asynchronous is not True and all(p.resting for p in flat)
+        resting = asynchronous is not True and all(p.resting for p in flat)
+        emitter = Emitter(name, subscriptions)
+        for policy in flat:
+            policy.attach(emitter)
         cast(Any, self).__attrs_init__(
             policies,
             asynchronous,
             name,
             own,
-            heard=heard,
+            subscriptions=subscriptions,
             flat=flat,
-            emit=Emitter(name, heard) if heard else None,
-            idle=Idle(flat) if resting else BUSY_FOR_EVER,
+            emit=emitter,
+            idle=Idle(flat, emitter) if resting else BUSY_FOR_EVER,
             hooked=tuple(filter(_has_hooks, flat)) if resting else (),
             attempts=max(map(_attempts, flat), default=1),
         )
@@ -158,7 +166,7 @@ class Pipeline(Identity, Policy):
 
         return copy_of(client, self.wrap)
 
-    def attempts(self) -> Attempts:
+    def attempts(self, **arguments: Any) -> Attempts:
         """A block of code instead of a function, for a `for` loop, or an `async for`:
 
             for attempt in pipeline.attempts():
@@ -170,8 +178,28 @@ class Pipeline(Identity, Policy):
         error comes out. In an `async for`, `async with attempt:` may wait to be admitted; a plain
         `with` cannot, and is rejected instead. A `Fallback` has no value to give a block, and a
         `Timeout` cannot cut a sync one: TypeError (a Timeout with `pass_as` is allowed).
+
+        `arguments` stand for those of a function, where policies go by them: with
+        `CircuitBreaker(key="city")`, `attempts(city="Bergen")` takes that city's circuit. Without
+        it, all blocks share the circuit of None, and the log says so, once for each pipeline.
         """
-        return Attempts(self)
+        return Attempts(self, arguments)
+
+    def explain(self) -> Explanation:
+        """The pipeline in plain words: what each policy does, the most calls it can lead to, the
+        longest it can take, what it does with each kind of failure, and the hazards of its order.
+
+            print(pipeline.explain())
+
+        The figures are fields of what is returned. Nothing is called but `Policy.effect` and a
+        chain's `per_model` function; what these raise comes out.
+        """
+        from resilience.explaining import explain
+
+        return explain(self.policies, self._flat, self.name)
+
+    def _repr_html_(self) -> str:
+        return self.explain()._repr_html_()
 
     def __repr__(self) -> str:
         parts = [repr(policy) for policy in self.policies]
@@ -207,6 +235,10 @@ class Pipeline(Identity, Policy):
     def free_in(self, call: Call) -> float:
         """Seconds until all policies would let such a call begin."""
         return max((policy.free_in(call) for policy in self._flat), default=0.0)
+
+    def effect(self) -> Effect:
+        """That of its policies."""
+        return Effect(line="calls what is inside it", parts=self.policies)
 
     # For guards
 
@@ -249,6 +281,12 @@ class Pipeline(Identity, Policy):
             if not isinstance(fn, functools.partial):  # what is bound differs from one to another
                 facts.checked.add(self)
         return Guard(self, fn)
+
+
+def _subscribed(listener: Any) -> Subscription:
+    """A listener, or a tuple of one and of the classes of events that it gets."""
+    callback, *kinds = listener if isinstance(listener, tuple) else (listener,)
+    return subscription_of("listeners", callback, tuple(kinds))
 
 
 def _has_hooks(policy: Policy) -> bool:

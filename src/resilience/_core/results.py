@@ -13,6 +13,8 @@ from types import AsyncGeneratorType, CodeType, GeneratorType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+from resilience.sdks.streams import is_manager, is_stream
+
 from .completion import Completion, PendingResult
 
 __all__ = [
@@ -21,7 +23,7 @@ __all__ = [
     "completion_of",
     "generators",
     "is_awaitable",
-    "is_lazy",
+    "is_deferred",
     "is_plain",
     "is_raw_stream",
     "reading_of",
@@ -32,7 +34,7 @@ PLAIN: set[type] = {type(None), bool, int, float, str, bytes, list, tuple, dict,
 
 _BOUND = 4096
 
-_LAZY_MANAGERS = (
+_DEFERRED_MANAGERS = (
     contextlib._GeneratorContextManager,
     contextlib._AsyncGeneratorContextManager,
 )
@@ -66,16 +68,12 @@ def reading_of(result: object) -> Any:
 
 def is_raw_stream(result: object) -> bool:
     """Whether this is a stream that has not been opened under guard."""
-    from resilience.sdks.streams import is_stream
-
     return is_stream(type(result)) and completion_of(result) is None
 
 
-def is_lazy(result: object, *, asynchronous: bool) -> bool:
+def is_deferred(result: object, *, asynchronous: bool) -> bool:
     """Whether nothing has been done yet for a result: an SDK's context manager, or a stream that
     only an event loop can read, in a sync call."""
-    from resilience.sdks.streams import is_manager
-
     if is_manager(result):
         return True
     kind = type(result)
@@ -108,21 +106,14 @@ def is_plain(result: Any) -> bool:
     kind = type(result)
     if kind in PLAIN:
         return True
-    from resilience.sdks.streams import is_manager, is_stream
-
     if issubclass(kind, PendingResult) or is_stream(kind) or is_manager(result):
         return False
-    if what := _refused(kind):
+    if issubclass(kind, _DEFERRED_MANAGERS):
         raise Unguardable(
-            f"the guarded function returned {what}, whose body runs only later and would not be "
-            f"guarded; guard a function that makes the call before it returns"
+            f"the guarded function returned a context manager ({kind.__qualname__}), whose body "
+            f"runs only later and would not be guarded; guard a function that makes the call "
+            f"before it returns"
         )
     if not hasattr(kind, "__await__") and len(PLAIN) < _BOUND:
         PLAIN.add(kind)
     return True
-
-
-def _refused(kind: type) -> str | None:
-    if issubclass(kind, _LAZY_MANAGERS):
-        return f"a context manager ({kind.__qualname__})"
-    return None

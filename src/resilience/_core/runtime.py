@@ -73,9 +73,7 @@ class Runtime(ABC):
     async def sleep(self, seconds: float, call: Call) -> None:
         """Wait before the next attempt, no longer than the call's deadline."""
         call.branch.waiting += seconds
-        emit = call.journal.guard.emit
-        if emit is not None:
-            emit.waiting(call, seconds)
+        call.journal.guard.emit.waiting(call, seconds)
         if seconds > 0 or self.asynchronous:  # a loop gets its turn in any case
             await self._sleep(seconds, call)
 
@@ -108,8 +106,9 @@ class Runtime(ABC):
         """Something to wait for in this call."""
 
     @abstractmethod
-    async def blocking(self, fn: Callable[[], T]) -> T:
-        """Run something slow that is not the user's function, off the event loop."""
+    async def blocking(self, fn: Callable[[], T], call: Call | None = None) -> T:
+        """Run something slow that is not the user's function, off the event loop. In a sync call,
+        no longer than the deadline of `call`: then it goes on in a worker thread."""
 
     @abstractmethod
     def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:

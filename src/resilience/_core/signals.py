@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from .deadline import Deadline
 from .in_hand import InHand
 
-__all__ = ["BUSY", "NO_VERDICT", "Carried", "Expired", "HandOver", "Later", "Report", "plain"]
+__all__ = ["BUSY", "NO_VERDICT", "Carried", "Deferred", "Expired", "HandOver", "Report", "plain"]
 
 
 class NoVerdict(BaseException):
@@ -51,7 +51,7 @@ class HandOver(BaseException):
         self.in_hand = in_hand
 
 
-class Later(BaseException):
+class Deferred(BaseException):
     """Carries a result for which nothing has been done yet out to where it is given to the caller,
     with the policies around what it does later."""
 

@@ -11,22 +11,29 @@ import inspect
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
-from functools import partial
-from types import AsyncGeneratorType, GeneratorType
+from functools import lru_cache, partial
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NoReturn
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from attrs import define, evolve, frozen
 
 from resilience.errors import DeadlineExceededError, StreamInterruptedError
+from resilience.events import (
+    Event,
+    StreamEnded,
+    StreamInterrupted,
+    StreamRestarted,
+    StreamStarted,
+)
 from resilience.sdks.streams import (
     Format,
     Seen,
     bound_helpers,
     format_of,
-    hear_bytes,
-    tell_of_terminator,
-    told_error,
+    server_error,
+    watch_bytes,
+    watch_for_terminator,
 )
 
 from .call import Call
@@ -44,7 +51,6 @@ __all__ = [
     "Terms",
     "open_async",
     "open_sync",
-    "opened_here",
 ]
 
 KEPT = 10_000
@@ -61,8 +67,6 @@ RESTARTS = 3
 class Terms:
     """On what terms one attempt's stream is read; see `Streaming`."""
 
-    own_first: float | None = None
-    """What the model whose turn it is has for `first`."""
     first: float | None = None
     begins_by: float | None = None
     """When the time for the first content is over, by the runtime's clock."""
@@ -74,8 +78,6 @@ class Terms:
     complete: bool = True
     whole: bool = False
     content: Callable[[Any], object] | None = None
-    prefill: bool = True
-    """Whether the model whose turn it is takes a request that continues an answer."""
     bytes_are_life: bool = False
     """Whether whatever the server sends counts for `idle`."""
     resume: Callable[..., Any] | None = None
@@ -148,16 +150,16 @@ class Reading:
 
     __slots__ = (
         "__weakref__",
+        "_all_count",
         "_closed",
         "_content",
-        "_flows",
         "_format",
+        "_has_content",
         "_item",
-        "_life",
+        "_judges_items",
         "_limited",
         "_look",
         "_number",
-        "_odd",
         "_over",
         "_pull",
         "_received",
@@ -197,7 +199,7 @@ class Reading:
         self.successor: Any = None
         """The guarded stream of the latest fresh attempt."""
         self._number = 0
-        self._life = False
+        self._all_count = False
         """Whether any item is as good as content for the limit between contents."""
         self._terms = terms
         self._limited = not (terms.first is terms.idle is terms.end is None)
@@ -207,14 +209,16 @@ class Reading:
         self._seen = Seen()
         self._item: type | None = None
         self._format: Format | None = None
-        self._closed = self._content = self._flows = False
+        self._closed = self._content = self._has_content = False
         self._waited = 0.0
         self.error: Exception | None = None
         """What reading has failed with."""
-        self._odd = terms.content is not None or terms.bytes_are_life or terms.resume is not None
-        tell_of_terminator(stream, self._seen)
+        self._judges_items = (
+            terms.content is not None or terms.bytes_are_life or terms.resume is not None
+        )
+        watch_for_terminator(stream, self._seen)
         if terms.bytes_are_life and terms.idle is not None:
-            self._hear_bytes(terms.idle, asynchronous)
+            self._watch_bytes(terms.idle, asynchronous)
         if terms.watch is not None:
             terms.watch.stream = stream
         step = "__anext__" if asynchronous else "__next__"
@@ -238,13 +242,13 @@ class Reading:
         try:
             if end is not None and self.runtime.now() >= end:
                 raise DeadlineExceededError(self._terms.total)
-            if watch is None or not self._flows:
+            if watch is None or not self._has_content:
                 item = self._pull() if pull is None else pull()
-                self._took(item)
+                self._accept(item)
             else:
                 watch.begin()
                 item = self._pull() if pull is None else pull()
-                self._took(item)
+                self._accept(item)
                 watch.end(self._content)
             if watch is None or watch.fired is None:
                 return item
@@ -259,17 +263,11 @@ class Reading:
         except BaseException:
             self._interrupt()
             raise
-        again = None if self.runtime.asynchronous else self._fresh(error)
-        if again is None:
-            raise error
-        self._close(quietly=True)
-        guard, args, kwargs = again
-        try:
-            said = self._succeeded_by(guard.run(args, kwargs), error)
-        except Exception:
-            raise error from error.__cause__
-        del error, again  # whose traceback leads here
-        return said or next(self.successor)
+        return self._go_on(error)
+
+    async def take(self) -> Any:
+        """The next item, in an event loop, where it may have been read before."""
+        return self.ready.popleft() if self.ready else await self.aread()
 
     async def aread(self, pull: Callable[[], Any] | None = None) -> Any:
         """The same in an event loop; StopAsyncIteration at a complete end."""
@@ -284,17 +282,17 @@ class Reading:
             reading = self._pull() if pull is None else pull()
             if not self._limited:
                 item = await reading
-                self._took(item)
+                self._accept(item)
                 return item
             runtime = self.runtime
             if runtime.steps:  # what is there needs no time limit
-                if not hasattr(reading, "send"):
+                if type(reading) is not CoroutineType and not hasattr(reading, "send"):
                     reading = reading.__await__()
                 try:
                     trap = reading.send(None)
                 except StopIteration as there:
                     item = there.value
-                    self._took(item)
+                    self._accept(item)
                     if self._content:
                         self._waited = 0.0
                     return item
@@ -302,7 +300,7 @@ class Reading:
             left, limit = self._limit()
             began = runtime.now()
             item = await runtime.within(left, lambda _: reading, self.call)
-            self._took(item)
+            self._accept(item)
             self._waited = 0.0 if self._content else self._waited + runtime.now() - began
             return item
         except StopAsyncIteration:
@@ -316,17 +314,37 @@ class Reading:
         except BaseException:
             self._interrupt()
             raise
+        return await self._ago_on(error)
+
+    def _go_on(self, error: Exception) -> Any:
+        """The next item after an interruption: a fresh attempt's, or the error."""
+        again = None if self.runtime.asynchronous else self._fresh(error)
+        if again is None:
+            raise error
+        self._close(quietly=True)
+        guard, args, kwargs = again
+        try:
+            restarted = self._succeeded_by(guard.run(args, kwargs), error)
+        except Exception:
+            raise error from error.__cause__
+        finally:
+            del error, again  # whose traceback leads here
+        return restarted or next(self.successor)
+
+    async def _ago_on(self, error: Exception) -> Any:
+        """The same in an event loop."""
         again = self._fresh(error)
         if again is None:
             raise error
         await self._aclose(quietly=True)
         guard, args, kwargs = again
         try:
-            said = self._succeeded_by(await guard.conduct(args, kwargs), error)
+            restarted = self._succeeded_by(await guard.conduct(args, kwargs), error)
         except Exception:
             raise error from error.__cause__
-        del error, again  # whose traceback leads here
-        return said or await self.successor.__anext__()
+        finally:
+            del error, again
+        return restarted or await self.successor.__anext__()
 
     def _fresh(self, error: Exception) -> tuple[Any, Any, Any] | None:
         """The guard and the arguments of a fresh attempt after an interruption; None for none."""
@@ -337,7 +355,8 @@ class Reading:
         if terms.end is not None and self.runtime.now() >= terms.end:
             return None
         given: Any = call.args, call.kwargs
-        continues = terms.prefill and terms.resume is not restart
+        prefill = call.place is None or call.place.model.prefill
+        continues = prefill and terms.resume is not restart
         if continues:
             given = terms.resume(error, call.args, call.kwargs)
             if given is None:
@@ -345,6 +364,7 @@ class Reading:
         fresh = type(guard)(guard.pipeline, guard.fn)
         fresh.restarts, fresh.continues = guard.restarts + 1, continues
         fresh.stream_end = terms.end
+        call.emit(StreamRestarted, items=len(self._received))
         return fresh, *given
 
     def _succeeded_by(self, stream: Any, error: Exception) -> Restarted | None:
@@ -363,7 +383,7 @@ class Reading:
         """Seconds that the next item may take, and the limit that this is the rest of."""
         terms = self._terms
         left = math.inf, 0.0
-        if not self._flows:
+        if not self._has_content:
             if terms.begins_by is not None and terms.first is not None:
                 left = terms.begins_by - self.runtime.now(), terms.first
         elif terms.idle is not None:
@@ -401,7 +421,7 @@ class Reading:
             raise
         self.opened = True
 
-    def _hear_bytes(self, idle: float, asynchronous: bool) -> None:
+    def _watch_bytes(self, idle: float, asynchronous: bool) -> None:
         """Have the limit between contents go by what the server sends, where that can be seen; by
         items of any kind elsewhere."""
         within, call, pulled = self.runtime.within, self.call, _next_chunk
@@ -410,15 +430,15 @@ class Reading:
         async def bounded(chunks: Any) -> Any:
             return await within(idle, lambda _: pulled(chunks), call)
 
-        self._life = not hear_bytes(
+        self._all_count = not watch_bytes(
             self._stream,
             bounded if asynchronous else None,
             (lambda: None) if watch is None else watch.touch,
         )
-        if asynchronous and not self._life:
+        if asynchronous and not self._all_count:
             self._terms = evolve(self._terms, idle=None)
 
-    def _took(self, item: Any) -> None:
+    def _accept(self, item: Any) -> None:
         """Note an item, and whether it carries content. Raises for one that is an error."""
         if type(item) is not self._item:
             self._item = type(item)
@@ -426,19 +446,20 @@ class Reading:
             self._look = self._format.look
         self._received.append(item)
         content = self._look(item, self._seen)
-        if self._odd:
-            content = self._judged(item, content)
+        if self._judges_items:
+            content = self._counts(item, content)
         self._content = content
-        if content and not self._flows:
-            self._flows = True
+        if content and not self._has_content:
+            self._has_content = True
+            self._emit(StreamStarted)
             if self.watch is not None:  # from now on it limits each wait for more
                 self.watch.limit_to(self._terms.idle)
 
-    def _judged(self, item: Any, content: bool) -> bool:
+    def _counts(self, item: Any, content: bool) -> bool:
         """Whether an item counts as content, by the terms."""
         self._number += 1
         own = None if self._terms.content is None else self._terms.content(item)  # None: as known
-        return self._life or (content if own is None else bool(own))
+        return self._all_count or (content if own is None else bool(own))
 
     # The end
 
@@ -451,13 +472,14 @@ class Reading:
         if says_so and self._terms.complete and not self._seen.complete:
             return self._break(None)
         self._over = True
+        self._emit(StreamEnded, items=len(self._received))
         self._settle(None)
         return None
 
     def _break(self, error: Exception | None) -> Exception:
         """Reading has failed with an error, or (None) ended too early: what is to be raised."""
         watch = self.watch
-        error = None if error is None else told_error(error, self._seen)
+        error = None if error is None else server_error(error, self._seen)
         if watch is not None and watch.fired is not None:
             late = DeadlineExceededError(watch.fired)
             late.__cause__ = error
@@ -471,8 +493,22 @@ class Reading:
             verdict = self._interrupted_by(error)
         assert verdict is not None
         self._over, self.error = True, verdict
+        if self.opened:
+            failure = self.call.failure(verdict)
+            self.call.emit(
+                StreamInterrupted,
+                model=self.call.model,
+                items=len(self._received),
+                failure=failure,
+            )
         self._settle(verdict if error is None else error)
         return verdict
+
+    def _emit(self, kind: type[Event], **facts: Any) -> None:
+        call = self.call
+        if call.journal.guard.emit.listened(kind):
+            took = self.runtime.now() - call.branch.started
+            call.emit(kind, model=call.model, seconds=took, **facts)
 
     def throw(self, error: BaseException) -> Any:
         """The next item of a generator that the consumer throws an error into; what comes out is
@@ -484,7 +520,7 @@ class Reading:
         except BaseException:
             self.abandon()
             raise
-        self._took(item)
+        self._accept(item)
         return item
 
     async def athrow(self, error: BaseException) -> Any:
@@ -496,7 +532,7 @@ class Reading:
         except BaseException:
             self.abandon()
             raise
-        self._took(item)
+        self._accept(item)
         return item
 
     def send(self, value: Any) -> Any:
@@ -672,9 +708,9 @@ class _Async(_Guarded):
     def __aiter__(self) -> Any:
         return self
 
-    async def __anext__(self) -> Any:
+    def __anext__(self) -> Any:
         reading = self._reading
-        return reading.ready.popleft() if reading.ready else await reading.aread()
+        return reading.take() if reading.ready else reading.aread()
 
     async def close(self) -> None:
         await self._reading.aclose()
@@ -688,39 +724,31 @@ class _Async(_Guarded):
         await self.close()
 
 
-_classes: dict[bool, WeakKeyDictionary[type, type]] = {
-    False: WeakKeyDictionary(),
-    True: WeakKeyDictionary(),
-}
+@lru_cache(256)
+def _class_for(cls: Any, *, asynchronous: bool) -> type:
+    base = _Async if asynchronous else _Sync
+    facts = {"__slots__": ("_reading",), "__module__": cls.__module__, **bound_helpers(cls)}
+    return type(cls.__name__, (base, cls), facts)
 
 
-def _class_for(cls: type, *, asynchronous: bool) -> type:
-    found = _classes[asynchronous].get(cls)
-    if found is None:
-        base = _Async if asynchronous else _Sync
-        facts = {"__slots__": ("_reading",), "__module__": cls.__module__, **bound_helpers(cls)}
-        found = _classes[asynchronous][cls] = type(cls.__name__, (base, cls), facts)
-    return found
-
-
-def _given_out(reading: Reading, stream: Any, *, asynchronous: bool = False) -> Any:
+def _for_consumer(reading: Reading, stream: Any, *, asynchronous: bool = False) -> Any:
     """What the consumer gets."""
-    cls = type(stream)
+    cls: Any = type(stream)  # a class is hashable, which mypy does not see
     if cls is GeneratorType:
-        played: Any = _played(reading)
-        generators[played] = ref(reading)
+        given: Any = _generator(reading)
+        generators[given] = ref(reading)
     elif cls is AsyncGeneratorType:
-        played = _played_async(reading)
-        generators[played] = ref(reading)
+        given = _async_generator(reading)
+        generators[given] = ref(reading)
     else:
         kind = _class_for(cls, asynchronous=asynchronous)
-        played = object.__new__(kind)
-        played.__dict__ = stream.__dict__
-        played._reading = reading
-    return played
+        given = object.__new__(kind)
+        given.__dict__ = stream.__dict__
+        given._reading = reading
+    return given
 
 
-def _played(reading: Reading) -> Generator[Any, Any, Any]:
+def _generator(reading: Reading) -> Generator[Any, Any, Any]:
     try:
         item = reading.ready.popleft() if reading.ready else reading.read()
         while True:
@@ -738,7 +766,7 @@ def _played(reading: Reading) -> Generator[Any, Any, Any]:
         reading.close()
 
 
-async def _played_async(reading: Reading) -> AsyncGenerator[Any, Any]:
+async def _async_generator(reading: Reading) -> AsyncGenerator[Any, Any]:
     try:
         item = reading.ready.popleft() if reading.ready else await reading.aread()
         while True:
@@ -760,18 +788,11 @@ def open_sync(call: Call, runtime: Runtime, stream: Any) -> Any:
     """Read a stream up to its first content: what to give to the consumer."""
     reading = Reading(call, runtime, stream)
     reading.open()
-    return _given_out(reading, stream)
-
-
-def opened_here(call: Call, runtime: Runtime, result: Any) -> Any:
-    """In a worker thread: a sync stream is opened there, within the time of the call."""
-    if type(result) not in PLAIN and hasattr(result, "__iter__") and is_raw_stream(result):
-        return open_sync(call, runtime, result)
-    return result
+    return _for_consumer(reading, stream)
 
 
 async def open_async(call: Call, runtime: Runtime, stream: Any) -> Any:
     """The same in an event loop."""
     reading = Reading(call, runtime, stream, asynchronous=True)
     await reading.aopen()
-    return _given_out(reading, stream, asynchronous=True)
+    return _for_consumer(reading, stream, asynchronous=True)

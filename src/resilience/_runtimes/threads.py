@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 
 from resilience._core.call import Call
 from resilience._core.deadline import Deadline, nearest
+from resilience._core.results import PLAIN, is_raw_stream
 from resilience._core.runtime import Inner, NoWaiter, Runtime, Waiter
 from resilience._core.signals import Expired
-from resilience._core.streams import opened_here
 from resilience.errors import WorkersBusyError
+from resilience.events import CallRejected, WorkerAbandoned
 
 from . import workers
 from .running import loop_runs_here
-from .watchdog import Watch
 
 __all__ = ["Real", "Sync", "Threads", "not_waiting", "serving", "threads"]
 
@@ -51,8 +51,8 @@ class Real(Runtime):
     now = staticmethod(time.monotonic)  # pyright: ignore[reportAssignmentType]  # without a frame
     random = staticmethod(random.random)  # pyright: ignore[reportAssignmentType]  # the same
 
-    async def blocking(self, fn: Callable[[], T]) -> T:
-        return await workers.elsewhere(fn, self.waiter())
+    async def blocking(self, fn: Callable[[], T], call: Call | None = None) -> T:
+        return await workers.elsewhere(fn, self.waiter(), call)
 
     def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:
         def work() -> None:
@@ -79,8 +79,10 @@ class Sync(Runtime):
 
         return timeout
 
-    async def blocking(self, fn: Callable[[], T]) -> T:
-        return fn()
+    async def blocking(self, fn: Callable[[], T], call: Call | None = None) -> T:
+        if call is None or nearest(call.deadline, threaded=True) is None:
+            return fn()
+        return await super().blocking(fn, call)
 
     async def _sleep(self, seconds: float, call: Call) -> None:
         serving.check()
@@ -140,6 +142,8 @@ class Threads(Sync, Real):
         serving.check()
 
     def watch(self, first: float | None, end: float | None, total: float | None) -> Any:
+        from .watchdog import Watch  # imported where first needed
+
         return Watch(
             math.inf if first is None else first, math.inf if end is None else end, total or 0.0
         )
@@ -167,21 +171,30 @@ class Threads(Sync, Real):
             try:
                 if call.terms is not None and call.terms.watch is not None:
                     call.terms.watch.thread = threading.get_ident()
-                return opened_here(call, self, fn(*args, **kwargs))
+                result = fn(*args, **kwargs)
+                if type(result) in PLAIN or not is_raw_stream(result):
+                    return result
+                if not hasattr(result, "__iter__"):
+                    return result  # it goes on in an event loop
+                from resilience._core.streams import open_sync  # imported where first needed
+
+                return open_sync(call, self, result)  # here, within the time of the call
             finally:
                 serving.deadline = None
 
         try:
             job = workers.start(work)
             done = job.wait(deadline.end - self.now())
-        except WorkersBusyError:
+        except WorkersBusyError as busy:
             call.withdraw()
+            call.emit(CallRejected, error=busy)
             raise
         except BaseException:  # Ctrl-C: what is left behind makes no further attempt either
             deadline.fired = True
             raise
         if not done:
             deadline.fired = True
+            call.emit(WorkerAbandoned)
             raise Expired(deadline)
         return job.outcome()
 

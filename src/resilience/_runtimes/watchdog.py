@@ -52,6 +52,7 @@ class Watch:
         "_total",
         "_waited",
         "fired",
+        "queued",
         "stream",
         "thread",
     )
@@ -65,6 +66,8 @@ class Watch:
         self._flowing = False
         self.fired: float | None = None
         """The limit that was exceeded, in seconds."""
+        self.queued = math.inf
+        """When the watchdog looks at it next, at the latest."""
         self.thread = threading.get_ident()
         self.stream: Any = None
         _watchdog.add(self)
@@ -104,12 +107,16 @@ class Watch:
 
     def look(self, now: float) -> float:
         """End a wait that has taken too long. When to look again."""
-        due = self.due(now)
-        if due <= now and self._since is not None:
-            limit = self._total if self._end <= now else self._limit
-            before, self.fired = self.fired, limit  # before the thread can see what comes of it
-            if not _shut_down(self.stream, self.thread):
-                self.fired = before
+        import socket  # whoever has a stream has it already
+
+        due, since = self.due(now), self._since
+        if due <= now and since is not None:
+            found = _of_response(self.stream) or _of_frames(self.thread)
+            # If the wait is over by now, the socket may be another's.
+            if found is not None and self._since is since:
+                self.fired = self._total if self._end <= now else self._limit
+                with contextlib.suppress(OSError):
+                    found.shutdown(socket.SHUT_RDWR)
         return max(due, now + _AGAIN)
 
 
@@ -123,9 +130,10 @@ class _Watchdog:
 
     def add(self, watch: Watch) -> None:
         due = watch.due(_now())
-        if due == math.inf:
+        if due >= watch.queued:  # also where there is nothing to look for
             return
         with self._change:
+            watch.queued = due
             if len(self._heap) >= self._full:  # of those that are over, none is kept for long
                 self._heap = [entry for entry in self._heap if entry[2]() is not None]
                 heapq.heapify(self._heap)
@@ -148,6 +156,8 @@ class _Watchdog:
                     self._change.wait(min(self._heap[0][0] - now, 60.0) if self._heap else _IDLE)
                     continue
                 watch = heapq.heappop(self._heap)[2]()
+                if watch is not None:
+                    watch.queued = math.inf  # before it is looked at: a limit set since is seen
             if watch is not None:
                 try:
                     again = watch.look(now)
@@ -155,6 +165,7 @@ class _Watchdog:
                     again = now + _AGAIN
                 if again < math.inf:
                     with self._change:
+                        watch.queued = again
                         heapq.heappush(self._heap, (again, next(self._numbers), ref(watch)))
             del watch
 
@@ -169,17 +180,6 @@ def _renew() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
-
-
-def _shut_down(stream: object, thread: int) -> bool:
-    """Shut down the socket that a stream is read from, by a thread; False if there is none."""
-    import socket  # whoever has a stream has it already
-
-    found = _of_response(stream) or _of_frames(thread)
-    if found is not None:
-        with contextlib.suppress(OSError):
-            found.shutdown(socket.SHUT_RDWR)
-    return found is not None
 
 
 def _of_response(stream: Any) -> socket.socket | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+from resilience._core.call import Call
 from resilience._core.locks import new_lock
 from resilience._core.runtime import Waiter
 from resilience.errors import WorkersBusyError
@@ -169,12 +170,13 @@ def start(call: Callable[[], Any], then: Callable[[], object] | None = None) -> 
     return job
 
 
-async def elsewhere(fn: Callable[[], T], waiter: Waiter) -> T:
-    """The result of `fn`, made in a worker thread while an event loop goes on.
+async def elsewhere(fn: Callable[[], T], waiter: Waiter, call: Call | None = None) -> T:
+    """The result of `fn`, made in a worker thread while an event loop goes on, or a sync call waits
+    until its deadline.
 
     If the wait is cancelled, the thread is left behind.
     """
     job = start(fn, waiter.set)
-    await waiter.wait(math.inf, None)
+    await waiter.wait(math.inf, call)
     result: T = job.outcome()
     return result

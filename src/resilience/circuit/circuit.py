@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from types import TracebackType
-from typing import Any
-
-from attrs import define
+from typing import TYPE_CHECKING, Any
 
 from resilience._core.clock import moment
 from resilience._core.clock import now as clock_now
 
 from .machine import Machine
-from .snapshot import Snapshot
 from .states import CLOSED, HALF_OPEN, OPEN, Closed, Event, HalfOpen, Isolated, Open, State
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
 
 __all__ = ["Circuit", "Isolation"]
 
@@ -45,13 +46,14 @@ class Isolation:
         return f"<isolation of {self._circuit!r}>"
 
 
-@define(eq=False, repr=False)
 class Circuit(Machine):
     """One circuit: `state`, `snapshot()`, and the manual commands `open()`, `close()`,
     `isolate()`, `disable()`, `shadow()`.
 
     Safe from any thread. `key` is its value in a keyed breaker.
     """
+
+    __slots__ = ()
 
     @property
     def name(self) -> str | None:
@@ -84,14 +86,16 @@ class Circuit(Machine):
 
     def snapshot(self) -> Snapshot:
         """How it stands now, as a value."""
-        return self._alone(self._read)
+        from .snapshot import Snapshot  # not under the lock
 
-    def _read(self) -> Snapshot:
+        return self._locked(partial(self._read, Snapshot))
+
+    def _read(self, made: type[Snapshot]) -> Snapshot:
         now, state = clock_now(), self._state
         closed = state if type(state) is Closed else None
         half_open = state if type(state) is HalfOpen else None
         left = self._left(now)
-        return Snapshot(
+        return made(
             state=state.name,
             shadow=self._shadow,
             name=self.name,
@@ -145,7 +149,7 @@ class Circuit(Machine):
             holds = before.holds if type(before) is Isolated else set()
             self._move(Event.ISOLATES, clock_now(), holds={*holds, isolation})
 
-        self._do(change)
+        self._apply(change)
         return isolation
 
     def disable(self) -> None:
@@ -161,7 +165,7 @@ class Circuit(Machine):
             self._shadow = shadow
             self._move(event, clock_now())
 
-        self._do(change)
+        self._apply(change)
 
     def _release(self, isolation: Isolation) -> None:
         def change() -> None:
@@ -171,7 +175,7 @@ class Circuit(Machine):
                 if not state.holds:
                     self._move(Event.RELEASED, clock_now())
 
-        self._do(change)
+        self._apply(change)
 
     # What a shared storage says
 
@@ -195,11 +199,11 @@ class Circuit(Machine):
             here = self._state
             if type(here) is Closed and failures > here.run:
                 here.run = failures
-            moved = self._move(Event.TOLD_CLOSED if state == CLOSED else Event.TOLD_OPEN, now)
+            moved = self._move(Event.OTHERS_CLOSED if state == CLOSED else Event.OTHERS_OPENED, now)
             if type(moved) is Open:
                 moved.until, moved.asked = now + left, None
 
-        self._do(change)
+        self._apply(change)
 
     def _follow(
         self, state: str, left: float, now: float, cause: BaseException | None = None
@@ -216,7 +220,7 @@ class Circuit(Machine):
                 here.until, here.asked = now + left, None
                 here.cause = here.cause if cause is None else cause
 
-        self._do(change)
+        self._apply(change)
 
     def _recount(self, openings: int) -> None:
         """Take over how often the shared circuit has opened in a row."""

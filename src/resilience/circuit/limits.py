@@ -14,7 +14,7 @@ from .trip import Consecutive, Counted, rules_of
 __all__ = ["Limits"]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Limits:
     """Shared by all circuits of a breaker."""
 

@@ -1,4 +1,4 @@
-"""pybreaker's listeners: what they are told of our circuits.
+"""What our circuits tell of themselves: events, and pybreaker's listeners.
 
 pybreaker itself is imported only when one is given; see `pybreaker`.
 """
@@ -8,14 +8,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from attrs import define
+from resilience.events import (
+    CircuitChanged,
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+)
+from resilience.policy import Emitters
 
 from .circuit import Circuit
-from .states import Change
+from .states import CLOSED, DISABLED, HALF_OPEN, OPEN, Change, Event
 
-__all__ = ["Listeners", "to_listeners"]
+__all__ = ["Listeners", "emit", "to_listeners"]
 
 _logger = logging.getLogger("resilience")
 
@@ -34,18 +40,43 @@ def to_listeners(name: str, value: Any) -> tuple[Any, ...]:
     return listeners
 
 
-@define(eq=False)
-class _Named:
+def emit(emitters: Emitters, circuit: Circuit, change: Change, *, by_model: bool) -> None:
+    """Publish a change as an event; `by_model`: the key is the name of a model."""
+    facts: dict[str, Any] = {
+        "circuit": circuit.name,
+        "key": circuit.key,
+        "model": circuit.key if by_model and isinstance(circuit.key, str) else None,
+        "old": change.old,
+        "new": change.new,
+    }
+    if change.new == HALF_OPEN:
+        emitters.emit(CircuitHalfOpened, **facts)
+    elif change.new == CLOSED:
+        emitters.emit(CircuitClosed, **facts, rejected=change.rejected)
+    elif change.new == DISABLED:
+        emitters.emit(CircuitChanged, **facts)
+    else:
+        failed = change.event in (Event.TRIPS, Event.FAILED)
+        left = circuit.retry_after if change.new == OPEN else None
+        emitters.emit(
+            CircuitOpened,
+            **facts,
+            seconds=None if left is None else round(left, 3),
+            failure=circuit._last_failure if failed else None,
+        )
+
+
+class _Named(NamedTuple):
     """A state as pybreaker's listeners expect it: something with a name."""
 
     name: str
 
 
-@define(eq=False)
 class _Breaker:
     """A circuit as pybreaker's listeners expect it."""
 
-    circuit: Circuit
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
 
     @property
     def name(self) -> str | None:

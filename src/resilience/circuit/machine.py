@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from weakref import ref
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from resilience._core.clock import moment
 from resilience._core.clock import now as clock_now
@@ -48,7 +48,7 @@ from .states import (
 )
 from .trip import Gauge
 
-__all__ = ["Machine", "Owner", "Permit", "Turn", "has_turn", "permit_of"]
+__all__ = ["Holder", "Machine", "Owner", "Permit", "holding_thread", "permit_of"]
 
 T = TypeVar("T")
 
@@ -79,32 +79,45 @@ class Owner(Protocol):
         ...
 
 
-@define(eq=False)
-class Turn:
-    """A turn at what one thread at a time does, as to publish.
+class Holder:
+    """Whoever does what one thread at a time does, such as to publish.
 
     It is a local variable of the function that does it, and known by a weak reference: so it is
     over with that, however Ctrl-C may end it. A child of fork has no thread of its parent's.
     """
 
-    thread: int | None = field(factory=threading.get_ident)
-    """None when it is over before that."""
-    process: int = field(factory=os.getpid)
+    __slots__ = ("__weakref__", "process", "thread")
+
+    def __init__(self) -> None:
+        self.thread: int | None = threading.get_ident()
+        """None when it is over before that."""
+        self.process = os.getpid()
 
 
-def has_turn(turn: ref[Turn] | None) -> int | None:
-    """The thread whose turn it is; None if it is nobody's."""
-    taken = None if turn is None else turn()
+def holding_thread(holder: ref[Holder] | None) -> int | None:
+    """The thread that is at it; None if none is."""
+    taken = None if holder is None else holder()
     return None if taken is None or taken.process != os.getpid() else taken.thread
 
 
-@define(eq=False, init=False)
 class Permit:
     """Leave to make one call through a circuit, in one of its states.
 
     `state` is None for a call inside a trial of the same circuit: the trial is the one that
     counts. A trial's permit also has a `journal`, a `process`, an end and perhaps a lease.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "began",
+        "circuit",
+        "journal",
+        "lease",
+        "process",
+        "runtime",
+        "state",
+        "until",
+    )
 
     circuit: Any
     state: State | None
@@ -134,34 +147,51 @@ def permit_of(circuit: Any, state: State | None, began: float, runtime: Runtime 
     return permit
 
 
-@define(eq=False)
 class Machine(Identity):
     """One circuit's state, gate and verdicts. Safe from any thread."""
 
-    _owner: Owner
-    key: Any = None
-    _gauges: tuple[Gauge, ...] = field(init=False)  # what it counted while it was last closed
-    _state: State = field(init=False)
-    _shadow: bool = field(default=False, init=False)
-    _openings: int = field(default=0, init=False)  # in a row, without closing
-    _opened: float | None = field(default=None, init=False)  # since when it is not closed
-    _refused: int = field(default=0, init=False)  # calls, since it was last closed
-    _last_failure: Failure | None = field(default=None, init=False)
-    _storage: Any = field(default=None, init=False)  # what shares it with others
-    # When a call last came; what that was when the circuit was last looked at.
-    _used: float = field(default=0.0, init=False)
-    _seen: float = field(default=0.0, init=False)
-    _lock: Any = field(factory=new_lock, init=False)
-    # Changes that are still to be made; those still to be published, and whose turn that is.
-    _inbox: list[Callable[[], object]] = field(factory=list, init=False)
-    _outbox: list[Change] = field(factory=list, init=False)
-    _publishing: ref[Turn] | None = field(default=None, init=False)
-    _waiting: list[Waiter] = field(factory=list, init=False)  # of calls, for a trial's verdict
+    __slots__ = (
+        "__weakref__",
+        "_gauges",
+        "_inbox",
+        "_last_failure",
+        "_lock",
+        "_opened",
+        "_openings",
+        "_outbox",
+        "_owner",
+        "_publishing",
+        "_refused",
+        "_seen",
+        "_shadow",
+        "_state",
+        "_storage",
+        "_used",
+        "_waiting",
+        "key",
+    )
 
-    def __attrs_post_init__(self) -> None:
-        self._gauges = tuple(map(Gauge, self._owner.limits.rates))
-        self._state = Closed(self._gauges)
+    def __init__(self, owner: Owner, key: Any = None) -> None:
+        self._owner = owner
+        self.key = key
+        self._gauges = tuple(map(Gauge, owner.limits.rates))  # what it counted when last closed
+        self._state: State = Closed(self._gauges)
         self._state.epoch = 0  # it is good for calls begun before it was made
+        self._shadow = False
+        self._openings = 0  # in a row, without closing
+        self._opened: float | None = None  # since when it is not closed
+        self._refused = 0  # calls, since it was last closed
+        self._last_failure: Failure | None = None
+        self._storage: Any = None  # what shares it with others
+        # When a call last came; what that was when the circuit was last looked at.
+        self._used = 0.0
+        self._seen = 0.0
+        self._lock: Any = new_lock()
+        # Changes that are still to be made; those still to be published, and who is at that.
+        self._inbox: list[Callable[[], object]] = []
+        self._outbox: list[Change] = []
+        self._publishing: ref[Holder] | None = None
+        self._waiting: list[Waiter] = []  # of calls, for a trial's verdict
 
     @property
     def _idle(self) -> bool:
@@ -191,12 +221,12 @@ class Machine(Identity):
         drawn = 0.0 if ramp is None else runtime.random()  # not under the lock
         nested = self._lock._is_owned()
         with self._lock:
-            permit = self._place(call, runtime, now, drawn, nested=nested)
+            permit = self._grant(call, runtime, now, drawn, nested=nested)
         try:
             if ramp is not None and now >= ramp:
-                self._do(partial(self._end_ramp, now))
+                self._apply(partial(self._end_ramp, now))
             elif self._inbox:
-                self._do(self._catch_up)
+                self._apply(self._catch_up)
             elif self._outbox:
                 self._publish()
         except BaseException:  # Ctrl-C in a listener: the slot is not lost
@@ -205,7 +235,7 @@ class Machine(Identity):
             raise
         return permit
 
-    def _place(
+    def _grant(
         self, call: Call, runtime: Runtime, now: float, drawn: float, *, nested: bool
     ) -> Permit | None:
         """`nested`: the call is made by a handler that came while this thread had the lock. It gets
@@ -218,7 +248,7 @@ class Machine(Identity):
                 permit = permit_of(self, state, now, runtime)
         elif type(state) is Disabled:
             permit = permit_of(self, state, now, runtime)
-        elif not nested and has_turn(self._publishing) != threading.get_ident():
+        elif not nested and holding_thread(self._publishing) != threading.get_ident():
             permit = self._trial(call, runtime, now)
         if permit is None and self._shadow:
             self._refused += 1
@@ -263,7 +293,7 @@ class Machine(Identity):
             self._refused += 1
             return self._state
 
-        state = self._alone(count)
+        state = self._locked(count)
         ramp = state.ramp if type(state) is Closed else None
         left = self._left(now) if ramp is None else ramp - now
         refusal = CircuitOpenError(left, moment(left), self._owner.name, self.key)
@@ -284,11 +314,11 @@ class Machine(Identity):
             return False
         waiter = runtime.waiter()
         try:
-            due = self._alone(partial(self._queue, waiter, now))
+            due = self._locked(partial(self._queue, waiter, now))
             if due is not None:
                 await waiter.wait(min(due, end - now), call)
         finally:
-            self._alone(partial(self._unqueue, waiter))
+            self._locked(partial(self._unqueue, waiter))
         return due is not None
 
     def _queue(self, waiter: Waiter, now: float) -> float | None:
@@ -296,7 +326,7 @@ class Machine(Identity):
         None where there is nothing to wait for."""
         state = self._state
         if type(state) is HalfOpen:
-            if has_turn(self._publishing) == threading.get_ident():
+            if holding_thread(self._publishing) == threading.get_ident():
                 return None  # it would wait for itself
             trials = self._trials(state, now)
             if len(trials) < self._owner.limits.trials:
@@ -343,7 +373,7 @@ class Machine(Identity):
                 self._move(event, now, cause, failure)
 
         if type(state) is HalfOpen or (type(state) is Closed and failed is not None):
-            self._do(judge)
+            self._apply(judge)
 
     def _verdict(self, state: Any, failed: bool, now: float, took: float) -> str | None:
         """Count how a call has ended; the event, if that leads to another state."""
@@ -372,12 +402,12 @@ class Machine(Identity):
                 for gauge in state.gauges:
                     gauge.window.good(now)
         if self._inbox:
-            self._do(self._catch_up)
+            self._apply(self._catch_up)
         return True
 
     # Changes
 
-    def _do(self, change: Callable[[], object]) -> None:
+    def _apply(self, change: Callable[[], object]) -> None:
         """Make a change, alone; then decide whether calls may be at rest, and publish it."""
         try:
             self._owner.suspend(self)
@@ -403,12 +433,12 @@ class Machine(Identity):
         while self._inbox:
             self._inbox.pop(0)()
 
-    def _alone(self, act: Callable[[], T]) -> T:
+    def _locked(self, act: Callable[[], T]) -> T:
         """Do under the lock what changes no state; then make the changes that have arrived."""
         with self._lock:
             found = act()
         if self._inbox:
-            self._do(self._catch_up)
+            self._apply(self._catch_up)
         return found
 
     def _move(
@@ -425,6 +455,7 @@ class Machine(Identity):
         if name is None:
             return None
         new: State
+        rejected = self._refused
         if name == OPEN:
             self._openings += 1
             new = self._opened_by(Opening(self._openings, now, cause, failure))
@@ -446,7 +477,7 @@ class Machine(Identity):
         if isinstance(old, (Open, HalfOpen)):
             old.cause = None  # or the next failure would keep it, by the permit of its trial
         if old.name != name or event in MANUAL:
-            self._outbox.append(Change(old.name, name, event))
+            self._outbox.append(Change(old.name, name, event, rejected))
         return new
 
     def _opened_by(self, opening: Opening) -> Open:
@@ -468,29 +499,29 @@ class Machine(Identity):
 
         One thread at a time publishes; what others change meanwhile is published by it, too.
         """
-        turn = None
+        holder = None
         while self._outbox and not self._lock._is_owned():
             try:
-                turn = self._alone(self._turn)
-                if turn is None:
+                holder = self._locked(self._begin_publishing)
+                if holder is None:
                     return
                 while self._outbox:
                     state = self._state
                     if type(state) is Open:
-                        self._ask(state)
+                        self._ask_open_time(state)
                     self._owner.publish(self, self._outbox.pop(0))
             finally:
-                turn = None
+                holder = None
 
-    def _turn(self) -> Turn | None:
-        """The turn to publish; None while another thread has it, or another frame of this one."""
-        if has_turn(self._publishing) is not None:
+    def _begin_publishing(self) -> Holder | None:
+        """None while another thread publishes, or another frame of this one."""
+        if holding_thread(self._publishing) is not None:
             return None
-        turn = Turn()
-        self._publishing = ref(turn)
-        return turn
+        holder = Holder()
+        self._publishing = ref(holder)
+        return holder
 
-    def _ask(self, state: Open) -> None:
+    def _ask_open_time(self, state: Open) -> None:
         """Ask the wait how long to stay open, once for each opening."""
         opening, until = state.asked, state.until
 
@@ -502,7 +533,7 @@ class Machine(Identity):
             try:
                 until = opening.ends(open_time(self._owner.limits.reset_after, opening))
             finally:
-                self._alone(answer)
+                self._locked(answer)
 
     # Sums
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
-
-from attrs import frozen
+from typing import Any, NamedTuple
 
 from resilience._core.clock import chance
 from resilience.failures import Failure
@@ -28,8 +26,7 @@ def to_open_time(name: str, value: Any) -> Any:
     return found.seconds
 
 
-@frozen
-class Opening:
+class Opening(NamedTuple):
     """What a wait is asked with: the openings in a row, this one included, and the failure."""
 
     number: int

@@ -15,12 +15,12 @@ from weakref import WeakKeyDictionary
 from attrs import define, field
 
 from resilience._core.clock import wall
-from resilience.policy import Runtime
+from resilience.policy import Call, Runtime
 
 from .circuit import Circuit
-from .machine import Permit, Turn
-from .states import CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, Change, Event, State
-from .storage import Ending, Jobs, Publisher, SharedState, Sharing, warn
+from .machine import Holder, Permit
+from .states import CLOSED, DISABLED, HALF_OPEN, ISOLATED, OPEN, Change, Ending, Event, State
+from .storage import Jobs, Publisher, SharedState, Sharing, warn
 
 __all__ = ["Storages", "to_storage"]
 
@@ -28,13 +28,13 @@ _AT_ONCE = 8  # threads that one breaker's storages may have, or hold if they ha
 _PATIENCE = 1.0  # seconds for which a call waits for one of them
 _KEPT = 1000  # verdicts kept while a storage hangs or no thread is to be had, the latest
 _PYBREAKERS = {ISOLATED: OPEN, DISABLED: CLOSED}  # what it would call our own states
-_TOLD = (Event.TOLD_OPEN, Event.TOLD_CLOSED)
+_BY_OTHERS = (Event.OTHERS_OPENED, Event.OTHERS_CLOSED)
 
 
 def to_storage(name: str, value: Any, *, keyed: bool) -> Any:
     """A pybreaker storage; for a keyed breaker, a function of the key that gives one. Or what
     shares circuits in its own way."""
-    if value is None or (isinstance(value, Sharing) and not isinstance(value, type)):
+    if isinstance(value, Sharing) and not isinstance(value, type):
         return value
     if keyed:
         if not callable(value) or isinstance(value, type):
@@ -67,20 +67,19 @@ class Storages(Publisher):
     # How calls have ended that could not wait for the others.
     _late: deque[tuple[Permit, Ending]] = field(factory=lambda: deque(maxlen=_KEPT), init=False)
 
-    @classmethod
-    def of(cls, storage: Any, keyed: bool, refresh: float) -> Storages | None:
-        """None where there is no storage."""
-        return None if storage is None else cls(storage, keyed, refresh)
-
-    async def refreshed(self, circuit: Circuit, runtime: Runtime) -> SharedState | None:
+    async def refreshed(
+        self, circuit: Circuit, runtime: Runtime, call: Call | None = None
+    ) -> SharedState | None:
         """The circuit's shared state, after it has published and taken over what it has to, if that
         may wait; None while none can be had."""
         if not runtime.may_wait:
             return self.at_once(circuit)
         if self._late:
-            await self.publish(runtime)
-        shared = await self._attach(circuit, runtime)
-        if shared is not None:
+            await _publish(self, runtime, call)
+        shared = await self._attach(circuit, runtime, call)
+        if isinstance(shared, Stored):
+            await shared.refresh(runtime, call)
+        elif shared is not None:
             await shared.refresh(runtime)
         return shared
 
@@ -113,7 +112,7 @@ class Storages(Publisher):
     def _is_due(self, now: float) -> bool:
         return self.unpublished
 
-    async def _publish_next(self, runtime: Runtime, turn: Turn) -> bool:
+    async def _publish_next(self, runtime: Runtime, holder: Holder) -> bool:
         """After a call that could not wait for the others: all that was left out around it."""
         permit, ending = self._late[0]
         shared = await self._attach(permit.circuit, runtime)
@@ -126,7 +125,9 @@ class Storages(Publisher):
             await shared.refresh(runtime)
         return True
 
-    async def _attach(self, circuit: Circuit, runtime: Runtime) -> SharedState | None:
+    async def _attach(
+        self, circuit: Circuit, runtime: Runtime, call: Call | None = None
+    ) -> SharedState | None:
         shared = self.at_once(circuit)
         if shared is not None:
             return shared
@@ -134,7 +135,7 @@ class Storages(Publisher):
         if failed is not None and runtime.now() - failed < 1.0:
             return None
         try:
-            storage = await self._jobs.run(runtime, lambda: self.storage(circuit.key))
+            storage = await self._jobs.run(runtime, lambda: self.storage(circuit.key), call)
         except Exception as problem:
             self._failed[circuit] = runtime.now()
             if not self._warned:
@@ -146,7 +147,7 @@ class Storages(Publisher):
     def _attached(self, circuit: Circuit, storage: Any) -> SharedState:
         fresh = Stored(circuit, self.refresh, storage, self._jobs)
         if circuit.state != CLOSED:
-            fresh.note(Change(CLOSED, circuit.state))  # moved by a manual command before
+            fresh.on_change(Change(CLOSED, circuit.state))  # moved by a manual command before
         with self._lock:
             if circuit._storage is None:
                 circuit._storage = fresh
@@ -175,9 +176,9 @@ class Stored(SharedState):
     def unpublished(self) -> bool:
         return self._unwritten is not None or bool(self._verdicts)
 
-    def note(self, change: Change) -> None:
+    def on_change(self, change: Change) -> None:
         """What was taken over need not be written back."""
-        if change.event not in _TOLD:
+        if change.event not in _BY_OTHERS:
             self._unwritten = change
 
     def record(self, permit: Permit, ending: Ending) -> bool:
@@ -190,10 +191,10 @@ class Stored(SharedState):
         self._verdicts.append(failed)
         return True
 
-    async def refresh(self, runtime: Runtime) -> None:
+    async def refresh(self, runtime: Runtime, call: Call | None = None) -> None:
         """Write what is to be written; else take over what others have written, if that is due."""
         if self.unpublished:
-            await self.publish(runtime)
+            await _publish(self, runtime, call)
             return
         now = runtime.now()
         with self._lock:
@@ -201,7 +202,7 @@ class Stored(SharedState):
                 return
             self._asked = now
         seen = self.circuit._state
-        told: tuple[str, Any, Any] | None = await self._try(runtime, self._read)
+        told: tuple[str, Any, Any] | None = await self._try(runtime, self._read, call)
         if told is not None:
             self._take_over(seen, *told, runtime.now())
 
@@ -218,12 +219,12 @@ class Stored(SharedState):
     def _is_due(self, now: float) -> bool:
         return self.unpublished and not self._is_left_alone(now)
 
-    async def _publish_next(self, runtime: Runtime, turn: Turn) -> bool:
+    async def _publish_next(self, runtime: Runtime, holder: Holder) -> bool:
         def job() -> bool:
             try:
                 self._write()
             finally:
-                turn.thread = None
+                holder.thread = None
             return True
 
         return await self._try(runtime, job) is not None
@@ -231,9 +232,9 @@ class Stored(SharedState):
     def _is_left_alone(self, now: float) -> bool:
         return self._failed is not None and now - self._failed < self.every
 
-    async def _try(self, runtime: Runtime, fn: Callable[[], Any]) -> Any:
+    async def _try(self, runtime: Runtime, fn: Callable[[], Any], call: Call | None = None) -> Any:
         try:
-            return await self.jobs.run(runtime, fn)
+            return await self.jobs.run(runtime, fn, call)
         except Exception as problem:
             self._failed = runtime.now()
             if not self._warned:
@@ -280,6 +281,14 @@ class Stored(SharedState):
         if opened.tzinfo is None:
             opened = opened.replace(tzinfo=timezone.utc)
         return float(min(limit, max(0.0, limit - (wall() - opened.timestamp()))))
+
+
+async def _publish(publisher: Publisher, runtime: Runtime, call: Call | None) -> None:
+    """Publish; in a sync call with a time limit in the background, as a storage may hang."""
+    if runtime.asynchronous or call is None or call.deadline is None:
+        await publisher.publish(runtime)
+    else:
+        runtime.background(publisher.publish)
 
 
 def _warn(circuit: Circuit, problem: Exception) -> None:

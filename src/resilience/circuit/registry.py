@@ -14,8 +14,6 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary, ref
 
-from attrs import define, field
-
 from resilience._core.clock import now as clock_now
 from resilience._core.locks import new_lock
 from resilience.policy import Idle
@@ -29,33 +27,53 @@ __all__ = ["Circuits"]
 _LOOKED_AT = 2  # circuits that may be forgotten whenever one is made: two out for one in
 
 
-@define(eq=False)
 class Circuits:
     """Safe from any thread. Its lock is for making and forgetting circuits, not for calls."""
 
-    limits: Limits
-    name: str | None
-    _most: int
-    _forget_after: float
-    publish: Callable[[Circuit, Change], None]
-    """Tells everybody of a change of state."""
-    _lock: Any = field(factory=new_lock, init=False)
-    _all: dict[Hashable, Circuit] = field(factory=dict, init=False)
-    find: Callable[[Hashable], Circuit | None] = field(init=False)
-    """The circuit for a value, if there is one."""
-    _forgotten: WeakValueDictionary[Hashable, Circuit] = field(
-        factory=WeakValueDictionary, init=False
+    __slots__ = (
+        "__weakref__",
+        "_all",
+        "_floor",
+        "_forget_after",
+        "_forgotten",
+        "_idles",
+        "_lock",
+        "_most",
+        "_queue",
+        "_ramping",
+        "_restless",
+        "find",
+        "limits",
+        "name",
+        "publish",
     )
-    _queue: deque[Hashable] = field(factory=deque, init=False)  # of all; to be looked at first
-    _floor: int = field(default=0, init=False)  # no forgotten one has changed after this epoch
-    # Those that may keep calls from being at rest.
-    _restless: dict[Circuit, None] = field(factory=dict, init=False)
-    # Those just closed; until when, those that end first.
-    _ramping: dict[Circuit, float] = field(factory=dict, init=False)
-    _idles: tuple[ref[Any], ...] = field(default=(), init=False)  # of pipelines
 
-    def __attrs_post_init__(self) -> None:
-        self.find = self._all.get
+    def __init__(
+        self,
+        limits: Limits,
+        name: str | None,
+        most: int,
+        forget_after: float,
+        publish: Callable[[Circuit, Change], None],
+    ) -> None:
+        self.limits = limits
+        self.name = name
+        self._most = most
+        self._forget_after = forget_after
+        self.publish: Callable[[Circuit, Change], None] = publish
+        """Tells everybody of a change of state."""
+        self._lock: Any = new_lock()
+        self._all: dict[Hashable, Circuit] = {}
+        self.find: Callable[[Hashable], Circuit | None] = self._all.get
+        """The circuit for a value, if there is one."""
+        self._forgotten: WeakValueDictionary[Hashable, Circuit] = WeakValueDictionary()
+        self._queue: deque[Hashable] = deque()  # of all; to be looked at first
+        self._floor = 0  # no forgotten one has changed after this epoch
+        # Those that may keep calls from being at rest.
+        self._restless: dict[Circuit, None] = {}
+        # Those just closed; until when, those that end first.
+        self._ramping: dict[Circuit, float] = {}
+        self._idles: tuple[ref[Any], ...] = ()  # of pipelines
 
     def __len__(self) -> int:
         return len(self._all)
@@ -126,7 +144,7 @@ class Circuits:
         self._all.pop(circuit.key, None)
         self._restless.pop(circuit, None)
         self._ramping.pop(circuit, None)
-        self._tell_idles()
+        self._notify_idles()
 
     # For pipelines
 
@@ -173,7 +191,7 @@ class Circuits:
         if end is not None and self._ramping.get(circuit) != end:
             self._ramping.pop(circuit, None)
             self._ramping[circuit] = end
-        self._tell_idles()
+        self._notify_idles()
 
     def remember(self, circuit: Circuit) -> None:
         """A call of it was counted: if it was forgotten meanwhile, it is kept again."""
@@ -182,7 +200,7 @@ class Circuits:
                 if circuit.key not in self._all:
                     self._keep(circuit)
 
-    def _tell_idles(self) -> None:
+    def _notify_idles(self) -> None:
         for reference in self._idles:
             idle = reference()
             if idle is not None:
@@ -196,7 +214,7 @@ class Circuits:
             if self._ramping.get(circuit, -math.inf) > now:
                 return
             self._ramping.pop(circuit, None)
-            circuit._do(partial(circuit._end_ramp, now))
+            circuit._apply(partial(circuit._end_ramp, now))
             if circuit in self._ramping:  # it has begun anew, or a handler's change comes later
                 return
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
+from resilience._core.options import Value
 from resilience.failures import Failure
 
 from .trip import FailureRate, Reading, SlowCalls
@@ -14,8 +15,8 @@ from .trip import FailureRate, Reading, SlowCalls
 __all__ = ["Snapshot"]
 
 
-@frozen
-class Snapshot:
+@frozen(eq=False, repr=False)
+class Snapshot(Value):
     """A circuit at one moment.
 
     - `state`; `shadow`: whether it only reports; `name`, `key`.

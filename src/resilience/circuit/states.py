@@ -7,12 +7,11 @@ exists in its state alone; as long as it is the same object, nothing has happene
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import ref
 
-from attrs import define, field, frozen
-
 from resilience._core.idle import epochs
+from resilience.failures import Failure
 
 from .opening import Opening
 from .trip import Gauge
@@ -37,8 +36,8 @@ class Event:
     ISOLATES = "isolate()"
     RELEASED = "the last isolation is released"
     DISABLES = "disable()"
-    TOLD_OPEN = "others have opened it"
-    TOLD_CLOSED = "others have closed it"
+    OTHERS_OPENED = "others have opened it"
+    OTHERS_CLOSED = "others have closed it"
     SHARED_OPEN = "the shared circuit is open"
     SHARED_CLOSED = "the shared circuit is closed"
     SHARED_ISOLATED = "the shared circuit is isolated"
@@ -55,9 +54,9 @@ TABLE: dict[tuple[str, str], str] = {
     (HALF_OPEN, Event.PASSED): CLOSED,
     (HALF_OPEN, Event.FAILED): OPEN,
     (ISOLATED, Event.RELEASED): CLOSED,
-    (CLOSED, Event.TOLD_OPEN): OPEN,
-    (OPEN, Event.TOLD_CLOSED): CLOSED,
-    (HALF_OPEN, Event.TOLD_CLOSED): CLOSED,
+    (CLOSED, Event.OTHERS_OPENED): OPEN,
+    (OPEN, Event.OTHERS_CLOSED): CLOSED,
+    (HALF_OPEN, Event.OTHERS_CLOSED): CLOSED,
     (CLOSED, Event.SHARED_OPEN): OPEN,
     (HALF_OPEN, Event.SHARED_OPEN): OPEN,
     (ISOLATED, Event.SHARED_OPEN): OPEN,
@@ -75,71 +74,96 @@ TABLE: dict[tuple[str, str], str] = {
 }
 
 
-@frozen
-class Change:
+class Change(NamedTuple):
     """A change of state; by a manual command, also to the state that it was in."""
 
     old: str
     new: str
     event: str = ""
+    rejected: int = 0
+    """Calls, since it was last closed."""
 
 
-@define(eq=False)
+class Ending(NamedTuple):
+    """How a call has ended: well, badly, or without a verdict (`failed` is None)."""
+
+    failed: bool | None
+    now: float
+    cause: BaseException | None = None
+    failure: Failure | None = None
+
+
 class State:
     """What all states have: a name, and the epoch in which they began."""
 
+    __slots__ = ("epoch",)
     name: ClassVar[str]
-    epoch: int = field(factory=epochs.advance, init=False)
+
+    def __init__(self) -> None:
+        self.epoch = epochs.advance()
 
 
-@define(eq=False)
 class Closed(State):
     """Calls go through and are counted."""
 
+    __slots__ = ("gauges", "ramp", "run")
     name = CLOSED
-    gauges: tuple[Gauge, ...]
-    ramp: float | None = None
-    """Until when only a growing share of the calls is let through; None: all are."""
-    run: int = field(default=0, init=False)
-    """Failures in a row."""
+
+    def __init__(self, gauges: tuple[Gauge, ...], ramp: float | None = None) -> None:
+        super().__init__()
+        self.gauges = gauges
+        self.ramp = ramp
+        """Until when only a growing share of the calls is let through; None: all are."""
+        self.run = 0
+        """Failures in a row."""
 
 
-@define(eq=False)
 class Open(State):
     """Calls are rejected until a time."""
 
+    __slots__ = ("asked", "cause", "until")
     name = OPEN
-    until: float
-    asked: Opening | None
-    """What a wait is still to be asked with, for how long it is; `until` is a limit meanwhile."""
-    cause: BaseException | None
+
+    def __init__(self, until: float, asked: Opening | None, cause: BaseException | None) -> None:
+        super().__init__()
+        self.until = until
+        self.asked = asked
+        """What a wait is still to be asked with, for how long it is; `until` is a limit
+        meanwhile."""
+        self.cause = cause
 
 
-@define(eq=False)
 class HalfOpen(State):
     """A few trials go through, and decide."""
 
+    __slots__ = ("cause", "failed", "passed", "slots")
     name = HALF_OPEN
-    cause: BaseException | None
-    passed: int = field(default=0, init=False)
-    failed: int = field(default=0, init=False)
-    slots: tuple[ref[Any], ...] = field(default=(), init=False)
-    """The permits of the trials that have not ended. Weak: Ctrl-C between any two steps may lose a
-    permit, whose slot is then free again."""
+
+    def __init__(self, cause: BaseException | None) -> None:
+        super().__init__()
+        self.cause = cause
+        self.passed = 0
+        self.failed = 0
+        self.slots: tuple[ref[Any], ...] = ()
+        """The permits of the trials that have not ended. Weak: Ctrl-C between any two steps may
+        lose a permit, whose slot is then free again."""
 
 
-@define(eq=False)
 class Isolated(State):
     """Calls are rejected until the last of those who isolated it lets go."""
 
+    __slots__ = ("holds",)
     name = ISOLATED
-    holds: set[object]
+
+    def __init__(self, holds: set[object]) -> None:
+        super().__init__()
+        self.holds = holds
 
 
-@define(eq=False)
 class Disabled(State):
     """Calls go through and nothing is counted."""
 
+    __slots__ = ()
     name = DISABLED
 
 

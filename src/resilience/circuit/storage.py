@@ -12,37 +12,27 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 from weakref import WeakSet, ref
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from resilience._core.locks import new_lock
-from resilience._core.outside import drive, sync_runtime
+from resilience._core.outside import drive, start_job, sync_runtime
 from resilience._core.semaphore import Semaphore
 from resilience.errors import WorkersBusyError
-from resilience.failures import Failure
-from resilience.policy import Runtime
+from resilience.policy import Call, Runtime
 
 from .circuit import Circuit
-from .machine import Permit, Turn, has_turn
-from .states import Change
+from .machine import Holder, Permit, holding_thread
+from .states import Change, Ending
 
-__all__ = ["Ending", "Jobs", "Publisher", "SharedState", "Sharing", "warn"]
+__all__ = ["Jobs", "Publisher", "SharedState", "Sharing", "warn"]
 
 T = TypeVar("T")
 
-_AT_EXIT = 1.0  # seconds for which the end of a program waits for a thread that is publishing
-
-
-@frozen
-class Ending:
-    """How a call has ended: well, badly, or without a verdict (`failed` is None)."""
-
-    failed: bool | None
-    now: float
-    cause: BaseException | None = None
-    failure: Failure | None = None
+_AT_EXIT = 5.0  # seconds for which the end of a program waits for what is to be published
+_LANES = 8  # threads that publish it
 
 
 @define(eq=False)
@@ -54,7 +44,7 @@ class Publisher(ABC):
     """
 
     _lock: Any = field(factory=new_lock, init=False)
-    _publishing: ref[Turn] | None = field(default=None, init=False)  # whose turn it is
+    _publishing: ref[Holder] | None = field(default=None, init=False)  # who is at it
     _asked: float | None = field(default=None, init=False)  # when the others were last asked
 
     def __attrs_post_init__(self) -> None:
@@ -70,37 +60,37 @@ class Publisher(ABC):
         """Whether to publish now."""
 
     @abstractmethod
-    async def _publish_next(self, runtime: Runtime, turn: Turn) -> bool:
+    async def _publish_next(self, runtime: Runtime, holder: Holder) -> bool:
         """Publish one thing. False if that fails: the others follow with a later call. What goes on
-        when this is cancelled keeps `turn` as long as it does."""
+        when this is cancelled keeps `holder` as long as it does."""
 
     async def publish(self, runtime: Runtime) -> None:
         """Tell the others what was recorded, unless another thread is at it."""
         while True:
-            turn = self._turn(runtime.now())
-            if turn is None:
+            holder = self._begin_publishing(runtime.now())
+            if holder is None:
                 return
             try:
-                done = await self._publish_next(runtime, turn)
+                done = await self._publish_next(runtime, holder)
             finally:
-                del turn  # or the traceback of an error would keep it
+                del holder  # or the traceback of an error would keep it
             if not done or not self.unpublished:  # as it is now that others may begin
                 return
 
     def _may_begin(self, now: float) -> bool:
-        return has_turn(self._publishing) is None and self._is_due(now)
+        return holding_thread(self._publishing) is None and self._is_due(now)
 
-    def _turn(self, now: float) -> Turn | None:
+    def _begin_publishing(self, now: float) -> Holder | None:
         with self._lock:
             if not self._may_begin(now):
                 return None
-            turn = Turn()
-            self._publishing = ref(turn)
-            return turn
+            holder = Holder()
+            self._publishing = ref(holder)
+            return holder
 
     async def _finish(self, runtime: Runtime, end: float) -> None:
         """Publish what is left at the end of the program, or let whoever is at it do so."""
-        while has_turn(self._publishing) is not None and runtime.now() < end:
+        while holding_thread(self._publishing) is not None and runtime.now() < end:
             await runtime.waiter().wait(0.005, None)
         if self.unpublished:
             self._asked = None
@@ -112,11 +102,24 @@ _all: WeakSet[Publisher] = WeakSet()
 
 @atexit.register
 def _finish() -> None:
-    """A program may end right after a failure or a command: it is published first."""
+    """A program may end right after a failure or a command: it is published first, but a storage
+    that hangs does not keep the program from its end."""
     runtime = sync_runtime()
     end = runtime.now() + _AT_EXIT
-    for publisher in list(_all):
-        drive(publisher._finish(runtime, end))
+    late = [publisher for publisher in list(_all) if publisher.unpublished]
+    jobs = []
+    for lane in filter(None, (late[first::_LANES] for first in range(_LANES))):
+
+        def publish(lane: list[Publisher] = lane) -> None:
+            for publisher in lane:
+                drive(publisher._finish(runtime, end))
+
+        try:
+            jobs.append(start_job(publish))
+        except WorkersBusyError:  # Python 3.12 starts no new threads at the end
+            publish()
+    for job in jobs:
+        job.wait(end - runtime.now())
 
 
 @define(eq=False)
@@ -133,7 +136,7 @@ class SharedState(Publisher):
         publish, soon or with the next call."""
 
     @abstractmethod
-    def note(self, change: Change) -> None:
+    def on_change(self, change: Change) -> None:
         """The circuit has changed state, by a call, by a manual command or by what others said.
         Never waits, but for a manual command outside any event loop."""
 
@@ -181,8 +184,8 @@ class Jobs:
         self._semaphore = Semaphore(most)
         self._process = os.getpid()
 
-    async def run(self, runtime: Runtime, fn: Callable[[], T]) -> T:
-        """The result of `fn`, once it is our turn."""
+    async def run(self, runtime: Runtime, fn: Callable[[], T], call: Call | None = None) -> T:
+        """The result of `fn`, once it is our turn; in a sync call by its deadline."""
         if self._process != os.getpid():  # of a child of fork, whose jobs are not under way here
             self._semaphore, self._process = Semaphore(self._most), os.getpid()
         semaphore = self._semaphore
@@ -190,20 +193,29 @@ class Jobs:
             runtime, None, self._patience
         ):
             raise WorkersBusyError(workers=self._most)
-        begun = False
+        left: list[Callable[[], object]] = [
+            semaphore.release
+        ]  # taken once: by the job, or by who gives up before it begins
 
-        def job() -> T:
-            nonlocal begun
-            begun = True
+        def job() -> Any:
+            release = _taken(left)
+            if release is None:
+                return None  # nobody waits for it
             try:
                 return fn()
             finally:
-                semaphore.release()
+                release()
 
         try:
-            return await runtime.blocking(job)
-        except BaseException as error:
-            # One that was only given up, in an event loop, begins and ends by itself.
-            if not begun and (isinstance(error, Exception) or not runtime.asynchronous):
-                semaphore.release()
-            raise
+            return cast(T, await runtime.blocking(job, call))
+        finally:
+            release = _taken(left)
+            if release is not None:
+                release()
+
+
+def _taken(left: list[Callable[[], object]]) -> Callable[[], object] | None:
+    try:
+        return left.pop()  # one step: nobody else gets it
+    except IndexError:
+        return None

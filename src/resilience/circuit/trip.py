@@ -13,6 +13,7 @@ from attrs import Factory, frozen
 
 from resilience._core.options import (
     Seconds,
+    Value,
     call_repr,
     checked,
     count,
@@ -41,7 +42,7 @@ _FEWEST = 20
 """Calls that tell a rate from chance."""
 
 
-class _Rule:
+class _Rule(Value):
     """What rules have in common: `|`, and how they print."""
 
     __slots__ = ()
@@ -52,7 +53,7 @@ class _Rule:
         return AnyOf((*rules_of(self), *rules_of(other)))
 
 
-@frozen(repr=False)
+@frozen(eq=False, repr=False)
 class AnyOf(_Rule):
     """Several rules joined with `|`: the first of them that trips opens the circuit."""
 
@@ -63,7 +64,7 @@ class AnyOf(_Rule):
 
 
 @suggesting
-@frozen(repr=False)
+@frozen(eq=False, repr=False)
 class Consecutive(_Rule):
     """Opens after `number` failures in a row."""
 
@@ -88,9 +89,10 @@ def _least_calls() -> Any:
     return count(Factory(_minimum, takes_self=True), metadata={"shown": _FEWEST})
 
 
-@frozen(repr=False)
 class Rate(_Rule):
     """What rules about a share of the calls have in common: which calls they look at."""
+
+    __slots__ = ()
 
     # Declared here, fields of the rules themselves: each has its own order of them.
     if TYPE_CHECKING:
@@ -130,7 +132,7 @@ class Rate(_Rule):
 
 
 @suggesting
-@frozen(repr=False)
+@frozen(eq=False, repr=False)
 class FailureRate(Rate):
     """Opens when a share of `ratio` or more of the calls has failed.
 
@@ -151,7 +153,7 @@ class FailureRate(Rate):
 
 
 @suggesting
-@frozen(repr=False)
+@frozen(eq=False, repr=False)
 class SlowCalls(Rate):
     """Opens when a share of `ratio` or more of the calls took longer than `longer_than` seconds.
 
@@ -194,8 +196,8 @@ def to_trip(name: str, value: Any) -> Any:
     return value
 
 
-@frozen
-class Reading:
+@frozen(eq=False, repr=False)
+class Reading(Value):
     """What a circuit has counted for one rule: the calls in its window, and the bad ones."""
 
     rule: Counted

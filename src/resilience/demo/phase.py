@@ -22,6 +22,7 @@ class Limits:
     attempt: float = 20.0
     attempts: int = 2
     patience: float = 10.0
+    within: float = 30.0
     backoff: float = 0.5
     failures: int = 3
     reset_after: float = 30.0

@@ -69,9 +69,8 @@ def knows_within(seconds: float) -> Promise:
 
 
 def own_error(seen: Seen) -> Verdict:
-    """The SDK's exception; the rejection of a call that was not made has it for its cause. One that
-    has waited until the service is back may be answered."""
-    errors = [error for call in seen.calls if (error := call.outcome.error) is not None]
+    """The SDK's exception; the rejection of a call that was not made has it for its cause."""
+    errors = [call.outcome.error for call in seen.calls]
     causes = [e.__cause__ if isinstance(e, CircuitOpenError) else e for e in errors]
     held = all(isinstance(cause, AurikoAPIError) for cause in causes)
     kinds = Counter(type(error).__name__ for error in errors)

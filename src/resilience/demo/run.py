@@ -37,7 +37,12 @@ def standard(limits: Limits, listeners: Sequence[Callable[[Any], object]] = ()) 
     return Pipeline(
         Timeout(limits.total),
         ModelFallback(*limits.models),
-        Retry(limits.attempts, wait=RetryAfter(backoff), patience=limits.patience),
+        Retry(
+            limits.attempts,
+            wait=RetryAfter(backoff),
+            patience=limits.patience,
+            within=limits.within,
+        ),
         CircuitBreaker(limits.failures, limits.reset_after, key="model"),
         Timeout(limits.attempt),
         listeners=listeners,

@@ -55,10 +55,15 @@ def bad_minute(scale: float = 1.0) -> Scenario:
     """The scenario of the demo: 60 seconds, times `scale`."""
     s = scale
     limits = Limits(
-        total=8 * s, attempt=2 * s, patience=4 * s, backoff=0.5 * s, reset_after=4.5 * s
+        total=8 * s,
+        attempt=2 * s,
+        patience=4 * s,
+        within=2.75 * s,
+        backoff=0.5 * s,
+        reset_after=4.5 * s,
     )
     first = limits.models[0]
-    limited = {first: Error("rate_limit_exceeded", retry_after=3 * s)}
+    limited = {first: Error("rate_limit_exceeded", retry_after=2 * s)}
     failing = {first: Error("upstream_error", provider="openai")}
     hung = {first: Hang()}
     down = dict.fromkeys(limits.models, Error("service_unavailable"))
@@ -66,13 +71,13 @@ def bad_minute(scale: float = 1.0) -> Scenario:
 
     by_first, any_model = promises.answered_by_first, promises.answered
     waited, spared = promises.waited_as_asked, promises.spared
-    in_time = promises.knows_within(limits.total)
+    in_time, soon = promises.knows_within(limits.total), promises.knows_within(3 * s)
     phases = (
         Phase("healthy", 7 * s, (by_first,)),
-        Phase("rate limited", 9 * s, (by_first, waited), limited, lasts=3 * s),
+        Phase("rate limited", 9 * s, (by_first, waited), limited, lasts=2 * s),
         Phase("one model down", 11 * s, (any_model, spared), failing, lasts=6 * s),
         Phase("hung model", 9 * s, (any_model, in_time, spared), hung),
-        Phase("everything down", 10 * s, (promises.own_error, in_time, spared), down),
+        Phase("everything down", 10 * s, (promises.own_error, soon, spared), down),
         Phase("recovery", 9 * s, (promises.first_again,)),
         Phase("quota spent", 5 * s, (promises.not_retried,), spent),
     )

@@ -1,14 +1,20 @@
-"""One policy per file: its options and its behaviour together."""
+"""One policy per file: its options and its behaviour together. Imported where first needed."""
 
-from .bad_result import BadResult
-from .breaker import CircuitBreaker, Consecutive, FailureRate, SlowCalls
-from .fallback import Fallback
-from .idempotency import IdempotencyKey
-from .models import Model, ModelFallback
-from .retry import Retry
-from .single_flight import SingleFlight
-from .streaming import Streaming
-from .timeout import Timeout
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bad_result import BadResult
+    from .breaker import CircuitBreaker, Consecutive, FailureRate, SlowCalls
+    from .fallback import Fallback
+    from .idempotency import IdempotencyKey
+    from .models import Model, ModelFallback
+    from .retry import Retry
+    from .single_flight import SingleFlight
+    from .streaming import Streaming
+    from .timeout import Timeout
 
 __all__ = [
     "BadResult",
@@ -25,3 +31,32 @@ __all__ = [
     "Streaming",
     "Timeout",
 ]
+
+_HOMES = {
+    "BadResult": "bad_result",
+    "CircuitBreaker": "breaker",
+    "Consecutive": "breaker",
+    "FailureRate": "breaker",
+    "Fallback": "fallback",
+    "IdempotencyKey": "idempotency",
+    "Model": "models",
+    "ModelFallback": "models",
+    "Retry": "retry",
+    "SingleFlight": "single_flight",
+    "SlowCalls": "breaker",
+    "Streaming": "streaming",
+    "Timeout": "timeout",
+}
+
+if not TYPE_CHECKING:  # or a type checker would believe in any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

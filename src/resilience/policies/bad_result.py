@@ -15,14 +15,14 @@ from resilience._core.options import (
     checked,
     suggesting,
     title,
+    to_one_of,
     to_plain_function,
-    to_text,
     warn_option_failed,
 )
 from resilience.errors import BadResultError
 from resilience.failures import Advice, Failure, Kind, describe_result
 from resilience.matching import empty_answer, no_choices
-from resilience.policy import Call, Inner, Policy, Runtime, Verdict
+from resilience.policy import Call, Effect, Inner, Policy, Runtime, Verdict
 
 __all__ = ["BadResult"]
 
@@ -33,12 +33,6 @@ _MEANINGS: tuple[tuple[Any, Failure], ...] = (
     (empty_answer, Failure(Kind.UNKNOWN, Advice.RETRY, retry_limit=1, sent=True)),
 )
 """What is known of a result by the check that found it bad."""
-
-
-def _to_ending(name: str, value: Any) -> str:
-    if to_text(name, value) not in ("return", "raise"):
-        raise ValueError(f"{name} must be 'return' or 'raise', got {value!r}")
-    return str(value)
 
 
 @suggesting
@@ -61,7 +55,7 @@ class BadResult(Policy):
     resting = True
 
     checks: tuple[Callable[[Any], Any], ...]
-    finally_: str = checked(_to_ending, "return")
+    finally_: str = checked(to_one_of("return", "raise"), "return")
 
     def __init__(self, *checks: Callable[[Any], Any], finally_: str = "return") -> None:
         if not checks:
@@ -93,6 +87,13 @@ class BadResult(Policy):
             return held[0] is None
 
         return begin, end
+
+    def effect(self) -> Effect:
+        end = "returned" if self.finally_ == "return" else "raised in a BadResultError"
+        checks = " or ".join(map(title, self.checks))
+        return Effect(
+            line=f"makes a failure of a result that {checks} finds bad; the last one is {end}"
+        )
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         async def bad_result(call: Call) -> Any:
@@ -127,7 +128,7 @@ class BadResult(Policy):
                 if type(found) is Failure:
                     return found
                 if type(found) is Kind:
-                    return Failure(found, _ADVICE.get(found, Advice.RETRY))
+                    return Failure(found, found.advice)
                 if type(found) is Advice:
                     return Failure(Kind.UNKNOWN, found)
                 if found:
@@ -150,21 +151,3 @@ def _let_go(call: Call) -> None:
                 error.result, error.args = None, ()
                 error.__traceback__ = None  # its frames have it, too
             return
-
-
-_ADVICE = {
-    Kind.RATE_LIMIT: Advice.WAIT,
-    Kind.OVERLOADED: Advice.WAIT,
-    Kind.UNAVAILABLE: Advice.WAIT,
-    Kind.CONTEXT_LENGTH: Advice.FALLBACK,
-    Kind.NOT_FOUND: Advice.FALLBACK,
-    Kind.UNSUPPORTED: Advice.FALLBACK,
-    Kind.QUOTA: Advice.STOP,
-    Kind.AUTH: Advice.STOP,
-    Kind.PERMISSION: Advice.STOP,
-    Kind.INVALID: Advice.STOP,
-    Kind.CONTENT_FILTER: Advice.STOP,
-    Kind.CONFLICT: Advice.STOP,
-    Kind.CANCELLED: Advice.STOP,
-}
-"""What to do about a kind that a check names."""

@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from attrs import Factory, field, fields, frozen
 
 from resilience._core.arguments import slot_of
 from resilience._core.clock import monotonic
 from resilience._core.clock import now as clock_now
+from resilience._core.identity import Identity
 from resilience._core.options import (
     Seconds,
     call_repr,
@@ -25,47 +26,45 @@ from resilience._core.options import (
     plain,
     seconds,
     suggesting,
+    title,
     to_count,
+    to_key,
     to_number,
-    to_plain_function,
     to_text,
     warn_option_failed,
 )
 from resilience.circuit.circuit import Circuit, Isolation
 from resilience.circuit.limits import Limits
-from resilience.circuit.listeners import Listeners, to_listeners
+from resilience.circuit.listeners import Listeners, emit, to_listeners
 from resilience.circuit.machine import Permit, permit_of
 from resilience.circuit.opening import to_open_time
-from resilience.circuit.pybreaker import Storages, to_storage
 from resilience.circuit.registry import Circuits
-from resilience.circuit.snapshot import Snapshot
-from resilience.circuit.states import MANUAL, Change, Closed, Disabled, Open
-from resilience.circuit.storage import Ending, SharedState
+from resilience.circuit.states import MANUAL, Change, Closed, Disabled, Ending, Open
 from resilience.circuit.trip import Consecutive, FailureRate, SlowCalls, to_trip
 from resilience.errors import RejectedError
-from resilience.failures import Failure
-from resilience.matching import SERVICE_FAULT, Match, On, to_match
+from resilience.failures import Failure, Kind
+from resilience.matching import SERVICE_FAULT, Match, On, kind, to_match
 from resilience.policy import (
     BUSY,
     NO_VERDICT,
     Call,
+    Effect,
+    Emitter,
+    Emitters,
     Gate,
     Idle,
     InHand,
     Runtime,
     Verdict,
 )
-from resilience.waits import Exponential
+from resilience.waits import Exponential, to_wait
+
+if TYPE_CHECKING:  # imported where first needed, as few breakers have a storage
+    from resilience.circuit.pybreaker import Storages
+    from resilience.circuit.snapshot import Snapshot
+    from resilience.circuit.storage import SharedState
 
 __all__ = ["CircuitBreaker", "Consecutive", "FailureRate", "SlowCalls"]
-
-
-def _to_key(name: str, value: Any) -> Any:
-    return to_text(name, value) if isinstance(value, str) else to_plain_function(name, value)
-
-
-def _to_optional_trip(value: Any) -> Any:
-    return None if value is None else to_trip("trip", value)
 
 
 def _to_tolerance(name: str, value: Any) -> float:
@@ -82,7 +81,7 @@ def _made(make: Callable[[Any], Any]) -> Any:
 
 @suggesting
 @frozen(eq=False, repr=False)
-class CircuitBreaker(Gate):
+class CircuitBreaker(Identity, Gate):
     """After `failures` in a row, reject calls for `reset_after` seconds, then try `trials` at once.
 
     - `failures` (5): failures in a row that open the circuit. Or `trip` (None): a rule or several
@@ -120,7 +119,7 @@ class CircuitBreaker(Gate):
 
     role: ClassVar[str | None] = "breaker"
 
-    trip: Any = field(default=None, converter=_to_optional_trip, kw_only=True)
+    trip: Any = checked(to_trip, None, optional=True, kw_only=True)
     failures: int | None = checked(
         to_count,
         Factory(lambda self: 5 if self.trip is None else None, takes_self=True),
@@ -131,7 +130,7 @@ class CircuitBreaker(Gate):
     trials: int = count(1)
     successes: int = count(1)
     on: On = checked(to_match, SERVICE_FAULT)
-    key: str | Callable[..., Hashable] | None = checked(_to_key, None, optional=True)
+    key: str | Callable[..., Hashable] | None = checked(to_key, None, optional=True)
     name: str | None = checked(to_text, None, optional=True)
     storage: Any = field(default=None)
     listeners: Sequence[Any] = checked(to_listeners, ())
@@ -147,10 +146,9 @@ class CircuitBreaker(Gate):
             Limits.of(self), self.name, self.keep, plain(self.forget_after), self._publish
         )
     )
+    _emitters: Emitters = _made(lambda self: Emitters())
     _listeners: Listeners | None = _made(lambda self: Listeners.of(tuple(self.listeners)))
-    _storages: Storages | None = _made(
-        lambda self: Storages.of(self.storage, self.key is not None, plain(self.refresh))
-    )
+    _storages: Storages | None = _made(lambda self: None if self.storage is None else _shared(self))
     _one: Circuit | None = _made(lambda self: None if self.key else self._circuits.at(None))
     # A healthy call needs nothing of a closed circuit, unless somebody is to hear of it.
     resting: bool = _made(
@@ -159,9 +157,6 @@ class CircuitBreaker(Gate):
         )
     )
     _at_once: bool = _made(lambda self: self.resting and not self._circuits.limits.rates)
-
-    def __attrs_post_init__(self) -> None:
-        to_storage("storage", self.storage, keyed=self.key is not None)
 
     def __repr__(self) -> str:
         shown = call_repr(self)
@@ -174,12 +169,6 @@ class CircuitBreaker(Gate):
         if self.trip is not None:
             del options["failures"]
         return _made_of, (type(self), options)
-
-    def __copy__(self) -> CircuitBreaker:
-        return self  # there is one of it in one process
-
-    def __deepcopy__(self, memo: Any) -> CircuitBreaker:
-        return self
 
     # Manual commands
 
@@ -235,6 +224,9 @@ class CircuitBreaker(Gate):
             raise TypeError("this breaker is keyed: use circuit(value) and ask that")
         return self._one
 
+    def attach(self, emitter: Emitter) -> None:
+        self._emitters.add(emitter)
+
     # At rest
 
     def watch(self, idle: Idle) -> None:
@@ -272,6 +264,25 @@ class CircuitBreaker(Gate):
             return bool(circuit._count_success(state, now - began, now))
 
         return begin, end
+
+    # Explained
+
+    def effect(self) -> Effect:
+        from resilience._core.schedule import in_words
+
+        key = self.key if isinstance(self.key, str) else title(self.key)
+        whose = "one circuit" if self.key is None else f"a circuit for each {key}"
+        rule = f"{self.failures} failures in a row" if self.trip is None else f"{self.trip!r}"
+        open_time = in_words(to_wait("reset_after", self.reset_after), math.inf)
+        return Effect(
+            line=f"{whose}: after {rule} rejects calls for {open_time}, then lets {self.trials} "
+            f"through to try",
+            waits=plain(self.wait_for_trial or 0.0),
+            reactions=(
+                (kind(Kind.REJECTED), ""),
+                (cast(Match, self.on), "counted by the circuit"),
+            ),
+        )
 
     # On the full path
 
@@ -331,7 +342,7 @@ class CircuitBreaker(Gate):
             return _UNGUARDED
         shared = None
         if self._storages is not None:
-            shared = await self._storages.refreshed(circuit, runtime)
+            shared = await self._storages.refreshed(circuit, runtime, call)
         end = runtime.now() + plain(self.wait_for_trial or 0.0)
         while (permit := circuit._admit(call, runtime)) is None:
             if not await circuit._wait(call, runtime, end):
@@ -438,9 +449,11 @@ class CircuitBreaker(Gate):
         if shared is None and self._storages is not None and change.event in MANUAL:
             shared = self._storages.at_once(circuit)
         if shared is not None:
-            shared.note(change)
-        if self._listeners is not None and change.old != change.new:
-            self._listeners.state_change(circuit, change)
+            shared.on_change(change)
+        if change.old != change.new:
+            emit(self._emitters, circuit, change, by_model=self.key == "model")
+            if self._listeners is not None:
+                self._listeners.state_change(circuit, change)
 
 
 _new = object.__new__
@@ -450,6 +463,13 @@ _UNGUARDED = permit_of(None, None, 0.0, None)
 
 def _apply(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return fn(*args, **kwargs)
+
+
+def _shared(breaker: Any) -> Storages:
+    from resilience.circuit.pybreaker import Storages, to_storage
+
+    keyed = breaker.key is not None
+    return Storages(to_storage("storage", breaker.storage, keyed=keyed), keyed, breaker.refresh)
 
 
 def _made_of(cls: type[CircuitBreaker], options: dict[str, Any]) -> CircuitBreaker:

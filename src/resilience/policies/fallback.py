@@ -15,9 +15,10 @@ from attrs import frozen
 
 from resilience._core.options import checked, suggesting, title, to_callable
 from resilience._core.results import is_awaitable
+from resilience.events import FellBack
 from resilience.failures import Failure
 from resilience.matching import Match, On, raised, to_match
-from resilience.policy import Call, Inner, Policy, Runtime
+from resilience.policy import Call, Effect, Inner, Policy, Runtime
 
 __all__ = ["Fallback"]
 
@@ -66,6 +67,14 @@ class Fallback(Policy):
         """Raise TypeError: a block has no value that could be replaced."""
         raise TypeError(f"{self!r} has no value to give to a block of code; guard a function")
 
+    def effect(self) -> Effect:
+        given = "the fallback value" if self.call is None else f"what {title(self.call)} gives"
+        return Effect(
+            line=f"returns {given} in place of an error",
+            reactions=((self.on, f"replaced by {given}"),),
+            ends=True,
+        )
+
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         async def fallback(call: Call) -> Any:
             try:
@@ -75,6 +84,8 @@ class Fallback(Policy):
                 if found is None:
                     raise
             call.journal.answered_by(None, degraded=True)
+            call.journal.fell_back = True
+            call.emit(FellBack, failure=found)
             if self.call is None:
                 del found  # the failure holds the error, and the error this frame
                 return _own_copy(self.value)
@@ -98,7 +109,7 @@ class Fallback(Policy):
     def _handled(self, call: Call, error: Exception) -> Failure | None:
         """What the error means, if it is to be handled."""
         failure = call.failure(call.journal.own(error))
-        return failure if call.matches(cast(Match, self.on), failure) else None
+        return failure if call.matches(cast(Match, self.on), failure, self) else None
 
 
 def _own_copy(value: Any) -> Any:

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from resilience._core.arguments import slot_of
 from resilience._core.options import call_repr, checked, suggesting, to_text
-from resilience.policy import Call, Inner, Policy, Runtime
+from resilience.policy import Call, Effect, Inner, Policy, Runtime
 
 __all__ = ["IdempotencyKey"]
 
@@ -58,6 +58,10 @@ class IdempotencyKey(Policy):
                 f"{error}; with IdempotencyKey(argument=None) the key is not passed, and the "
                 f"function reads it from current_attempt().key"
             ) from None
+
+    def effect(self) -> Effect:
+        where = "" if self.argument is None else f", in the header {self.header}"
+        return Effect(line=f"has one key for all attempts of a call{where}")
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         async def idempotency_key(call: Call) -> Any:

@@ -19,7 +19,6 @@ from resilience._core.options import (
     checked,
     count,
     flag,
-    plain,
     seconds,
     suggesting,
     title,
@@ -27,11 +26,11 @@ from resilience._core.options import (
     to_seconds,
     to_text,
 )
-from resilience._core.streams import Terms
 from resilience.errors import RejectedError
+from resilience.events import Event, ModelLeft, ModelSkipped
 from resilience.failures import Advice, Failure, Kind
-from resilience.matching import RECOVERABLE, Match, On, to_match
-from resilience.policy import Arguments, Call, Inner, Policy, Runtime, note_served
+from resilience.matching import RECOVERABLE, Match, On, kind, to_match
+from resilience.policy import Arguments, Call, Effect, Inner, Policy, Runtime, record_served
 from resilience.waits import LONGEST
 
 from .timeout import Timeout
@@ -85,6 +84,17 @@ class Model:
             parts.append("prefill=False")
         parts += [f"{name}={_shown(name, value)}" for name, value in self.overrides.items()]
         return f"Model({', '.join(parts)})"
+
+
+class _Place(NamedTuple):
+    """Whose turn it is in a chain's run; turns of one place are one to a `Retry`."""
+
+    run: _Chain
+    at: int
+
+    @property
+    def model(self) -> Model:
+        return self.run.order[self.at]
 
 
 _PRIVATE = ("header", "key", "token", "secret", "auth", "password", "cookie", "query", "message")
@@ -196,24 +206,54 @@ class ModelFallback(Policy):
         default = self.models[0]
         argument, given = slot.name, slot.given
         plain = {name for name, model in chain.items() if not model.overrides}
-        by_name = slot.position is None and default.name in plain
+        first = default.name
+        by_name = slot.position is None and first in plain
 
         def rewritten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-            named = kwargs.get(argument) if by_name else given(args, kwargs)
-            if named is None and by_name:
-                note_served(default.name)
-                return args, {**kwargs, argument: default.name}
+            if by_name and argument not in kwargs:
+                record_served(first)
+                more = kwargs.copy()
+                more[argument] = first
+                return args, more
+            named = given(args, kwargs)
             if type(named) is str and named in plain:
-                note_served(named)
+                record_served(named)
                 return args, kwargs
             model = chain.get(named) if isinstance(named, str) and named else default
             if model is None:
-                note_served(named)
+                record_served(named)
                 return args, kwargs
-            note_served(model.name)
+            record_served(model.name)
             return _overridden(model, fn, *slot.replaced(args, kwargs, model.name))
 
         return rewritten
+
+    def effect(self) -> Effect:
+        names = [model.name for model in self.models]
+        around = None if self.per_model is None else self._policy
+        line = f"tries {', then '.join(names)}; goes on at once from one whose circuit is open, that "
+        line += "does not answer in time, or asks for a wait beyond Retry's patience"
+        if self.rounds > 1:
+            times = "once" if self.rounds == 2 else f"up to {self.rounds - 1} times"
+            line += f"; comes back {times} to one that was left for a wait"
+        return Effect(
+            line=line if len(names) > 1 else f"calls {names[0]}",
+            reactions=self._reactions() if len(names) > 1 else (),
+            turns=tuple((name, None if around is None else around(name)) for name in names),
+            rounds=self.rounds,
+            stranger=True,
+        )
+
+    def _reactions(self) -> tuple[tuple[Match, str], ...]:
+        """Which failures move on, in words."""
+        from resilience._core.certainty import surely
+
+        following = "the next model"
+        moved = [(kind(Kind.REJECTED), following), (self.on, following)]
+        elsewhere = [k for k in _OF_ACCOUNT if surely(self.on, Failure(k, Advice.FALLBACK))]
+        if elsewhere and len({_account(model) for model in self.models}) > 1:
+            moved.append((kind(*elsewhere), f"{following} of another account"))
+        return tuple(moved)
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         own: dict[str | None, Inner] = {}
@@ -232,7 +272,7 @@ class ModelFallback(Policy):
                 except Exception as error:
                     pause = chain.moves_on(error)
                     if pause is None:
-                        note_served(None)
+                        record_served(None)
                         if self.raise_first:
                             chain.raise_first(error)
                         raise
@@ -318,15 +358,12 @@ class _Chain:
         call, model = self.call, self.order[at]
         turn = call.until(call.deadline)
         turn.model = model.name
-        turn.place = (self, at)
+        turn.place = _Place(self, at)
         turn.args, turn.kwargs = self.slot.replaced(call.args, call.kwargs, model.name)
         if model.overrides:
             turn.args, turn.kwargs = _overridden(model, call.fn, turn.args, turn.kwargs)
         if model.call is not None:
             turn.fn = model.call
-        if model.first is not None or not model.prefill:
-            first = None if model.first is None else plain(model.first)
-            turn.terms = Terms(own_first=first, prefill=model.prefill)
         if len(self.order) > 1:
             turn.alternatives = self._free_in
         return turn
@@ -340,19 +377,28 @@ class _Chain:
         if not rejected:
             if policy.raise_first:
                 call.journal.remember(self, lambda: error)
-            if not call.matches(policy.on, failure) and not self._matches_elsewhere(failure):
+            if not call.matches(policy.on, failure, policy) and not self._matches_elsewhere(
+                failure
+            ):
                 return None
         self._leave(error, failure)
         found = min(self._offers(failure), default=None)
         if found is None:
             return None
+        *_, to = found
         if rejected:
             self._skipped(error)
+            self._emit(ModelSkipped, to, error=error)
         elif (used := used_up(call.args, call.kwargs)) is not None:
             call.journal.remark(f"no other model: {used} can be read only once")
             return None
+        else:
+            self._emit(ModelLeft, to, failure=failure)
         *_, pause, self.at = found
         return pause
+
+    def _emit(self, kind: type[Event], to: int, **facts: Any) -> None:
+        self.call.emit(kind, model=self.order[self.at].name, to=self.order[to].name, **facts)
 
     def raise_first(self, error: Exception) -> None:
         """Raise the first model's error, unless that is `error` itself."""
@@ -374,7 +420,9 @@ class _Chain:
             return False
         # The account is in trouble: no model of it will do, and for others it is a FALLBACK.
         self.shut.add(_account(self.order[self.at]))
-        return self.call.matches(self.policy.on, evolve(failure, advice=Advice.FALLBACK))
+        return self.call.matches(
+            self.policy.on, evolve(failure, advice=Advice.FALLBACK), self.policy
+        )
 
     def _leave(self, error: Exception, failure: Failure) -> None:
         """Record how a model's turn has ended."""
@@ -410,7 +458,12 @@ class _Chain:
                     yield True, left.silent, pause, each
 
     def _free_in(self, failure: Failure) -> float:
-        """Seconds until another model may be called; infinite where none will do."""
+        """Seconds until another model may be called; infinite where none will do, or the chain
+        does not move on from this failure."""
+        if failure.kind is not Kind.REJECTED and not self.call.matches(
+            self.policy.on, failure, self.policy
+        ):
+            return math.inf
         return min(
             (
                 pause if again else self.policy._free_in(self.turn(each))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from attrs import Factory, field, frozen
 from tenacity import RetryCallState
@@ -17,6 +17,7 @@ from tenacity.retry import retry_base
 
 from resilience._core.arguments import used_up
 from resilience._core.control_flow import control_flow_in
+from resilience._core.locks import new_lock
 from resilience._core.options import (
     Seconds,
     call_repr,
@@ -25,17 +26,23 @@ from resilience._core.options import (
     plain,
     seconds,
     suggesting,
+    title,
     to_count,
     to_plain_function,
     warn_option_failed,
 )
 from resilience.errors import RejectedError
+from resilience.events import GaveUp
 from resilience.failures import Advice, Failure, Kind
-from resilience.matching import TRANSIENT, Match, On, to_match
-from resilience.policy import Call, Inner, Policy, Runtime
+from resilience.matching import TRANSIENT, Match, On, kind, to_match
+from resilience.policy import Call, Effect, Inner, Policy, Runtime
 from resilience.waits import LONGEST, RetryAfter, State, Wait, is_own, to_wait
 
 __all__ = ["Retry"]
+
+T = TypeVar("T")
+
+_INSIDE = "a policy further in"
 
 
 def _to_on(name: str, value: Any) -> Match | retry_base:
@@ -60,19 +67,57 @@ def _to_idempotent(name: str, value: Any) -> Any:
     return to_plain_function(name, value)
 
 
-class _Run:
-    """Where one call stands in this policy, once an attempt has failed: in a chain of models, one
-    model's part of it, over all the rounds."""
+class _Tally:
+    """What counts for `attempts`: those that were begun. In a chain of models they are one model's,
+    over all the rounds and in all branches of the call."""
 
-    __slots__ = ("call", "limits", "made", "runtime", "started", "waited")
+    __slots__ = ("begun", "limits", "lock", "started", "waited")
 
-    def __init__(self, call: Call, runtime: Runtime, started: float) -> None:
-        self.call = call
-        self.runtime = runtime
+    def __init__(self, started: float) -> None:
         self.started = started
-        self.made = 0
+        self.begun = 0
         self.waited = 0.0
         self.limits: dict[object, int] = {}
+        self.lock = new_lock()
+
+    def begin(self, most: int | None = None) -> bool:
+        """Count one more, unless there are as many as there may be."""
+        with self.lock:
+            if most is not None and self.begun >= most:
+                return False
+            self.begun += 1
+            return True
+
+
+class _Run:
+    """Where one line of attempts stands in this policy, once one of them has failed."""
+
+    __slots__ = ("call", "runtime", "tally")
+
+    def __init__(self, call: Call, runtime: Runtime, tally: _Tally) -> None:
+        self.call = call
+        self.runtime = runtime
+        self.tally = tally
+        tally.begin()
+
+
+class _OptionError(Exception):
+    """`what` has raised `problem`."""
+
+    def __init__(self, what: str, problem: Exception) -> None:
+        self.what = what
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.what} raised {type(self.problem).__name__}"
+
+
+def _ask(what: str, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """What the user's code gives, a function given as an option or a policy further in."""
+    try:
+        return fn(*args, **kwargs)
+    except Exception as problem:
+        raise _OptionError(what, problem) from None
 
 
 @suggesting
@@ -81,6 +126,9 @@ class Retry(Policy):
     """Call again, up to `attempts` times in all, while `on` matches the failure.
 
     - `attempts` (3): calls in all, the first included; None for no end, as by default with `stop`.
+      In a chain of models, calls of each model. Where a policy outside makes several calls at the
+      same time, each makes its first attempt, and they share the others; a policy inside makes its
+      calls in each attempt.
     - `on` (`TRANSIENT`): which failures; see `resilience.matching`. Also a tenacity `retry_if_*`.
       A rejection is retried where its class or kind is named: not before its `retry_at`.
     - `wait` (`RetryAfter()`): how long before the next; see `resilience.waits`. Also any tenacity
@@ -130,6 +178,44 @@ class Retry(Policy):
     def __repr__(self) -> str:
         return call_repr(self)
 
+    def effect(self) -> Effect:
+        from resilience._core.certainty import may_name
+        from resilience._core.schedule import in_words, longest_rejected, longest_waits
+
+        attempts = math.inf if self.attempts is None else self.attempts
+        longest, waits = longest_waits(self.wait, attempts - 1)
+        rejected = longest_rejected(self.wait)
+        reactions: tuple[tuple[Any, str], ...] = ((self.on, self._in_words()),)
+        if not may_name(self.on, Kind.REJECTED):
+            reactions = ((kind(Kind.REJECTED), ""), *reactions)
+        elif attempts > 1:
+            waits = max(waits, (attempts - 1) * max(longest, rejected))
+        line = f"up to {attempts:g} attempts" if attempts > 1 else "one attempt"
+        if self.attempts is None:
+            line = f"attempts {'without end' if self.stop is None else f'until {_of(self.stop)}'}"
+        if attempts > 1:
+            line += f"; waits {in_words(self.wait, attempts - 1)}"
+        if self.within is not None:
+            line += f"; no wait that would end {plain(self.within):g} s after it began"
+        return Effect(
+            line=line,
+            calls=attempts,
+            waits=waits,
+            until=math.inf if self.within is None else plain(self.within),
+            reactions=reactions if attempts > 1 else (),
+            pause=max(longest, rejected),
+        )
+
+    def _in_words(self) -> str:
+        """What it does about a failure."""
+        words = "retried"
+        if self.attempts is not None:
+            words = "retried once" if self.attempts == 2 else f"retried {self.attempts - 1} times"
+        if self.idempotent is True:
+            return words
+        words += ", if it was surely not executed"
+        return words if self.idempotent is False else f"{words} or {_of(self.idempotent)} allows it"
+
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         looks = not self.resting
         timed = looks or self.within is not None or self.stop is not None or not is_own(self.wait)
@@ -137,6 +223,8 @@ class Retry(Policy):
         async def retry(call: Call) -> Any:
             run: _Run | None = None
             started = _begun(call, runtime) if timed else 0.0
+            if call.branch is not call.journal:  # others may be making attempts meanwhile
+                run = self._run(call, runtime, started)
             if looks:
                 call.journal.keeps = True  # attempts that it repeats for their results count, too
             while True:
@@ -169,66 +257,64 @@ class Retry(Policy):
         return retry
 
     def _run(self, call: Call, runtime: Runtime, started: float) -> _Run:
-        if call.model is None:
-            return _Run(call, runtime, started)
-        key = (self, call.branch, call.place)
-        run = call.journal.remember(key, _Run, call, runtime, started)
-        run.call, run.runtime = call, runtime
-        return run
+        if call.model is None and call.branch is call.journal:
+            return _Run(call, runtime, _Tally(started))
+        key = (self, call.place, call.model)
+        return _Run(call, runtime, call.journal.remember(key, _Tally, started))
 
     def _after_error(self, run: _Run, number: int, error: Exception) -> float | None:
         """Seconds to wait before the next attempt; None to let the error out."""
         call = run.call
-        run.made += 1
         if not call.journal.attempts:
             return None  # the call was never made
         failure = call.failure(error)
         if failure.kind is Kind.REJECTED or failure.error is None:
             return None
         try:
-            if not self._wanted(run, number, failure):
-                return None
-            if self.attempts is not None and run.made >= self.attempts:
+            why_not = self._why_not(run, number, failure)
+            if why_not is not None:
+                return _gives_up(call, why_not, remark=False)
+            if self.attempts is not None and run.tally.begun >= self.attempts:
                 if self.attempts > 1:
                     call.report(failure.error, exhausted=True)
-                return None
-            if call.refuses(self):
-                call.journal.remark("no retry: its circuit is open")
-                return None
+                made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+                return _gives_up(call, f"{made} made", remark=False)
+            if _ask(_INSIDE, call.refuses, self):
+                return _gives_up(call, "its circuit is open")
             pause = self._pause(run, self._state(run, failure, failure.error, None))
-            if pause is None or self._leaves(run, failure, pause):
+            if pause is None or _ask(_INSIDE, self._leaves, run, failure, pause):
                 return None
             if self.adjust is not None:
-                self._adjust(run, self.adjust)
+                _ask("Retry(adjust=)", self._adjust, run, self.adjust)
             elif (used := used_up(call.args, call.kwargs)) is not None:
-                call.journal.remark(f"no retry: {used} can be read only once")
-                return None
+                return _gives_up(call, f"{used} can be read only once")
             if len(call.journal.attempts) > 1:
                 _trim(call, failure.error)
-            return pause
-        except Exception as problem:  # of a predicate, wait, stop or adjust: the call's own wins
-            call.journal.remark(f"Retry gave up: its option raised {type(problem).__name__}")
-            return None
+            return pause if run.tally.begin(self.attempts) else None
+        except _OptionError as problem:  # the call's own error wins
+            return _gives_up(call, str(problem))
 
     def _after_rejection(self, run: _Run, error: RejectedError) -> float | None:
         """The same for a call that was rejected: it is worth trying when `retry_at` is there."""
         call = run.call
         failure = call.failure(error)
-        named = self._names(run, failure)
-        if failure.retry_after is None or not (named or call.alternatives is not None):
-            return None
-        run.made += named
         try:
-            if self.attempts is not None and run.made >= self.attempts:
+            named = _ask("Retry(on=)", self._names, run, failure)
+            if not named:
+                run.tally.begun -= 1
+            if failure.retry_after is None or not (named or call.alternatives is not None):
+                return None
+            if self.attempts is not None and run.tally.begun >= self.attempts:
                 return None
             pause = self._pause(run, self._state(run, failure, error, None), failure.retry_after)
-        except Exception as problem:
-            call.journal.remark(f"Retry gave up: its option raised {type(problem).__name__}")
-            return None
-        if pause is not None and (not named or self._offer(run, failure) <= pause):
+            if pause is None:
+                return None
+            if named and _ask(_INSIDE, self._offer, run, failure) > pause:
+                return pause if run.tally.begin(self.attempts) else None
             call.report(error, wait=pause, latest=self._latest(run))
-            return None
-        return pause
+        except _OptionError as problem:
+            call.journal.remark(f"no retry: {problem}")
+        return None
 
     def _names(self, run: _Run, failure: Failure) -> bool:
         """Whether `on` means this rejection, and not just any error."""
@@ -259,6 +345,7 @@ class Retry(Policy):
         if self._offer(run, failure) > most:
             return False
         call.journal.remark(f"{reason}: another model is free")
+        _gives_up(call, "another model is free", remark=False)
         assert failure.error is not None
         call.report(failure.error, wait=pause, latest=self._latest(run))
         return True
@@ -271,86 +358,82 @@ class Retry(Policy):
 
     def _after_result(self, run: _Run, result: Any) -> float | None:
         """Seconds to wait because tenacity's predicate wants another result; None to return it."""
-        run.made += 1
         try:
             state = self._state(run, None, None, result)
-            if not cast(Any, self.on)(state) or not self._repeatable(run.call):
+            if not _ask("Retry(on=)", cast(Any, self.on), state) or not self._repeatable(run.call):
                 return None
-            if self.attempts is not None and run.made >= self.attempts:
+            if self.attempts is not None and run.tally.begun >= self.attempts:
                 return None
-            if run.call.refuses(self):
+            if _ask(_INSIDE, run.call.refuses, self):
                 return None
             pause = self._pause(run, state)
-            if pause is not None and self.adjust is not None:
-                self._adjust(run, self.adjust)
-            return pause
-        except Exception as problem:  # the call has succeeded; its bookkeeping must not undo that
-            warn_option_failed("Retry", problem)
+            if pause is None:
+                return None
+            if self.adjust is not None:
+                _ask("Retry(adjust=)", self._adjust, run, self.adjust)
+            return pause if run.tally.begin(self.attempts) else None
+        except _OptionError as failed:  # the call has succeeded, and that must not undo it
+            warn_option_failed(failed.what, failed.problem)
             return None
 
-    def _wanted(self, run: _Run, number: int, failure: Failure) -> bool:
+    def _why_not(self, run: _Run, number: int, failure: Failure) -> str | None:
+        """Why this failure is not to be retried at all; None if it is."""
         error = failure.error
         assert error is not None
         if not self.retry_exhausted:
             for report in run.call.reported(number, error):
                 if report.exhausted:
-                    return False
+                    return "retried further in"
         if failure.sent is not False and not self._repeatable(run.call):
-            return False
+            return "it may have been executed"
+        unwanted = f"{failure.kind.value} is not retried"
         if isinstance(self.on, retry_base):
             if control_flow_in(error):
-                return False
-            return bool(self.on(self._state(run, failure, error, None)))
+                return unwanted
+            state = self._state(run, failure, error, None)
+            return None if _ask("Retry(on=)", self.on, state) else unwanted
         on = cast(Match, self.on)
-        if not run.call.matches(on, failure):
-            return False
+        if not run.call.matches(on, failure, self):
+            return unwanted
         limit = failure.retry_limit
-        if limit is None or not on.by_advice(failure):
-            return True
-        subject = failure.code or failure.kind
-        run.limits[subject] = run.limits.get(subject, 0) + 1
-        return run.limits[subject] <= limit
+        if limit is None or not _ask("Retry(on=)", on.by_advice, failure):
+            return None
+        limits, subject = run.tally.limits, failure.code or failure.kind
+        limits[subject] = limits.get(subject, 0) + 1
+        return None if limits[subject] <= limit else f"{unwanted} more than {limit} times"
 
     def _repeatable(self, call: Call) -> bool:
         """Whether a request that may have been executed may be sent again."""
         idempotent = self.idempotent
         if isinstance(idempotent, bool):
             return idempotent
-        return bool(idempotent(*call.args, **call.kwargs))
+        return bool(_ask("Retry(idempotent=)", idempotent, *call.args, **call.kwargs))
 
     def _pause(self, run: _Run, state: State, least: float = 0.0) -> float | None:
         """The wait, `least` seconds or more, unless there is a reason not to begin it."""
         call = run.call
-        pause = float(cast(Any, self.wait)(state))
-        if math.isnan(pause):
-            raise ValueError  # of what an option raises, only the class is told
-        pause = max(least, pause)
+        pause = max(least, _ask("Retry(wait=)", _seconds, self.wait, state))
         if math.isinf(pause) or (least > LONGEST and not isinstance(self.wait, RetryAfter)):
-            call.journal.remark("no retry: " + _too_long(call))
-            return None
-        state.upcoming_sleep = run.waited = pause
-        if self.stop is not None and self.stop(state):
-            return None
+            return _gives_up(call, _too_long(call))
+        state.upcoming_sleep = run.tally.waited = pause
+        if self.stop is not None and _ask("Retry(stop=)", self.stop, state):
+            return _gives_up(call, "stop said so", remark=False)
         room = self._room(run)
         if pause >= room:
-            call.journal.remark(
-                f"no retry: a wait of {pause:.3g} s would not have fitted "
-                f"into the {max(0.0, room):.3g} s left"
-            )
-            return None
+            left = f"{max(0.0, room):.3g} s left"
+            return _gives_up(call, f"a wait of {pause:.3g} s would not have fitted into the {left}")
         return pause
 
     def _latest(self, run: _Run) -> float:
         """When another attempt may be made at the latest."""
-        return math.inf if self.within is None else run.started + plain(self.within)
+        return math.inf if self.within is None else run.tally.started + plain(self.within)
 
     def _room(self, run: _Run) -> float:
         """Seconds left for a wait."""
         if self.within is None and run.call.deadline is None:
             return math.inf
         now = run.runtime.now()
-        room = run.call.room(now)
-        return room if self.within is None else min(room, run.started + plain(self.within) - now)
+        return min(run.call.room(now), self._latest(run) - now)
 
     def _state(
         self, run: _Run, failure: Failure | None, error: Exception | None, result: Any
@@ -361,10 +444,10 @@ class Retry(Policy):
             call.fn,
             call.args,
             call.kwargs,
-            number=run.made,
-            started=run.started,
+            number=run.tally.begun,
+            started=run.tally.started,
             ended=run.runtime.now(),
-            waited=run.waited,
+            waited=run.tally.waited,
             failure=failure,
             error=error,
             result=result,
@@ -377,10 +460,33 @@ class Retry(Policy):
         run.call = call.replace(args=tuple(args), kwargs=dict(kwargs))
 
 
+def _seconds(wait: Any, state: State) -> float:
+    found = float(wait(state))
+    if math.isnan(found):
+        raise ValueError  # only its class is told
+    return found
+
+
 def _begun(call: Call, runtime: Runtime) -> float:
     """When the attempt in hand began, if it was made already."""
     in_hand = call.branch.in_hand
     return in_hand.started if in_hand is not None and in_hand.made else runtime.now()
+
+
+def _of(option: Any) -> str:
+    """A function's name, or the class of one of tenacity's objects."""
+    name = title(option)
+    return type(option).__name__ if name.startswith("<") and "lambda" not in name else name
+
+
+def _gives_up(call: Call, reason: str, *, remark: bool = True) -> float | None:
+    """Say why there is no other attempt, as an event and in the note on the error. Returns no
+    wait."""
+    call.journal.reason = reason
+    if remark:
+        call.journal.remark(f"no retry: {reason}")
+    call.emit(GaveUp, attempt=call.last_attempt(), reason=reason)
+    return None
 
 
 def _too_long(call: Call) -> str:

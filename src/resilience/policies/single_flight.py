@@ -16,31 +16,38 @@ from weakref import WeakValueDictionary
 
 from attrs import field, frozen
 
+from resilience._core.anatomy import traceback_of
 from resilience._core.arguments import slot_of
 from resilience._core.attempt import Attempt
+from resilience._core.identity import Identity
 from resilience._core.locks import new_lock
 from resilience._core.options import (
     call_repr,
     checked,
     suggesting,
-    to_plain_function,
-    to_text,
+    title,
+    to_key,
     warn_option_failed,
 )
-from resilience.policy import Call, Inner, PendingResult, Policy, Report, Runtime, Waiter
+from resilience.policy import (
+    Call,
+    Effect,
+    Inner,
+    PendingResult,
+    Policy,
+    Report,
+    Runtime,
+    Waiter,
+)
 
 __all__ = ["SingleFlight"]
 
-_Place: TypeAlias = tuple[int, Hashable]
-
-
-def _to_key(name: str, value: Any) -> Any:
-    return to_text(name, value) if isinstance(value, str) else to_plain_function(name, value)
+_Key: TypeAlias = tuple[int, Hashable]
 
 
 @suggesting
 @frozen(eq=False, repr=False)
-class SingleFlight(Policy):
+class SingleFlight(Identity, Policy):
     """Calls that are equal and under way at the same time become one: the first caller makes it,
     the others wait for what it gives.
 
@@ -64,7 +71,7 @@ class SingleFlight(Policy):
 
     role: ClassVar[str | None] = "single_flight"
 
-    key: str | Callable[..., Any] | None = checked(_to_key, None, optional=True)
+    key: str | Callable[..., Any] | None = checked(to_key, None, optional=True)
     _lock: Any = field(factory=new_lock, init=False, repr=False)
     _flights: WeakValueDictionary[int, _Flight] = field(
         factory=WeakValueDictionary, init=False, repr=False
@@ -78,12 +85,6 @@ class SingleFlight(Policy):
     def __reduce__(self) -> Any:
         return SingleFlight, (self.key,)
 
-    def __copy__(self) -> SingleFlight:
-        return self  # whoever has the policy shares its calls
-
-    def __deepcopy__(self, memo: Any) -> SingleFlight:
-        return self
-
     def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
         if isinstance(self.key, str):
@@ -93,29 +94,37 @@ class SingleFlight(Policy):
         """Raise TypeError: a block has no result that could be shared."""
         raise TypeError(f"{self!r} has no result of a block of code to share; guard a function")
 
+    def effect(self) -> Effect:
+        key = "all arguments" if self.key is None else self.key
+        key = key if isinstance(key, str) else title(key)
+        return Effect(
+            line=f"makes one call of those under way that are equal by {key}; a caller whose shared "
+            f"call was cancelled, or gave a stream, then makes its own"
+        )
+
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         async def single_flight(call: Call) -> Any:
-            place = self._place(call, runtime) if runtime.may_wait else None
-            if place is None:
+            key = self._key_of(call, runtime) if runtime.may_wait else None
+            if key is None:
                 return await inner(call)
-            seat = _Seat(call)
+            caller = _Caller(call)
             try:
-                flight = self._board(place, seat, runtime)
+                flight = self._join(key, caller, runtime)
                 if flight is not None:
-                    if flight.leader is not seat:
-                        await seat.waiter.wait(math.inf, call)
-                    if flight.leader is seat:
+                    if flight.leader is not caller:
+                        await caller.waiter.wait(math.inf, call)
+                    if flight.leader is caller:
                         return await self._lead(flight, inner, runtime)
             finally:
-                self._leave(seat)
-            if seat.landed is None:
+                self._leave(caller)
+            if caller.shared is None:
                 return await inner(call)
             call.journal.begin(runtime)
-            return _receive(seat)
+            return _receive(caller)
 
         return single_flight
 
-    def _place(self, call: Call, runtime: Runtime) -> _Place | None:
+    def _key_of(self, call: Call, runtime: Runtime) -> _Key | None:
         """What equal calls have the same, and its hash; None if it cannot be computed."""
         key = self.key
         try:
@@ -125,29 +134,29 @@ class SingleFlight(Policy):
                 value = call.slot(key, reading=True).read(call.args, call.kwargs)
             else:
                 value = key(*call.args, **call.kwargs)
-            place = (runtime.home(), call.fn, _frozen(value))
-            return hash(place), place
+            equal = (runtime.home(), call.fn, _frozen(value))
+            return hash(equal), equal
         except Exception as problem:
             warn_option_failed("key", problem)
             return None
 
-    def _board(self, place: _Place, seat: _Seat, runtime: Runtime) -> _Flight | None:
-        """Take a seat in the flight that is under way, or as the leader of a new one. None for a
+    def _join(self, key: _Key, caller: _Caller, runtime: Runtime) -> _Flight | None:
+        """Join the flight that is under way, or begin one. None for a
         call that is made inside that flight, or whose hash another one has just now."""
-        journal = seat.call.journal
-        number, _ = place
+        journal = caller.call.journal
+        number, _ = key
         with self._lock:
             while True:
                 flight = self._flights.get(number)
                 if flight is None:
-                    seat.flight = flight = _Flight(place, seat)
+                    caller.flight = flight = _Flight(key, caller)
                     self._flights[number] = flight
                     return flight
-                if flight.place != place or seat.call.is_inside(flight.leader.call.journal):
+                if flight.key != key or caller.call.is_inside(flight.leader.call.journal):
                     return None
-                seat.waiter = runtime.waiter()
-                seat.flight = flight
-                flight.joined[seat] = None
+                caller.waiter = runtime.waiter()
+                caller.flight = flight
+                flight.waiting[caller] = None
                 if not flight.over:  # a finalizer in this thread may have ended it just now
                     break
             if journal.keeps:  # whoever makes the call records its attempts for this one, too
@@ -163,70 +172,70 @@ class SingleFlight(Policy):
         try:
             result = await inner(call)
         except Exception as error:
-            self._land(flight, _landed(call, since, None, error))
+            self._finish(flight, _share(call, since, None, error))
             raise
-        shared = None if _for_one_reader(result) else _landed(call, since, result, None)
-        self._land(flight, shared)
+        shared = None if _for_one_reader(result) else _share(call, since, result, None)
+        self._finish(flight, shared)
         return result
 
-    def _land(self, flight: _Flight, landed: _Landed | None) -> None:
+    def _finish(self, flight: _Flight, shared: _Shared | None) -> None:
         with self._lock:
             flight.over = True
-            number, _ = flight.place
+            number, _ = flight.key
             if self._flights.get(number) is flight:
                 del self._flights[number]
-            flight.wake(landed)
+            flight.wake(shared)
 
-    def _leave(self, seat: _Seat) -> None:
-        """Give up a seat, in whatever way the call has ended. A leader whose flight has not landed
-        passes the lead on."""
-        flight, seat.flight = seat.flight, None
-        if flight is None or (flight.over and not flight.joined):
+    def _leave(self, caller: _Caller) -> None:
+        """A caller's call has ended, in whatever way. A leader who has nothing to share passes the
+        lead on."""
+        flight, caller.flight = caller.flight, None
+        if flight is None or (flight.over and not flight.waiting):
             return
         with self._lock:
-            flight.joined.pop(seat, None)
-            if flight.leader is not seat:
+            flight.waiting.pop(caller, None)
+            if flight.leader is not caller:
                 return
-            if flight.over or not flight.joined:
-                self._land(flight, None)  # whom Ctrl-C has left waiting makes its own call
+            if flight.over or not flight.waiting:
+                self._finish(flight, None)  # whom Ctrl-C has left waiting makes its own call
                 return
-            flight.leader, _ = flight.joined.popitem(last=False)
+            flight.leader, _ = flight.waiting.popitem(last=False)
             flight.leader.waiter.set()
 
 
-class _Seat:
-    """A caller's place in a flight; `landed` is what it gives, unless the caller leads it."""
+class _Caller:
+    """One of the callers of a flight; `shared` is what the leader's call has given."""
 
-    __slots__ = ("call", "flight", "landed", "waiter")
+    __slots__ = ("call", "flight", "shared", "waiter")
 
     waiter: Waiter
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.flight: _Flight | None = None
-        self.landed: _Landed | None = None
+        self.shared: _Shared | None = None
 
 
 class _Flight:
     """A call under way: who makes it, who waits for it in which order, whether it is over."""
 
-    __slots__ = ("__weakref__", "joined", "keeps", "leader", "over", "place")
+    __slots__ = ("__weakref__", "keeps", "key", "leader", "over", "waiting")
 
-    def __init__(self, place: _Place, leader: _Seat) -> None:
-        self.place = place
+    def __init__(self, key: _Key, leader: _Caller) -> None:
+        self.key = key
         self.leader = leader
-        self.joined: OrderedDict[_Seat, None] = OrderedDict()
+        self.waiting: OrderedDict[_Caller, None] = OrderedDict()
         self.keeps = self.over = False
 
-    def wake(self, landed: _Landed | None) -> None:
+    def wake(self, shared: _Shared | None) -> None:
         """Have all who wait go on, with what the call has given or, for None, on their own."""
-        while self.joined:
-            seat, _ = self.joined.popitem(last=False)
-            seat.landed = landed
-            seat.waiter.set()
+        while self.waiting:
+            caller, _ = self.waiting.popitem(last=False)
+            caller.shared = shared
+            caller.waiter.set()
 
 
-class _Landed(NamedTuple):
+class _Shared(NamedTuple):
     """What a call has given: a result or an error, and what happened on the way."""
 
     result: Any
@@ -239,12 +248,12 @@ class _Landed(NamedTuple):
     began: float
 
 
-def _landed(call: Call, since: int, result: Any, error: Exception | None) -> _Landed:
+def _share(call: Call, since: int, result: Any, error: Exception | None) -> _Shared:
     journal = call.journal
-    return _Landed(
+    return _Shared(
         result,
         error,
-        None if error is None else _traceback_of(error),
+        None if error is None else traceback_of(error),
         tuple(attempt for attempt in journal.attempts if attempt.number > since),
         tuple(report for report in call.branch.reports if report.number > since),
         journal.served,
@@ -253,16 +262,13 @@ def _landed(call: Call, since: int, result: Any, error: Exception | None) -> _La
     )
 
 
-_traceback_of = BaseException.__dict__["__traceback__"].__get__
-
-
-def _receive(seat: _Seat) -> Any:
+def _receive(caller: _Caller) -> Any:
     """What another caller's call has given, as if this one had made it."""
-    landed, seat.landed = seat.landed, None
-    assert landed is not None
-    journal, branch = seat.call.journal, seat.call.branch
-    result, error, traceback, attempts, reports, served, degraded, began = landed
-    del landed  # no frame of its traceback may hold the error
+    shared, caller.shared = caller.shared, None
+    assert shared is not None
+    journal, branch = caller.call.journal, caller.call.branch
+    result, error, traceback, attempts, reports, served, degraded, began = shared
+    del shared  # no frame of its traceback may hold the error
     numbers = journal.adopt(attempts, (journal.began or 0.0) - began)
     branch.number = max(numbers.values(), default=branch.number)
     for report in reports:
@@ -286,11 +292,12 @@ def _for_one_reader(result: Any) -> bool:
 
 
 def _frozen(value: Any) -> Any:
-    """A value that can be hashed, with what is in dicts, lists and sets in place of those."""
+    """A value that can be hashed, with what is in dicts, lists and sets in place of those, and told
+    from an equal one of another type: 1, 1.0 and True are three."""
     if isinstance(value, dict):
-        return dict, frozenset((name, _frozen(each)) for name, each in value.items())
+        return dict, frozenset((_frozen(name), _frozen(each)) for name, each in value.items())
     if isinstance(value, (list, tuple)):
         return type(value), tuple(map(_frozen, value))
     if isinstance(value, set):
-        return set, frozenset(value)
-    return value
+        return set, frozenset(map(_frozen, value))
+    return type(value), value

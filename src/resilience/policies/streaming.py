@@ -19,27 +19,15 @@ from resilience._core.options import (
     plain,
     seconds,
     suggesting,
+    to_one_of,
     to_plain_function,
-    to_text,
     warn_option_failed,
 )
 from resilience._core.results import reading_of
-from resilience._core.streams import PLAIN_TERMS, Restarted, Terms, restart
-from resilience.policy import Call, Inner, Policy, Runtime
+from resilience._core.streams import PLAIN_TERMS, RESTARTS, Restarted, Terms, restart
+from resilience.policy import Call, Effect, Inner, Policy, Runtime
 
 __all__ = ["Restarted", "Streaming"]
-
-
-def _to_delivery(name: str, value: Any) -> str:
-    if to_text(name, value) not in ("live", "whole"):
-        raise ValueError(f"{name} must be 'live' or 'whole', got {value!r}")
-    return str(value)
-
-
-def _to_life(name: str, value: Any) -> str:
-    if to_text(name, value) not in ("content", "bytes"):
-        raise ValueError(f"{name} must be 'content' or 'bytes', got {value!r}")
-    return str(value)
 
 
 def _to_resume(name: str, value: Any) -> Any:
@@ -85,8 +73,8 @@ class Streaming(Policy):
     idle: Seconds | None = seconds(None, optional=True)
     total: Seconds | None = seconds(None, optional=True)
     complete: bool = flag(True)
-    deliver: str = checked(_to_delivery, "live")
-    alive: str = checked(_to_life, "content")
+    deliver: str = checked(to_one_of("live", "whole"), "live")
+    alive: str = checked(to_one_of("content", "bytes"), "content")
     on_interrupted: str | Callable[..., Any] | None = checked(_to_resume, None, optional=True)
     first_content: Callable[[Any], object] | None = checked(to_plain_function, None, optional=True)
 
@@ -96,6 +84,23 @@ class Streaming(Policy):
     def check_block(self, *, asynchronous: bool) -> None:
         """Raise TypeError: a block has no result that could be a stream."""
         raise TypeError(f"{self!r} has no stream of a block of code to read; guard a function")
+
+    def effect(self) -> Effect:
+        limits = (
+            ("the first content", self.first),
+            ("each next one", self.idle),
+            ("all of it", self.total),
+        )
+        parts = [f"{plain(limit):g} s for {what}" for what, limit in limits if limit is not None]
+        line = f"bounds a stream: {', '.join(parts)}" if parts else "guards a stream to its end"
+        if self.deliver == "whole":
+            line += "; holds it back until it is complete"
+        if self.on_interrupted is None:
+            return Effect(line=line)
+        return Effect(
+            line=f"{line}; up to {RESTARTS} more calls of all this if it breaks off",
+            restarts=RESTARTS,
+        )
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         first, idle, total = (
@@ -108,8 +113,8 @@ class Streaming(Policy):
 
         async def streaming(call: Call) -> Any:
             outer: Terms = call.terms or PLAIN_TERMS
-            own = outer.own_first or first
-            limit = _least(own, total)
+            own = None if call.place is None else call.place.model.first
+            limit = _least(first if own is None else own, total)
             watch = begins_by = None
             end = _least(outer.end, call.journal.guard.stream_end)
             if limit is not None or idle is not None or end is not None:
@@ -121,7 +126,6 @@ class Streaming(Policy):
                     None if begins_by is None else begins_by - now, end, total or outer.total
                 )
             terms = Terms(
-                own_first=outer.own_first,
                 first=_least(limit, outer.first),
                 begins_by=begins_by,
                 idle=_least(idle, outer.idle),
@@ -130,7 +134,6 @@ class Streaming(Policy):
                 complete=self.complete and outer.complete,
                 whole=self.deliver == "whole" or outer.whole,
                 content=content or outer.content,
-                prefill=outer.prefill,
                 bytes_are_life=self.alive == "bytes" or outer.bytes_are_life,
                 resume=resume or outer.resume,
                 watch=watch,

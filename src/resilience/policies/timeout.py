@@ -6,6 +6,7 @@ hangs is left behind (threads cannot be stopped); `pass_as` hands the time to th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -21,11 +22,12 @@ from resilience._core.options import (
     checked,
     plain,
     suggesting,
+    title,
     to_number,
     to_seconds,
     to_text,
 )
-from resilience.policy import Call, Inner, Policy, Runtime
+from resilience.policy import Call, Effect, Inner, Policy, Runtime
 
 __all__ = ["Timeout"]
 
@@ -77,6 +79,14 @@ class Timeout(Policy):
                 f"{self!r} cannot bound a sync block: a block runs in its own thread, and nothing "
                 f"can stop it there; give Timeout a pass_as, or guard a function"
             )
+
+    def effect(self) -> Effect:
+        seconds = self.seconds
+        limit = f"what {title(seconds)} says" if callable(seconds) else f"{plain(seconds):g} s"
+        if self.pass_as is not None:
+            return Effect(line=f"gives the function what is left of {limit}, as {self.pass_as}=")
+        line = f"ends what is inside it after {limit}"
+        return Effect(line=line, limit=math.inf if callable(seconds) else plain(seconds))
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         bounded = runtime.bounded if self.pass_as is None else partial(self._passed_on, runtime)

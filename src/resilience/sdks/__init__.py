@@ -1,8 +1,8 @@
 """How the errors of known client libraries are read: one small module per family.
 
 A family module has `read(error) -> Failure | None`. It gathers evidence from its exceptions'
-attributes and hands that to `verdict.judge` with its own table of codes. It is imported when
-the first such error is seen, and it never imports the client library itself: exceptions are
+attributes and hands that to `verdict.judge`, in the dialect of the body's format. It is imported
+when the first such error is seen, and it never imports the client library itself: exceptions are
 recognised by the package and the name of their classes.
 """
 
@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any
 
+from resilience._core.anatomy import facts_of
 from resilience._core.failure import Failure, Kind
 
 __all__ = [
@@ -151,12 +152,9 @@ def _facts(failure: Failure) -> tuple[bool, int]:
 def read_status(error: Exception) -> Failure | None:
     """What an error that nobody knows means by the status that it carries; None without one."""
     cls: Any = type(error)  # a class is hashable, which mypy does not see
-    if not _vars(error) and not _has_slots(cls):
+    if not facts_of(error) and not _has_slots(cls):
         return None
     return _reader("unknown")(error)
-
-
-_vars = BaseException.__dict__["__dict__"].__get__  # past any property of the error's own
 
 
 @lru_cache(512)  # some libraries make a class per client

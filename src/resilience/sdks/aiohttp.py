@@ -10,34 +10,28 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import stdlib
+from resilience.sdks import stdlib, verdict
 from resilience.sdks.bodies import dialect
 from resilience.sdks.evidence import Evidence, by_class_name, peek
-from resilience.sdks.headers import pick
 from resilience.sdks.verdict import Meaning, judge
 
 __all__ = ["read"]
 
-_LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
-_UNREACHED = Meaning(Kind.CONNECTION, Advice.RETRY, sent=False)
-_MISTAKE = Meaning(Kind.INVALID, Advice.STOP, sent=False)
-_MISLED = Meaning(Kind.INVALID, Advice.STOP)
-
 _CLASSES: Mapping[str, Meaning] = {
-    "ClientConnectionError": _LOST,
+    "ClientConnectionError": verdict.LOST,
     "ClientConnectorCertificateError": stdlib.UNTRUSTED,
-    "ClientConnectorError": _UNREACHED,
-    "ClientPayloadError": Meaning(Kind.CONNECTION, Advice.RETRY, sent=True),
-    "ConnectionTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False),
-    "HttpProcessingError": _LOST,  # what came was no HTTP
-    "InvalidURL": _MISTAKE,
-    "InvalidUrlRedirectClientError": _MISLED,
-    "NonHttpUrlClientError": _MISTAKE,
-    "NonHttpUrlRedirectClientError": _MISLED,
+    "ClientConnectorError": verdict.UNREACHED,
+    "ClientPayloadError": verdict.CUT_SHORT,
+    "ConnectionTimeoutError": verdict.UNCONNECTED,
+    "HttpProcessingError": verdict.LOST,  # what came was no HTTP
+    "InvalidURL": verdict.MISUSED,
+    "InvalidUrlRedirectClientError": verdict.INVALID,
+    "NonHttpUrlClientError": verdict.MISUSED,
+    "NonHttpUrlRedirectClientError": verdict.INVALID,
     "ServerFingerprintMismatch": stdlib.UNTRUSTED,
-    "ServerTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
-    "TooManyRedirects": _MISLED,
-    "UploadAbortedError": _LOST,
+    "ServerTimeoutError": verdict.TIMED_OUT,
+    "TooManyRedirects": verdict.INVALID,
+    "UploadAbortedError": verdict.LOST,
 }
 
 
@@ -54,14 +48,7 @@ def read(error: Exception) -> Failure | None:
 
 
 def _answered(error: Exception) -> Failure:
-    said = pick(peek(error, "headers"))
-    evidence = Evidence(
-        error,
-        "aiohttp",
-        status=peek(error, "status"),
-        headers=said,
-        request_id=said.get("x-request-id") or said.get("request-id"),
-    )
+    evidence = Evidence(error, "aiohttp", peek(error, "status"), headers=peek(error, "headers"))
     failure = judge(evidence, dialect("flat"))  # some providers have statuses of their own
     if failure.sent is True and by_class_name(type(error), {"ContentTypeError": True}):
         # An answer by its status, but not one of the API's.

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import bodies, stainless
-from resilience.sdks.codes import load
-from resilience.sdks.evidence import peek
-from resilience.sdks.verdict import Code, Meaning, judge
+from resilience.sdks import bodies, stainless, verdict
+from resilience.sdks.verdict import Meaning
 
-__all__ = ["CODES", "read"]
-
-CODES: Mapping[str, Code] = load("anthropic")
+__all__ = ["read"]
 
 _STATUSES: Mapping[int, Meaning] = {
     **bodies.SDK_STATUSES,
@@ -20,18 +16,11 @@ _STATUSES: Mapping[int, Meaning] = {
 }
 
 _LOCAL: Mapping[str, Meaning] = {
-    "CredentialsError": Meaning(Kind.AUTH, Advice.STOP, sent=False),
+    "CredentialsError": verdict.UNSIGNED,
     "RetryableError": Meaning(Kind.UNKNOWN, Advice.RETRY),  # raised by a user's middleware
 }
 
 
 def read(error: Exception) -> Failure:
     """Read an `APIError` of any kind, and what the SDK or its middleware raises by itself."""
-    body = peek(error, "body")
-    evidence = stainless.gathered(error, "anthropic", body, _STATUSES)
-    failure = stainless.unanswered(evidence, _LOCAL)
-    if failure:
-        return failure
-    code = peek(error, "error_code")  # older versions leave it in the body
-    evidence.code = evidence.code if code is None else code
-    return judge(evidence, bodies.heard(evidence, body))
+    return stainless.read(error, "anthropic", _LOCAL, _STATUSES)

@@ -30,10 +30,10 @@ def asked_in(body: object, depth: int = 2) -> float | None:
     """Seconds; None where it says nothing."""
     if type(body) is list:
         body = unlisted(body)
-    told = mapping(body)
-    if _ALL.isdisjoint(told):
+    fields = mapping(body)
+    if _ALL.isdisjoint(fields):
         return None
-    for name, value in told.items():
+    for name, value in fields.items():
         seconds = None
         if name in _NAMES:
             seconds = number(value)

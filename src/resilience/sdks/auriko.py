@@ -43,15 +43,15 @@ def read(error: Exception) -> Failure:
         model_call=True,
     )
     usual = bodies.dialect("openai")
-    return judge(evidence, usual if bodies.settles(evidence.code, usual) else _heard(evidence))
+    return judge(evidence, usual if bodies.settles(evidence.code, usual) else _read_body(evidence))
 
 
-def _heard(evidence: Evidence) -> Dialect:
-    """As `bodies.heard`; what is not in Auriko's envelope, its SDK calls malformed."""
+def _read_body(evidence: Evidence) -> Dialect:
+    """As `bodies.read_body`; what is not in Auriko's envelope, its SDK calls malformed."""
     body, found = peek(evidence.error, "body"), evidence
     if evidence.code == "malformed_response":
         found = evolve(evidence, code=None, type=None)
-    dialect = bodies.heard(found, body)
+    dialect = bodies.read_body(found, body)
     if found.code is not None or found.type is not None:
         evidence.code, evidence.type, evidence.wait = found.code, found.type, found.wait
     evidence.body = found.body

@@ -37,7 +37,7 @@ from resilience.sdks.resets import reset_in
 from resilience.sdks.values import number
 from resilience.sdks.verdict import STATUSES, Code, Dialect, Meaning, judge
 
-__all__ = ["SDK_STATUSES", "answered", "dialect", "heard", "settles"]
+__all__ = ["SDK_STATUSES", "dialect", "read_body", "read_response", "settles"]
 
 SDK_STATUSES: Mapping[int, Meaning] = {
     **STATUSES,
@@ -74,21 +74,15 @@ def dialect(shape: str) -> Dialect:
     return Dialect(table(*_FORMATS.get(shape, (shape,)), "status"))
 
 
-def answered(error: Exception, sdk: str | None, response: object, content: object) -> Failure:
+def read_response(error: Exception, sdk: str | None, response: object, content: object) -> Failure:
     """The failure of a `response` with `status_code` and `headers`; `content` is its body, or
     anything else where that was not read."""
-    said = pick(peek(response, "headers"))
-    evidence = Evidence(
-        error,
-        sdk,
-        status=peek(response, "status_code"),
-        headers=said,
-        request_id=said.get("x-request-id") or said.get("request-id"),
-    )
-    return judge(evidence, heard(evidence, json_value(content)))
+    status, headers = peek(response, "status_code"), peek(response, "headers")
+    evidence = Evidence(error, sdk, status, headers=headers)
+    return judge(evidence, read_body(evidence, json_value(content)))
 
 
-def heard(evidence: Evidence, body: object, unwrapped: bool = False) -> Dialect:
+def read_body(evidence: Evidence, body: object, unwrapped: bool = False) -> Dialect:
     """Take into `evidence` what a body says, in the places that its client left empty; the dialect
     to judge it in.
 
@@ -101,13 +95,13 @@ def heard(evidence: Evidence, body: object, unwrapped: bool = False) -> Dialect:
     outer: Any = body
     if type(body) is not dict:
         outer = mapping(unlisted(body))
-    told = outer.get("error")
-    if type(told) is not dict or not told:
-        told = outer if unwrapped else {}
-    if told and _USUAL.issuperset(told):
+    fields = outer.get("error")
+    if type(fields) is not dict or not fields:
+        fields = outer if unwrapped else {}
+    if fields and _USUAL.issuperset(fields):
         if _USUAL.issuperset(outer):
             evidence.body = None
-        _take_usual(evidence, told)
+        _take_usual(evidence, fields)
         return usual
     return _unusual(evidence, outer, unwrapped and outer is body)
 
@@ -119,24 +113,24 @@ def settles(code: object, within: Dialect) -> bool:
 
 
 def _unusual(evidence: Evidence, outer: Mapping[str, Any], unwrapped: bool) -> Dialect:
-    told, shape = mapping(outer.get("error")), "openai"
-    if not told and unwrapped and (googles := google_rpc.overheard(evidence, outer)):
+    fields, shape = mapping(outer.get("error")), "openai"
+    if not fields and unwrapped and (googles := google_rpc.read_foreign(evidence, outer)):
         evidence.status = evidence.status or to_status(outer.get("code"))
         return googles
-    if not told:
-        told, shape = _unenveloped(outer)
+    if not fields:
+        fields, shape = _unenveloped(outer)
         if shape == "flat" and unwrapped and outer.get("object") != "error":
             shape = "unwrapped"
     found = dialect(shape)
-    (_take_usual if shape == "openai" else _take)(evidence, told)
+    (_take_usual if shape == "openai" else _take)(evidence, fields)
     alone = text(outer.get("error"))
     if evidence.code is None and alone in found.codes:  # as Slack's; most are sentences
         evidence.code = alone
-    if not _INNER.isdisjoint(told):
-        _take_inner(evidence, told, found)
-        if shape != "flat" and (routed := _take_routing(evidence, told)):
+    if not _INNER.isdisjoint(fields):
+        _take_inner(evidence, fields, found)
+        if shape != "flat" and (routed := _take_routing(evidence, fields)):
             return routed
-    return google_rpc.overheard(evidence, told) or found
+    return google_rpc.read_foreign(evidence, fields) or found
 
 
 def _unenveloped(outer: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
@@ -160,13 +154,13 @@ def _unenveloped(outer: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     return outer, "flat"
 
 
-def _take_usual(evidence: Evidence, told: Mapping[str, Any]) -> None:
+def _take_usual(evidence: Evidence, fields: Mapping[str, Any]) -> None:
     """Code and type, and a status that stands in the place of a code."""
     if evidence.type is None:
-        evidence.type = told.get("type")
+        evidence.type = fields.get("type")
     if evidence.provider is None:
-        evidence.provider = told.get("provider")
-    code = told.get("code") if evidence.code is None else evidence.code
+        evidence.provider = fields.get("provider")
+    code = fields.get("code") if evidence.code is None else evidence.code
     if code is not None:
         code = word(code)
         status = to_status(number(code))
@@ -174,33 +168,33 @@ def _take_usual(evidence: Evidence, told: Mapping[str, Any]) -> None:
         evidence.status = evidence.status or status  # an event in a stream has no other
 
 
-def _take(evidence: Evidence, told: Mapping[str, Any]) -> None:
+def _take(evidence: Evidence, fields: Mapping[str, Any]) -> None:
     """The same, by all the names that they have."""
     for name in _CODES:
-        if evidence.code is None and name in told:
-            evidence.code = word(told[name])
+        if evidence.code is None and name in fields:
+            evidence.code = word(fields[name])
     for name in _TYPES:
-        if evidence.type is None and name in told:
-            evidence.type = word(told[name])
-    _take_usual(evidence, told)
+        if evidence.type is None and name in fields:
+            evidence.type = word(fields[name])
+    _take_usual(evidence, fields)
     if evidence.status is None:
-        evidence.status = to_status(told.get("raw_status_code", told.get("status")))
+        evidence.status = to_status(fields.get("raw_status_code", fields.get("status")))
 
 
-def _take_inner(evidence: Evidence, told: Mapping[str, Any], within: Dialect) -> None:
+def _take_inner(evidence: Evidence, fields: Mapping[str, Any], within: Dialect) -> None:
     """A finer code that is further in: Azure's, Anthropic's, what a provider told OpenRouter."""
-    raw = error_in(json_object(mapping(told.get("metadata")).get("raw")))
-    inner = mapping(told.get("innererror") or told.get("inner_error"))
-    finer = mapping(told.get("details")).get("error_code")
+    raw = error_in(json_object(mapping(fields.get("metadata")).get("raw")))
+    inner = mapping(fields.get("innererror") or fields.get("inner_error"))
+    finer = mapping(fields.get("details")).get("error_code")
     for each in (inner.get("code"), finer, raw.get("code")):
         if text(each) in within.codes:
             evidence.code = each
 
 
-def _take_routing(evidence: Evidence, told: Mapping[str, Any]) -> Dialect | None:
+def _take_routing(evidence: Evidence, fields: Mapping[str, Any]) -> Dialect | None:
     """OpenRouter has its codes beside the code, and says in the body whether to try again; the
     dialect to judge it in, where it is one of these."""
-    more, availability = mapping(told.get("metadata")), mapping(told.get("availability"))
+    more, availability = mapping(fields.get("metadata")), mapping(fields.get("availability"))
     if not more and not availability:
         return None
     routed = dialect("openrouter")
@@ -215,8 +209,8 @@ def _take_routing(evidence: Evidence, told: Mapping[str, Any]) -> Dialect | None
     evidence.wait = number(availability.get("retry_after"))
     if evidence.status == 403 and more.get("reasons"):
         evidence.code = "refusal"  # by its moderation
-    if evidence.wait is None and evidence.status == 429 and (said := pick(more.get("headers"))):
-        evidence.wait = said.wait or reset_in(said, said.now)
+    if evidence.wait is None and evidence.status == 429 and (hints := pick(more.get("headers"))):
+        evidence.wait = hints.wait or reset_in(hints, hints.now)
         if evidence.wait is not None and evidence.wait > _LONG:
             evidence.wait, evidence.statuses = None, _OUT_FOR_LONG
     return routed

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import package_of, requests
+from resilience.failures import Failure
+from resilience.sdks import package_of, requests, verdict
 from resilience.sdks.causes import nearest
 from resilience.sdks.codes import load
 from resilience.sdks.evidence import Evidence, by_class_name, mapping, peek, text
@@ -25,41 +25,35 @@ _MODEL_CALLS = frozenset(
 )
 """Operations."""
 
-_LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
-_CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
-_UNREACHED = Meaning(Kind.CONNECTION, Advice.RETRY, sent=False)
-_UNSIGNED = Meaning(Kind.AUTH, Advice.STOP, sent=False)
-_MISTAKE = Meaning(Kind.INVALID, Advice.STOP, sent=False)
-
 _CLASSES: Mapping[str, Meaning] = {
-    "BaseEndpointResolverError": _MISTAKE,
+    "BaseEndpointResolverError": verdict.MISUSED,
     "ChecksumError": MISSHAPEN,
-    "ConnectTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False),
-    "ConnectionClosedError": _LOST,
-    "CredentialRetrievalError": _UNSIGNED,
-    "DataNotFoundError": _MISTAKE,
-    "EndpointConnectionError": _UNREACHED,
-    "EndpointProviderError": _MISTAKE,
+    "ConnectTimeoutError": verdict.UNCONNECTED,
+    "ConnectionClosedError": verdict.LOST,
+    "CredentialRetrievalError": verdict.UNSIGNED,
+    "DataNotFoundError": verdict.MISUSED,
+    "EndpointConnectionError": verdict.UNREACHED,
+    "EndpointProviderError": verdict.MISUSED,
     "FlexibleChecksumError": MISSHAPEN,
-    "IncompleteReadError": _CUT_SHORT,
-    "LoginError": _UNSIGNED,
-    "MissingParametersError": _MISTAKE,
-    "NoAuthTokenError": _UNSIGNED,
-    "NoCredentialsError": _UNSIGNED,
-    "ParamValidationError": _MISTAKE,
+    "IncompleteReadError": verdict.CUT_SHORT,
+    "LoginError": verdict.UNSIGNED,
+    "MissingParametersError": verdict.MISUSED,
+    "NoAuthTokenError": verdict.UNSIGNED,
+    "NoCredentialsError": verdict.UNSIGNED,
+    "ParamValidationError": verdict.MISUSED,
     "ParserError": MISSHAPEN,  # of an event stream
-    "PartialCredentialsError": _UNSIGNED,
-    "ReadTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
+    "PartialCredentialsError": verdict.UNSIGNED,
+    "ReadTimeoutError": verdict.TIMED_OUT,
     "ResponseParserError": MISSHAPEN,
-    "ResponseStreamingError": _CUT_SHORT,
-    "SSOError": _UNSIGNED,
-    "TokenRetrievalError": _UNSIGNED,
-    "ValidationError": _MISTAKE,
+    "ResponseStreamingError": verdict.CUT_SHORT,
+    "SSOError": verdict.UNSIGNED,
+    "TokenRetrievalError": verdict.UNSIGNED,
+    "ValidationError": verdict.MISUSED,
 }
 _VAGUE: Mapping[str, Meaning] = {
-    "SSLError": _UNREACHED,
-    "ConnectionError": _LOST,
-    "HTTPClientError": _LOST,
+    "SSLError": verdict.UNREACHED,
+    "ConnectionError": verdict.LOST,
+    "HTTPClientError": verdict.LOST,
 }
 """Those that wrap anything: asked last, after what they wrap."""
 
@@ -74,7 +68,7 @@ def read(error: Exception) -> Failure | None:
 
 def _answered(error: Exception) -> Failure:
     response = mapping(peek(error, "response"))
-    told = mapping(response.get("Error"))
+    fields = mapping(response.get("Error"))
     metadata = mapping(response.get("ResponseMetadata"))
     status = metadata.get("HTTPStatusCode")
     headers = metadata.get("HTTPHeaders")
@@ -82,8 +76,8 @@ def _answered(error: Exception) -> Failure:
         error,
         "botocore",
         status=status,
-        code=_code(told.get("Code"), status),
-        type=told.get("Type"),
+        code=_code(fields.get("Code"), status),
+        type=fields.get("Type"),
         headers=headers,
         # Where the body was none of AWS's, botocore leaves it in the headers.
         request_id=metadata.get("RequestId") or mapping(headers).get("x-amzn-requestid"),

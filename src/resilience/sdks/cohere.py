@@ -32,7 +32,7 @@ def read(error: Exception) -> Failure | None:
         "cohere",
         status=status,
         headers=headers,
-        request_id=pick(headers).get("x-request-id") or mapping(peek(error, "body")).get("id"),
+        request_id=pick(headers).request_id or mapping(peek(error, "body")).get("id"),
         body=peek(error, "body"),
         model_call=True,
     )

@@ -7,16 +7,15 @@ may repeat it. Where the connection was lost, nobody knows what became of a COMM
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any
 
 from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import package_of
+from resilience.sdks.codes import load
 from resilience.sdks.evidence import by_class_name, mapping, peek, text, word
 from resilience.sdks.places import places
 from resilience.sdks.values import number
@@ -24,36 +23,25 @@ from resilience.sdks.verdict import Code
 
 __all__ = ["CODES", "read"]
 
-_SENT = {"": None, "yes": True, "no": False}
+_table = partial(load, file="databases")
 
-
-def _tables() -> Mapping[str, Mapping[str, Code]]:
-    """What the words of the file stand for, by whose words they are."""
-    tables: dict[str, dict[str, Code]] = {}
-    with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            kind, advice, sent = Kind[row["kind"]], Advice[row["advice"]], _SENT[row["sent"]]
-            code = Code(kind, advice, sent=sent, note=row["note"])
-            tables.setdefault(row["of"], {})[row["word"]] = code
-    return tables
-
-
-_TABLES = _tables()
-CODES = {**_TABLES["sqlstate"], **_TABLES["sqlite"]}
+CODES = {**_table("sqlstate"), **_table("sqlite")}
 """SQLSTATEs, of which two characters are those of a class, and SQLite's names."""
 
-_SQL = _TABLES["dbapi"]
-_PSYCOPG = {**_SQL, **_TABLES["psycopg"]}
+_MONGODB = _table("mongodb")
+_SQL = _table("dbapi")
+_PSYCOPG = {**_SQL, **_table("psycopg")}
+_REDIS = _table("redis")
 _CLASSES: Mapping[str, Mapping[str, Code]] = {
-    "asyncpg": {**_SQL, **_TABLES["asyncpg"]},
+    "asyncpg": {**_SQL, **_table("asyncpg")},
     "psycopg": _PSYCOPG,
     "psycopg2": _PSYCOPG,
     "psycopg_pool": _PSYCOPG,
-    "pymongo": _TABLES["pymongo"],
-    "redis": _TABLES["redis"],
-    "sqlalchemy": {**_SQL, **_TABLES["sqlalchemy"]},
+    "pymongo": _table("pymongo"),
+    "redis": _REDIS,
+    "sqlalchemy": {**_SQL, **_table("sqlalchemy")},
     "sqlite3": _SQL,
-    "valkey": _TABLES["redis"],
+    "valkey": _REDIS,
 }
 """What a class stands for where there is no code."""
 
@@ -182,7 +170,7 @@ def _meaning(error: Exception, package: str | None, code: str | None) -> Code | 
             return _LOST
         return _by_class(_class(error))
     if package == "pymongo":
-        return _TABLES["mongodb"].get(code, _OTHER)
+        return _MONGODB.get(code, _OTHER)
     # SQLite has finer ones than its own, such as SQLITE_BUSY_SNAPSHOT.
     coarse = "_".join(code.split("_")[:2]) if "_" in code else code[:2]
     return CODES.get(code) or CODES.get(coarse) or _OTHER

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from operator import index
 from types import CoroutineType
@@ -102,6 +101,8 @@ def json_value(written: object) -> object:
         return None
     if not begins or len(written) > _LONGEST_JSON:
         return None
+    import json  # which a program that calls an API has imported
+
     try:
         return cast("object", json.loads(written))
     except (ValueError, RecursionError):
@@ -136,12 +137,13 @@ def header_text(value: object) -> str | None:
     return text(value.decode("latin-1") if isinstance(value, bytes) else value)
 
 
-@define
+@define(eq=False, repr=False)
 class Evidence:
     """The facts on one error. Any field takes any object; `judge` takes what makes sense of it.
 
-    `wait` and `retry` are what the server said outside of headers, in metadata or in an attribute;
-    headers win. `body` is what it may have said more in. `model_call`: such it was, whatever the
+    `request_id`, `wait` and `retry` are what the server said outside of headers, in metadata or in
+    an attribute; of the latter two headers win. `body` is what it may have said more in.
+    `model_call`: such it was, whatever the
     request shows. `statuses`: what the SDK in question makes of them, if not what all do.
     """
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind, describe, describe_result
-from resilience.sdks import FAMILIES, bodies, package_of, reader_for, stainless
+from resilience.sdks import FAMILIES, bodies, package_of, reader_for, stainless, verdict
 from resilience.sdks.causes import came_through
 from resilience.sdks.evidence import (
     Evidence,
@@ -23,7 +23,6 @@ from resilience.sdks.evidence import (
     peek,
 )
 from resilience.sdks.evidence import status as to_status
-from resilience.sdks.headers import pick
 from resilience.sdks.misread import tripped
 from resilience.sdks.values import number
 from resilience.sdks.verdict import MISSHAPEN, Code, Dialect, Meaning, judge
@@ -36,14 +35,10 @@ _BROKE_OFF = Meaning(Kind.SERVER, Advice.RETRY, sent=True)
 _CUT_OFF = Meaning(Kind.UNKNOWN, Advice.FALLBACK, sent=True)
 """By the limit on what a model may answer."""
 _FILTERED = Meaning(Kind.CONTENT_FILTER, Advice.STOP, sent=True)
-_LATE = Meaning(Kind.TIMEOUT, Advice.RETRY)
-_LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
-_MISTAKE = Meaning(Kind.INVALID, Advice.STOP, sent=False)
 _NO_MODEL = Meaning(Kind.NOT_FOUND, Advice.FALLBACK)
 _OVERLOADED = Meaning(Kind.OVERLOADED, Advice.WAIT)
-_REJECTED = Meaning(Kind.INVALID, Advice.STOP)
 _SERVER = Meaning(Kind.SERVER, Advice.RETRY)
-_SPENT = Meaning(Kind.QUOTA, Advice.STOP)
+_EXHAUSTED = Meaning(Kind.QUOTA, Advice.STOP)
 _STOPPED = Meaning(Kind.CANCELLED, Advice.STOP)
 _UNSIGNED = Meaning(Kind.AUTH, Advice.STOP)
 
@@ -57,67 +52,67 @@ _CLASSES: Mapping[str, Mapping[str, Meaning]] = {
         "MCPToolCancellationError": _STOPPED,
         "ModelBehaviorError": _BY_THE_MODEL,
         "ModelRefusalError": _FILTERED,
-        "ModelTimeoutError": _LATE,
-        "UserError": _MISTAKE,
+        "ModelTimeoutError": verdict.TIMED_OUT,
+        "UserError": verdict.MISUSED,
     },
     "azure": {
         **_each(MISSHAPEN, "DecodeError DeserializationError"),
-        **_each(_MISTAKE, "ResponseNotReadError SerializationError StreamClosedError"),
-        **_each(_MISTAKE, "StreamConsumedError TooManyRedirectsError"),
+        **_each(verdict.MISUSED, "ResponseNotReadError SerializationError StreamClosedError"),
+        **_each(verdict.MISUSED, "StreamConsumedError TooManyRedirectsError"),
         "ClientAuthenticationError": _UNSIGNED,  # where no credentials are to be had
-        "IncompleteReadError": Meaning(Kind.CONNECTION, Advice.RETRY, sent=True),
-        "ServiceRequestError": Meaning(Kind.CONNECTION, Advice.RETRY, sent=False),
-        "ServiceRequestTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False),
-        "ServiceResponseError": _LOST,
-        "ServiceResponseTimeoutError": _LATE,
+        "IncompleteReadError": verdict.CUT_SHORT,
+        "ServiceRequestError": verdict.UNREACHED,
+        "ServiceRequestTimeoutError": verdict.UNCONNECTED,
+        "ServiceResponseError": verdict.LOST,
+        "ServiceResponseTimeoutError": verdict.TIMED_OUT,
     },
     "boto3": _each(
-        _MISTAKE,
+        verdict.MISUSED,
         "DynamoDBNeedsConditionError DynamoDBNeedsKeyConditionError InvalidCrtTransferConfigError "
         "DynamoDBOperationNotSupportedError NoVersionFound ResourceLoadException "
         "ResourceNotExistsError UnknownAPIVersionError",
     ),
     "huggingface_hub": {
         **_each(_BROKE_OFF, "GenerationError IncompleteGenerationError UnknownError"),
-        **_each(_LATE, "InferenceEndpointTimeoutError InferenceTimeoutError"),
-        **_each(_MISTAKE, "HFValidationError HfUriError OfflineModeIsEnabled"),
+        **_each(verdict.TIMED_OUT, "InferenceEndpointTimeoutError InferenceTimeoutError"),
+        **_each(verdict.MISUSED, "HFValidationError HfUriError OfflineModeIsEnabled"),
         "LocalTokenNotFoundError": _UNSIGNED,
         "OverloadedError": _OVERLOADED,
-        "ValidationError": _REJECTED,
+        "ValidationError": verdict.INVALID,
     },
     "instructor": {
         **_each(_BY_THE_MODEL, "AsyncValidationError InstructorRetryException ValidationError"),
-        **_each(_MISTAKE, "ClientError ConfigurationError ModeError MultimodalError"),
+        **_each(verdict.MISUSED, "ClientError ConfigurationError ModeError MultimodalError"),
         "IncompleteOutputException": _CUT_OFF,
-        "ProviderError": _MISTAKE,
+        "ProviderError": verdict.MISUSED,
         "ResponseParsingError": _BY_THE_MODEL,
-        "TokenBudgetError": _SPENT,
+        "TokenBudgetError": _EXHAUSTED,
     },
-    "ollama": {"RequestError": _MISTAKE, "ResponseError": _BROKE_OFF},
+    "ollama": {"RequestError": verdict.MISUSED, "ResponseError": _BROKE_OFF},
     "pydantic_ai": {
-        "ConcurrencyLimitExceeded": Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False),
+        "ConcurrencyLimitExceeded": verdict.LIMITED,
         "ContentFilterError": _FILTERED,
         "ModelAuthenticationError": _UNSIGNED,
-        "ModelConnectionError": _LOST,
+        "ModelConnectionError": verdict.LOST,
         "ModelContextWindowExceededError": Meaning(
             Kind.CONTEXT_LENGTH, Advice.FALLBACK, sent=False
         ),
         "ModelNotFoundError": _NO_MODEL,
         "ModelOverloadedError": _OVERLOADED,
-        "ModelQuotaExceededError": _SPENT,
-        "ModelRateLimitError": Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False),
-        "ModelRequestRejectedError": _REJECTED,
-        "ModelRequestTimeout": _LATE,
+        "ModelQuotaExceededError": _EXHAUSTED,
+        "ModelRateLimitError": verdict.LIMITED,
+        "ModelRequestRejectedError": verdict.INVALID,
+        "ModelRequestTimeout": verdict.TIMED_OUT,
         "ModelServerError": _SERVER,
-        "ModelTimeoutError": _LATE,
+        "ModelTimeoutError": verdict.TIMED_OUT,
         "ModelUnavailableError": Meaning(Kind.UNAVAILABLE, Advice.WAIT),
         "OutputTokenLimitExceeded": _CUT_OFF,
         "RunCancelled": _STOPPED,
-        "RunTimedOut": _LATE,
+        "RunTimedOut": verdict.TIMED_OUT,
         "SuspendedResponseExpired": Meaning(Kind.NOT_FOUND, Advice.STOP),
         "UnexpectedModelBehavior": _BY_THE_MODEL,
-        "UsageLimitExceeded": _SPENT,
-        "UserError": _MISTAKE,
+        "UsageLimitExceeded": _EXHAUSTED,
+        "UserError": verdict.MISUSED,
     },
     "replicate": {"ModelError": Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)},
 }
@@ -157,7 +152,7 @@ def read(error: Exception) -> Failure | None:
     if sdk in _STAINLESS:
         return _stainless(error, sdk)
     meaning = by_class_name(cls, _CLASSES.get(str(sdk), {}))
-    found = _beneath(error, sdk) or _told(error, sdk)
+    found = _beneath(error, sdk) or _by_attributes(error, sdk)
     if meaning is not None:
         found = _with_its_class(found, meaning, error, sdk)
     return _of_another_base(error) if found is None else found
@@ -216,7 +211,7 @@ def _is_read_elsewhere(base: type) -> bool:
     return package == "builtins" or FAMILIES.get(package, "families") != "families"
 
 
-def _told(error: Exception, sdk: str | None) -> Failure | None:
+def _by_attributes(error: Exception, sdk: str | None) -> Failure | None:
     """What its attributes tell: a status, code and type, headers, a body."""
     if sdk == "mcp":
         code = peek(peek(error, "error"), "code")
@@ -233,7 +228,6 @@ def _told(error: Exception, sdk: str | None) -> Failure | None:
     statuses = (peek(error, "status_code"), peek(error, "status"), peek(response, "status_code"))
     if headers is None:
         headers = peek(response, "headers")
-    sent = pick(headers)
     evidence = Evidence(
         error,
         sdk,
@@ -241,12 +235,11 @@ def _told(error: Exception, sdk: str | None) -> Failure | None:
         peek(error, "provider_error_code"),
         peek(error, "provider_error_type"),
         headers,
-        sent.get("x-request-id") or sent.get("request-id"),
-        error_in(body).get("provider"),
-        number(peek(error, "retry_after")),
+        provider=error_in(body).get("provider"),
+        wait=number(peek(error, "retry_after")),
         model_call=sdk in _MODELS_ONLY,
     )
-    dialect = bodies.heard(evidence, body, unwrapped=True)
+    dialect = bodies.read_body(evidence, body, unwrapped=True)
     if evidence.status is None and evidence.code is None and evidence.type is None:
         return None
     streaming = evidence.status is None or peek(error, "in_stream") is True

@@ -9,18 +9,18 @@ from typing import Any
 from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind, describe
-from resilience.sdks import google_core
+from resilience.sdks import google_core, verdict
 from resilience.sdks.evidence import by_class_name, error_in, peek
-from resilience.sdks.google_rpc import CODES, judge_rpc
+from resilience.sdks.google_rpc import judge_rpc
 from resilience.sdks.transport import transport
 from resilience.sdks.verdict import MISSHAPEN, Meaning
 
-__all__ = ["CODES", "read"]
+__all__ = ["read"]
 
 _ALONE: Mapping[str, Meaning] = {
-    "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
+    "APIConnectionError": verdict.LOST,
     "APIResponseValidationError": MISSHAPEN,
-    "APITimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
+    "APITimeoutError": verdict.TIMED_OUT,
     "ContinuationTimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY, retry_limit=1, sent=True),
     "UnknownApiResponseError": MISSHAPEN,
 }
@@ -49,8 +49,8 @@ def read(error: Exception) -> Failure | None:
 
 
 def _answered(error: Exception, status: Any, body: Any, *, begun: bool) -> Failure:
-    told = error_in(body)
+    fields = error_in(body)
     # Over a page that is no JSON, the SDK puts HTTP's reason phrase where the status would be.
-    name = told.get("status") if "code" in told else None
+    name = fields.get("status") if "code" in fields else None
     response = peek(error, "response")
-    return judge_rpc(error, status, name, told.get("details"), response, begun=begun)
+    return judge_rpc(error, status, name, fields.get("details"), response, begun=begun)

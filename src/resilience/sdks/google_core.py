@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from resilience.failures import Advice, Failure, Kind
+from resilience.sdks import verdict
 from resilience.sdks.evidence import by_class_name, peek
 from resilience.sdks.google_rpc import judge_rpc
 from resilience.sdks.verdict import Meaning
 
 __all__ = ["read"]
 
-_REFUSED = Meaning(Kind.AUTH, Advice.STOP, sent=False)
-_UNANSWERED = Meaning(Kind.CONNECTION, Advice.RETRY, sent=False)
 _FALTERED = Meaning(Kind.SERVER, Advice.RETRY, sent=False)
 
-_TOKENS: Mapping[str, Meaning] = {"GoogleAuthError": _REFUSED, "TransportError": _UNANSWERED}
+_TOKENS: Mapping[str, Meaning] = {
+    "GoogleAuthError": verdict.UNSIGNED,
+    "TransportError": verdict.UNREACHED,
+}
 """There was no token to be had, so the call itself was never sent."""
 
 
@@ -27,6 +29,6 @@ def read(error: Exception) -> Failure | None:
         details = peek(error, "details")
         return judge_rpc(error, peek(error, "code"), name, details, peek(error, "response"))
     found = by_class_name(cls, _TOKENS)
-    if found is _REFUSED and peek(error, "retryable") is True:
+    if found is verdict.UNSIGNED and peek(error, "retryable") is True:
         found = _FALTERED
     return None if found is None else found.failure(error, "google")

@@ -15,14 +15,14 @@ from resilience.sdks.evidence import Evidence, mapping, peek, text, unlisted
 from resilience.sdks.values import duration, number
 from resilience.sdks.verdict import Code, Dialect, judge
 
-__all__ = ["CODES", "heard", "judge_rpc", "overheard"]
+__all__ = ["judge_rpc", "read_details", "read_foreign"]
 
 CODES = table("google.rest", "grpc", "google")
 """Google's statuses are gRPC's, over HTTP too; and reasons that say more: a bad key is an
 INVALID_ARGUMENT."""
 
 _DIALECT = Dialect(CODES)
-_SPENT = Dialect({**CODES, "RESOURCE_EXHAUSTED": Code(Kind.QUOTA, Advice.STOP)})
+_EXHAUSTED = Dialect({**CODES, "RESOURCE_EXHAUSTED": Code(Kind.QUOTA, Advice.STOP)})
 """Where the quota that ran out is not one that comes back within the minute."""
 
 _MOST = 64
@@ -34,33 +34,33 @@ def judge_rpc(
 ) -> Failure:
     """As `judge`, of an error with a status of Google's (`name`) and its details."""
     evidence = Evidence(error, "google", status=status, headers=peek(response, "headers"))
-    return judge(evidence, heard(evidence, name, details), begun)
+    return judge(evidence, read_details(evidence, name, details), begun)
 
 
-def overheard(evidence: Evidence, said: Mapping[str, Any]) -> Dialect | None:
-    """As `heard`, of an error object that somebody else's client was given; None where it is
+def read_foreign(evidence: Evidence, fields: Mapping[str, Any]) -> Dialect | None:
+    """As `read_details`, of an error object that somebody else's client was given; None where it is
     none of Google's."""
-    name, reason = text(said.get("status")), _reason(said)
+    name, reason = text(fields.get("status")), _reason(fields)
     if name not in CODES and reason not in CODES:
         return None
-    return heard(evidence, name, said.get("details"), reason)
+    return read_details(evidence, name, fields.get("details"), reason)
 
 
-def _reason(said: Mapping[str, Any]) -> str | None:
+def _reason(fields: Mapping[str, Any]) -> str | None:
     """The reason of an older API's error."""
-    return text(mapping(unlisted(said.get("errors"))).get("reason"))
+    return text(mapping(unlisted(fields.get("errors"))).get("reason"))
 
 
-def heard(evidence: Evidence, name: Any, details: Any, reason: str | None = None) -> Dialect:
+def read_details(evidence: Evidence, name: Any, details: Any, reason: str | None = None) -> Dialect:
     """Take into `evidence` what a status of Google's (`name`), its details and an older `reason`
     say; the dialect to judge it in."""
-    told = _Details(details)
-    reasons = () if told.spent else (told.reason, reason)
+    found = _Details(details)
+    reasons = () if found.exhausted else (found.reason, reason)
     evidence.code = next((each for each in reasons if each in CODES), name)
     evidence.type = name
-    evidence.request_id = told.request_id or evidence.request_id
-    evidence.wait = told.wait
-    return _SPENT if told.spent else _DIALECT
+    evidence.request_id = found.request_id or evidence.request_id
+    evidence.wait = found.wait
+    return _EXHAUSTED if found.exhausted else _DIALECT
 
 
 class _Details:
@@ -74,31 +74,31 @@ class _Details:
     @property
     def reason(self) -> str | None:
         """The finer reason, such as "API_KEY_INVALID"."""
-        return text(self._said("ErrorInfo", "reason"))
+        return text(self._value("ErrorInfo", "reason"))
 
     @property
     def request_id(self) -> str | None:
-        return text(self._said("RequestInfo", "requestId", "request_id"))
+        return text(self._value("RequestInfo", "requestId", "request_id"))
 
     @property
     def wait(self) -> float | None:
         """Seconds: `RetryInfo`."""
-        delay = self._said("RetryInfo", "retryDelay", "retry_delay")
+        delay = self._value("RetryInfo", "retryDelay", "retry_delay")
         seconds = number(peek(delay, "seconds"))
         if seconds is None:
             return duration(delay)
         return seconds + (number(peek(delay, "nanos"), most=1e9) or 0.0) / 1e9
 
     @property
-    def spent(self) -> bool:
+    def exhausted(self) -> bool:
         """A quota of days ran out, or one that is nothing at all: no minute brings it back."""
-        for violation in _each(self._said("QuotaFailure", "violations")):
+        for violation in _each(self._value("QuotaFailure", "violations")):
             quota = text(_get(violation, "quotaId", "quota_id")) or ""
             if "PerDay" in quota or _get(violation, "quotaValue", "quota_value") in ("0", 0):
                 return True
         return False
 
-    def _said(self, kind: str, *names: str) -> Any:
+    def _value(self, kind: str, *names: str) -> Any:
         return _get(self._by_type.get(kind), *names)
 
 
@@ -109,8 +109,8 @@ def _each(listed: Any) -> Iterator[Any]:
 
 def _type(detail: object) -> str:
     """`RetryInfo`, of a message of that class or of JSON with "type.googleapis.com/..."."""
-    told = text(mapping(detail).get("@type"))
-    return told.rpartition(".")[2] if told else type(detail).__name__
+    found = text(mapping(detail).get("@type"))
+    return found.rpartition(".")[2] if found else type(detail).__name__
 
 
 def _get(thing: Any, *names: str) -> Any:

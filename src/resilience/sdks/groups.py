@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from attrs import evolve
 
-from resilience._core.anatomy import members
+from resilience._core.anatomy import leaves
 from resilience.failures import Advice, Failure, describe
 
 __all__ = ["read"]
 
 _MOST = 256
-"""Members looked at, of any depth, groups included; one of more is not judged, and not retried."""
+"""Members looked at, of any depth; a group of more is not judged, and not retried."""
 
 _DEEPEST = 8
 """Groups that caused members of groups."""
@@ -35,10 +34,18 @@ _reading = _Reading()
 def read(error: Exception) -> Failure:
     """The worst member's failure, but retried no sooner and no oftener than any member allows."""
     if _reading.depth == 0:
-        _reading.left = 1 + _MOST
+        _reading.left = _MOST
     _reading.depth += 1
     try:
-        failures = [describe(leaf) for leaf in _leaves(error)]
+        if _reading.depth > _DEEPEST:
+            raise ValueError("too many to look at")
+        failures: list[Failure] = []
+        leaf: Any
+        for leaf in leaves(error):
+            if _reading.left == 0:
+                raise ValueError("too many to look at")
+            _reading.left -= 1
+            failures.append(describe(leaf))
     finally:
         _reading.depth -= 1
     worst = max(failures, key=lambda failure: _GRAVITY.index(failure.advice))
@@ -52,18 +59,3 @@ def read(error: Exception) -> Failure:
         sent=True if True in sent else None if None in sent else False,
         error=error,
     )
-
-
-def _leaves(group: Exception) -> Iterator[Any]:
-    """The members that are no groups, depth first; ValueError where there are too many."""
-    pending: list[object] = [group]
-    while pending:
-        if _reading.left == 0 or _reading.depth > _DEEPEST:
-            raise ValueError("too many to look at")
-        _reading.left -= 1
-        one = pending.pop()
-        held = members(one)
-        if held is None:
-            yield one
-        else:
-            pending.extend(reversed(held))

@@ -16,7 +16,6 @@ from attrs import evolve
 from resilience.failures import Failure
 from resilience.sdks.codes import load
 from resilience.sdks.evidence import Evidence, by_class_name, peek
-from resilience.sdks.headers import pick
 from resilience.sdks.protobuf import retry_delay
 from resilience.sdks.values import number, text
 from resilience.sdks.verdict import Code, Dialect, judge
@@ -39,9 +38,9 @@ def read(error: Exception) -> Failure | None:
     if code is None:
         return None
     trailing = _pairs(_ask(error, "trailing_metadata"))
-    said = dict(trailing)
-    pushback = said.get("grpc-retry-pushback-ms")
-    wait = retry_delay(said.get("grpc-status-details-bin"))
+    metadata = dict(trailing)
+    pushback = metadata.get("grpc-retry-pushback-ms")
+    wait = retry_delay(metadata.get("grpc-status-details-bin"))
     if wait is None and (milliseconds := number(pushback)) is not None:
         wait = milliseconds / 1000
     evidence = Evidence(
@@ -49,7 +48,6 @@ def read(error: Exception) -> Failure | None:
         "grpc",
         code=code,
         headers=trailing,
-        request_id=pick(trailing).get("x-request-id"),
         wait=wait,
         retry=False if _negative(pushback) else None,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from resilience._core.clock import wall
 
+from .evidence import header_text
 from .resets import RESETS, WINDOWS, reset_in, window_in
 from .values import LONGEST, duration, http_date, number, text
 
@@ -82,7 +83,7 @@ class Hints(dict[str, object]):
         return None if WINDOWS.isdisjoint(self) else window_in(self, self.now)
 
     @property
-    def used_up(self) -> bool:
+    def exhausted(self) -> bool:
         """Nothing is left of the limit."""
         return "x-ratelimit-remaining" in self and number(self["x-ratelimit-remaining"]) == 0
 
@@ -97,7 +98,7 @@ class Hints(dict[str, object]):
         return _word(self.get("x-error-retryable"))
 
     @property
-    def spent(self) -> bool:
+    def over_budget(self) -> bool:
         """A budget is used up: `X-Budget-Exceeded`, whatever it says but "false"."""
         value = self.get("x-budget-exceeded")
         return value is not None and _word(value) is not False
@@ -112,6 +113,11 @@ class Hints(dict[str, object]):
             return None
         # The service documents the two cases, not their words.
         return "upstream" in source.lower() or "provider" in source.lower()
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's number of the request: `x-request-id`, else `request-id`."""
+        return header_text(self.get("x-request-id") or self.get("request-id"))
 
     @property
     def now(self) -> float:

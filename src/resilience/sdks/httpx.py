@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from resilience.failures import Failure
 from resilience.sdks import package_of
-from resilience.sdks.bodies import answered
+from resilience.sdks.bodies import read_response
 from resilience.sdks.evidence import by_class_name, peek
 from resilience.sdks.transport import TRANSPORT, transport
 
-__all__ = ["read", "transport"]
+__all__ = ["read"]
 
 
 def read(error: Exception) -> Failure | None:
@@ -21,4 +21,4 @@ def read(error: Exception) -> Failure | None:
     if response is None:
         return None
     # Of a stream that was not read, the content is an error, and looking reads nothing.
-    return answered(error, sdk, response, peek(response, "content"))
+    return read_response(error, sdk, response, peek(response, "content"))

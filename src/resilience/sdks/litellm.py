@@ -11,11 +11,10 @@ from typing import Any
 from attrs import evolve
 
 from resilience.failures import Advice, Failure, Kind, describe
-from resilience.sdks import bodies, package_of
+from resilience.sdks import bodies, package_of, verdict
 from resilience.sdks.causes import came_through
 from resilience.sdks.evidence import Evidence, by_class_name, error_in, json_value, peek, text
 from resilience.sdks.evidence import status as to_status
-from resilience.sdks.headers import pick
 from resilience.sdks.values import number
 from resilience.sdks.verdict import MISSHAPEN, Meaning, judge
 
@@ -35,14 +34,14 @@ _OWN: Mapping[str, Meaning] = {
     "BudgetExceededError": Meaning(Kind.QUOTA, Advice.STOP, sent=False),
     "EndpointNotSupportedByModelError": _LACKS,
     "GuardrailRaisedException": _FILTERED,
-    "RouterRateLimitError": Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False),
+    "RouterRateLimitError": verdict.LIMITED,
     "UnsupportedParamsError": _LACKS,
 }
 """Raised without a server's word."""
 
 _UNANSWERED: Mapping[str, Meaning] = {
-    "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
-    "Timeout": Meaning(Kind.TIMEOUT, Advice.RETRY),
+    "APIConnectionError": verdict.LOST,
+    "Timeout": verdict.TIMED_OUT,
 }
 _HTTP = frozenset({"aiohttp", "httpx", "httpx2", "requests"})
 _DEEPEST = 8
@@ -69,8 +68,8 @@ def read(error: Exception) -> Failure:
             said = provider or failure.provider
             return evolve(failure, sdk="litellm", provider=said, sent=sent, error=error)
     headers = peek(error, "litellm_response_headers") or peek(error, "headers")
-    told = error_in(peek(error, "body"))
-    if headers is None and not told and code is None:
+    fields = error_in(peek(error, "body"))
+    if headers is None and not fields and code is None:
         alone = by_class_name(cls, _UNANSWERED)
         # Data that it could not use: it says so with an APIError of its own, and wraps that.
         if alone is None and last is not error and by_class_name(type(last), {"APIError": True}):
@@ -84,10 +83,9 @@ def read(error: Exception) -> Failure:
         error,
         "litellm",
         status=status,
-        code=told.get("code") or code or misplaced,
-        type=told.get("type"),
+        code=fields.get("code") or code or misplaced,
+        type=fields.get("type"),
         headers=headers,
-        request_id=pick(headers).get("x-request-id"),
         provider=provider,
         model_call=True,
         statuses=bodies.SDK_STATUSES,
@@ -104,21 +102,18 @@ def _answered(error: Exception, beneath: Exception, provider: str | None) -> Fai
     status = peek(response, "status_code") or peek(beneath, "status")  # aiohttp's has no response
     if to_status(status) is None:
         return None
-    headers = peek(beneath if response is None else response, "headers")
-    told = pick(headers)
     # Not `content`, by which requests would read the rest of a stream.
     body = json_value(peek(response, "_content"))
     evidence = Evidence(
         error,
         "litellm",
         status=status,
-        headers=headers,
-        request_id=told.get("x-request-id") or told.get("request-id"),
+        headers=peek(beneath if response is None else response, "headers"),
         provider=provider or error_in(body).get("provider"),
         model_call=True,
         statuses=bodies.SDK_STATUSES,
     )
-    return judge(evidence, bodies.heard(evidence, body))
+    return judge(evidence, bodies.read_body(evidence, body))
 
 
 def _over_budget(error: Exception) -> bool:

@@ -7,11 +7,11 @@ httpcore's connection. The pool drops that connection, and the next attempt make
 
 from __future__ import annotations
 
-from itertools import islice
-from types import FrameType, TracebackType
+from types import FrameType
 
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import misread
+from resilience.sdks.places import frames, module_of
 from resilience.sdks.verdict import Meaning
 
 __all__ = ["read"]
@@ -20,18 +20,17 @@ _DEAD = Meaning(Kind.CONNECTION, Advice.RETRY)
 """Its request may have been sent: writing to a socket needs no loop."""
 
 _POOLS = ("httpcore", "httpcore2")
-_DEEPEST = 256
 _NEAREST = 16
-"""Frames that are passed on the way to the innermost, and how many of these are looked at."""
+"""Innermost frames that are looked at."""
 
 
 def read(error: Exception) -> Failure | None:
     """A connection that was lost, where a closed loop refused to serve one; else None."""
-    frames = _innermost(error.__traceback__)
-    if not frames or not _refuses(frames[0]):
+    nearest = frames(error)[-_NEAREST:]
+    if not nearest or not _refuses(nearest[-1]):
         return misread.read(error)
-    for frame in frames:
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    for frame in reversed(nearest):
+        package = module_of(frame).partition(".")[0]
         if package in _POOLS:
             return _DEAD.failure(error, package)
     return None
@@ -40,14 +39,3 @@ def read(error: Exception) -> Failure | None:
 def _refuses(frame: FrameType) -> bool:
     """Whether this is where a loop says that it is closed: asyncio's own, or uvloop's."""
     return frame.f_code.co_name.rpartition(".")[2] == "_check_closed"
-
-
-def _innermost(trace: TracebackType | None) -> list[FrameType]:
-    """The last frames of a traceback, the innermost first; none of one that is endless."""
-    frames: list[FrameType] = []
-    while trace is not None:
-        if len(frames) == _DEEPEST:
-            return []
-        frames.append(trace.tb_frame)
-        trace = trace.tb_next
-    return list(islice(reversed(frames), _NEAREST))

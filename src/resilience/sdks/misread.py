@@ -9,15 +9,14 @@ the program's own business.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 
 from attrs import evolve
 
 from resilience.failures import Failure, describe_result
 from resilience.sdks import package_of
 from resilience.sdks.evidence import mapping
+from resilience.sdks.places import frames, module_of
 from resilience.sdks.verdict import MISSHAPEN
 
 __all__ = ["read", "tripped"]
@@ -53,16 +52,15 @@ _BUILDS = (
 )
 """In the name of a function that reads an answer, and of one that has to do with a request."""
 
-_DEEPEST = 256
 _NEAREST = 12
-"""Frames that are passed on the way to the innermost, and how many of these are looked at."""
+"""Innermost frames that are looked at."""
 
 
 def read(error: Exception) -> Failure | None:
     """A misshapen answer, where an SDK was at work on one; else None."""
     sdk = None
-    for frame in _innermost(error.__traceback__):
-        module, package = _module(frame), _package(frame)
+    for frame in _innermost(error):
+        module, package = module_of(frame), _package(frame)
         if package in _PARSERS:
             continue
         if module.startswith(_FRAMEWORKS):
@@ -74,16 +72,16 @@ def read(error: Exception) -> Failure | None:
         if reads is not None:
             if not reads:
                 return None
-            told = _of_answer(frame)
-            return MISSHAPEN.failure(error, sdk) if told is None else evolve(told, sdk=sdk)
+            failure = _of_answer(frame)
+            return MISSHAPEN.failure(error, sdk) if failure is None else evolve(failure, sdk=sdk)
     return None
 
 
 def tripped(error: Exception) -> Failure | None:
     """What the answer means that a framework could not use; None where it was at something else."""
-    frames = _innermost(error.__traceback__)
-    frame = next((each for each in frames if _package(each) not in _PARSERS), None)
-    if frame is None or not _module(frame).startswith(_FRAMEWORKS):
+    nearest = _innermost(error)
+    frame = next((each for each in nearest if _package(each) not in _PARSERS), None)
+    if frame is None or not module_of(frame).startswith(_FRAMEWORKS):
         return None
     return _of_answer(frame)
 
@@ -97,24 +95,12 @@ def _of_answer(frame: FrameType) -> Failure | None:
     return None
 
 
-def _module(frame: FrameType) -> str:
-    named = frame.f_globals.get("__name__")
-    return named if isinstance(named, str) else ""
-
-
 def _package(frame: FrameType) -> str:
-    return _module(frame).partition(".")[0]
+    return module_of(frame).partition(".")[0]
 
 
-def _innermost(trace: TracebackType | None) -> Iterator[FrameType]:
-    """The last frames of a traceback, the innermost first; none of one that is endless."""
-    last: deque[TracebackType] = deque(maxlen=_NEAREST)
-    for _ in range(_DEEPEST):
-        if trace is None:
-            return (each.tb_frame for each in reversed(last))
-        last.append(trace)
-        trace = trace.tb_next
-    return iter(())
+def _innermost(error: Exception) -> list[FrameType]:
+    return frames(error)[: -_NEAREST - 1 : -1]
 
 
 def _is_sdk(module: str, package: str) -> bool:

@@ -6,11 +6,10 @@ come through. From anywhere else they are the program's own business.
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from resilience.failures import Failure
 from resilience.sdks import FAMILIES
 from resilience.sdks.evidence import by_class_name
+from resilience.sdks.places import places
 from resilience.sdks.verdict import MISSHAPEN
 
 __all__ = ["read"]
@@ -44,40 +43,30 @@ _SCHEMAS = frozenset({"instructor", "pydantic_ai"})
 _STORED = "databases"
 """The family that gives back what the program itself has put there."""
 
-_DEEPEST = 256
-
 
 def read(error: Exception) -> Failure | None:
     """A misshapen answer, where an SDK was reading one; else None."""
-    places = by_class_name(type(error), _ERRORS)
-    if places is None:
-        return None
-    sdk = _reading(error.__traceback__, places)
+    words = by_class_name(type(error), _ERRORS)
+    sdk = None if words is None else _reading(error, words)
     return None if sdk is None else MISSHAPEN.failure(error, sdk)
 
 
-def _reading(trace: TracebackType | None, places: tuple[str, ...]) -> str | None:
+def _reading(error: Exception, words: tuple[str, ...]) -> str | None:
     """The SDK that was reading an answer, by the innermost frames that are no parser's."""
     sdk = None
-    for _ in range(_DEEPEST):
-        if trace is None:
-            return sdk
-        frame = trace.tb_frame
-        named, function = frame.f_globals.get("__name__"), frame.f_code.co_name
-        module = named if isinstance(named, str) else ""
+    for module, function in places(error):
         package = module.partition(".")[0]
         if package not in _PARSERS:
             known = FAMILIES.get(package, _STORED) != _STORED and package not in _SCHEMAS
-            reads = known and _reads(module, function, places)
+            reads = known and _reads(module, function, words)
             # An SDK that has its transport do the reading is the one that was called.
             sdk = None if not reads else package if sdk is None or function != "json" else sdk
-        trace = trace.tb_next
-    return None
+    return sdk
 
 
-def _reads(module: str, function: str, places: tuple[str, ...]) -> bool:
+def _reads(module: str, function: str, words: tuple[str, ...]) -> bool:
     if module.startswith(_SERVES):
         return False
     # `resources.responses` has the calls of an API of that name, and builds their requests.
     where = function if ".resources" in module else f"{module}.{function}"
-    return function == "json" or any(word in where.lower() for word in places)
+    return function == "json" or any(word in where.lower() for word in words)

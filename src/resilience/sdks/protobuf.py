@@ -35,8 +35,8 @@ def retry_delay(status: object) -> float | None:
 
 
 def _duration(message: int | bytes | None) -> float | None:
-    told = dict(_fields(message))
-    seconds, nanos = told.get(_SECONDS, 0), told.get(_NANOS, 0)
+    fields = dict(_fields(message))
+    seconds, nanos = fields.get(_SECONDS, 0), fields.get(_NANOS, 0)
     if isinstance(seconds, bytes) or isinstance(nanos, bytes) or nanos >= 1_000_000_000:
         return None
     # A negative number is one of two to the power of 63 and more here, so it fits nowhere.

@@ -9,59 +9,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import package_of, stdlib
-from resilience.sdks.bodies import answered
+from resilience.sdks import package_of, stdlib, verdict
+from resilience.sdks.bodies import read_response
 from resilience.sdks.causes import cause, nearest
 from resilience.sdks.evidence import by_class_name, peek
 from resilience.sdks.verdict import MISSHAPEN, Meaning
 
 __all__ = ["below", "known", "read"]
 
-_LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
-_CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
-_UNREACHED = Meaning(Kind.CONNECTION, Advice.RETRY, sent=False)
-_UNCONNECTED = Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False)
-_TIMED_OUT = Meaning(Kind.TIMEOUT, Advice.RETRY)
-_INVALID = Meaning(Kind.INVALID, Advice.STOP, sent=False)
 _UNREADABLE = Meaning(Kind.INVALID, Advice.STOP, sent=True)
 
 _REQUESTS: Mapping[str, Meaning] = {
-    "ChunkedEncodingError": _CUT_SHORT,
-    "ConnectTimeout": _UNCONNECTED,
+    "ChunkedEncodingError": verdict.CUT_SHORT,
+    "ConnectTimeout": verdict.UNCONNECTED,
     "ContentDecodingError": _UNREADABLE,
-    "InvalidHeader": _INVALID,
-    "InvalidSchema": _INVALID,
-    "InvalidURL": _INVALID,
+    "InvalidHeader": verdict.MISUSED,
+    "InvalidSchema": verdict.MISUSED,
+    "InvalidURL": verdict.MISUSED,
     "JSONDecodeError": MISSHAPEN,
-    "InvalidJSONError": _INVALID,  # of the request's own JSON
-    "MissingSchema": _INVALID,
-    "ReadTimeout": _TIMED_OUT,
-    "TooManyRedirects": Meaning(Kind.INVALID, Advice.STOP),
-    "URLRequired": _INVALID,
+    "InvalidJSONError": verdict.MISUSED,  # of the request's own JSON
+    "MissingSchema": verdict.MISUSED,
+    "ReadTimeout": verdict.TIMED_OUT,
+    "TooManyRedirects": verdict.INVALID,
+    "URLRequired": verdict.MISUSED,
 }
 _URLLIB3: Mapping[str, Meaning] = {
-    "ClosedPoolError": _INVALID,
-    "ConnectTimeoutError": _UNCONNECTED,
+    "ClosedPoolError": verdict.MISUSED,
+    "ConnectTimeoutError": verdict.UNCONNECTED,
     "DecodeError": _UNREADABLE,
-    "EmptyPoolError": _UNCONNECTED,
-    "HostChangedError": _INVALID,
-    "IncompleteRead": _CUT_SHORT,
-    "InvalidChunkLength": _CUT_SHORT,
-    "LocationValueError": _INVALID,
+    "EmptyPoolError": verdict.UNCONNECTED,
+    "HostChangedError": verdict.MISUSED,
+    "IncompleteRead": verdict.CUT_SHORT,
+    "InvalidChunkLength": verdict.CUT_SHORT,
+    "LocationValueError": verdict.MISUSED,
     "CertificateError": stdlib.UNTRUSTED,
-    "NewConnectionError": _UNREACHED,
-    "ReadTimeoutError": _TIMED_OUT,
+    "NewConnectionError": verdict.UNREACHED,
+    "ReadTimeoutError": verdict.TIMED_OUT,
     "ResponseError": Meaning(Kind.SERVER, Advice.RETRY),  # too many of some status
 }
 _VAGUE: Mapping[str, Meaning] = {
-    "SSLError": _UNREACHED,
-    "ConnectionError": _LOST,
-    "MaxRetryError": _LOST,
-    "ProtocolError": _LOST,
-    "ProxyError": _LOST,
+    "SSLError": verdict.UNREACHED,
+    "ConnectionError": verdict.LOST,
+    "MaxRetryError": verdict.LOST,
+    "ProtocolError": verdict.LOST,
+    "ProxyError": verdict.LOST,
     "RetryError": Meaning(Kind.SERVER, Advice.RETRY),
-    "Timeout": _TIMED_OUT,
-    "TimeoutError": _TIMED_OUT,
+    "Timeout": verdict.TIMED_OUT,
+    "TimeoutError": verdict.TIMED_OUT,
 }
 """Those of either that mean little by themselves: asked last, after everything below them."""
 
@@ -72,7 +66,7 @@ def read(error: Exception) -> Failure | None:
     response = peek(error, "response") if sdk == "requests" else None
     if response is not None and not by_class_name(type(error), _REQUESTS):
         # Not `content`, which would read the rest of a stream.
-        return answered(error, sdk, response, peek(response, "_content"))
+        return read_response(error, sdk, response, peek(response, "_content"))
     meaning = nearest(error, known, below) or by_class_name(type(error), _VAGUE)
     return None if meaning is None else meaning.failure(error, sdk)
 

@@ -54,34 +54,34 @@ _LONGEST_LIST = 512
 _MEMBER = re.compile(r";[ \t]*([rt])=([0-9]{1,10})[ \t]*(?=;|$)")
 
 
-def reset_in(said: Mapping[str, object], now: float) -> float | None:
+def reset_in(headers: Mapping[str, object], now: float) -> float | None:
     """Seconds from `now` until the limits that are used up are full again; more than 0, or None.
 
     Where no header tells that a limit is used up, the longest of all.
     """
-    return _longest(said, now, _LIMITS, _members(said.get(_FIELD)))
+    return _longest(headers, now, _LIMITS, _members(headers.get(_FIELD)))
 
 
-def window_in(said: Mapping[str, object], now: float) -> float | None:
+def window_in(headers: Mapping[str, object], now: float) -> float | None:
     """The same, by the headers that stand for a `Retry-After`."""
-    after = number(said.get(_AFTER))
-    return _longest(said, now, _WINDOWS, []) if after is None else after
+    after = number(headers.get(_AFTER))
+    return _longest(headers, now, _WINDOWS, []) if after is None else after
 
 
 def _longest(
-    said: Mapping[str, object],
+    headers: Mapping[str, object],
     now: float,
     limits: Mapping[str, str],
     members: list[tuple[float, float | None]],
 ) -> float | None:
-    used_up: list[float] = []
+    exhausted: list[float] = []
     others: list[float] = []
     for name, remaining in limits.items():
-        if name in said and (seconds := _seconds(said[name], now)) is not None:
-            (used_up if number(said.get(remaining)) == 0 else others).append(seconds)
+        if name in headers and (seconds := _seconds(headers[name], now)) is not None:
+            (exhausted if number(headers.get(remaining)) == 0 else others).append(seconds)
     for seconds, left in members:
-        (used_up if left == 0 else others).append(seconds)
-    return max(used_up or others, default=None)
+        (exhausted if left == 0 else others).append(seconds)
+    return max(exhausted or others, default=None)
 
 
 def _seconds(value: object, now: float) -> float | None:
@@ -104,7 +104,7 @@ def _members(value: object) -> list[tuple[float, float | None]]:
     written = text(value, _LONGEST_LIST)
     found: list[tuple[float, float | None]] = []
     for member in written.split(",") if written else ():
-        told = {name: float(digits) for name, digits in _MEMBER.findall(member)}
-        if 0 < told.get("t", 0.0) <= LONGEST:
-            found.append((told["t"], told.get("r")))
+        parameters = {name: float(digits) for name, digits in _MEMBER.findall(member)}
+        if 0 < parameters.get("t", 0.0) <= LONGEST:
+            found.append((parameters["t"], parameters.get("r")))
     return found

@@ -10,17 +10,16 @@ from attrs import evolve
 from resilience.checks import error_body, no_choices
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks import package_of
-from resilience.sdks.bodies import heard
+from resilience.sdks.bodies import read_body
 from resilience.sdks.evidence import Evidence, error_in, json_value, mapping, peek, text
 from resilience.sdks.evidence import status as to_status
-from resilience.sdks.headers import pick
 from resilience.sdks.verdict import judge
 
 __all__ = ["read"]
 
 _RESPONSES = {
     "aiohttp": "ClientResponse",
-    "http": "HTTPResponse",
+    "http": "HTTPResponse",  # the standard library's, which has no name as an SDK
     "httpx": "Response",
     "httpx2": "Response",
     "requests": "Response",
@@ -39,7 +38,7 @@ def read(result: object) -> Failure | None:
     for base in type(result).__mro__:
         package = base.__module__.partition(".")[0]
         if _RESPONSES.get(package) == base.__name__:
-            return _answered(result, package)
+            return _answered(result, None if package == "http" else package)
     sdk = package_of(type(result))
     if error_body(result):
         body = result if type(result) is dict else {"error": _fields(peek(result, "error"))}
@@ -49,7 +48,7 @@ def read(result: object) -> Failure | None:
     return None
 
 
-def _answered(response: object, sdk: str) -> Failure | None:
+def _answered(response: object, sdk: str | None) -> Failure | None:
     code = peek(response, "status_code")
     status = to_status(peek(response, "status") if code is None else code)
     content = peek(response, "_content" if code is not None else "_body")
@@ -59,16 +58,13 @@ def _answered(response: object, sdk: str) -> Failure | None:
             return None
         body = json_value(content)
         return _judged(evidence, body) if error_body(body) else None
-    headers = peek(response, "headers")
-    said = pick(headers)
-    evidence.status, evidence.headers = status, headers
-    evidence.request_id = said.get("x-request-id") or said.get("request-id")
+    evidence.status, evidence.headers = status, peek(response, "headers")
     return _judged(evidence, json_value(content))
 
 
 def _judged(evidence: Evidence, body: object) -> Failure:
     evidence.provider = error_in(body).get("provider")
-    failure = evolve(judge(evidence, heard(evidence, body)), error=None)
+    failure = evolve(judge(evidence, read_body(evidence, body)), error=None)
     if failure.kind is Kind.UNKNOWN and failure.advice is Advice.STOP:
         return evolve(failure, advice=Advice.RETRY)
     return failure

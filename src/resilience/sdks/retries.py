@@ -13,6 +13,7 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -23,10 +24,11 @@ from resilience._core.stack import outside
 
 __all__ = [
     "RetryMultiplicationWarning",
+    "check_retries",
+    "is_checked",
     "own_retries",
     "retries_of",
     "source_of",
-    "warn_of_multiplication",
 ]
 
 T = TypeVar("T")
@@ -55,7 +57,7 @@ class _Kind(ABC):
         """Have it make none, from now on."""
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Source:
     """Where a function's requests come from, with the arguments that partials have bound."""
 
@@ -354,24 +356,45 @@ def own_retries(client: T, /) -> T:
     return client
 
 
-_warned: WeakValueDictionary[int, Any] = WeakValueDictionary()
-"""Clients whose users know; by identity, as some are not hashable."""
+_checked: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""Clients, and parts of clients, that need no further look; by identity, as some have no hash."""
 
 
-def warn_of_multiplication(
-    fn: Any, attempts: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> bool:
-    """Warn, once for each client, if a call of its method is retried by both sides.
+def is_checked(method: Any) -> bool:
+    """Whether calls of a client's method need no further look at who retries them."""
+    owner = _owner(method)
+    return _checked.get(id(owner)) is owner
 
-    Whether no other call of the method has to be looked at: none of its own options kept it quiet.
-    """
-    source = source_of(fn)
-    if source is None or _warned.get(id(source.client)) is source.client:
-        return True
-    retries = source.retries(args, kwargs)
-    if not retries:
-        return not evolve(source, args=(), kwargs={}).retries()
-    _warned[id(source.client)] = source.client
+
+def check_retries(
+    method: Any, attempts: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    """Warn, once for each client, if a call of its method is retried by both sides. Other calls
+    need no further look, unless options of this one's own have kept it quiet."""
+    source = source_of(method)
+    if source is not None and _checked.get(id(source.client)) is not source.client:
+        retries = source.retries(args, kwargs)
+        if retries:
+            _check_off(source.client)
+            _warn(source, attempts, retries)
+        elif evolve(source, args=(), kwargs={}).retries():
+            return
+    _check_off(_owner(method))
+
+
+def _check_off(thing: Any) -> None:
+    with suppress(TypeError):  # it has no weak references: it is looked at in every call
+        _checked[id(thing)] = thing
+
+
+def _owner(fn: Any) -> Any:
+    """What a client's method is bound to; a function that wraps such a method stands for itself."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn.__self__ if type(fn) is MethodType else fn
+
+
+def _warn(source: Source, attempts: float, retries: float) -> None:
     figure = f"{_count(attempts)} x {_count(1 + retries)}"
     if math.isfinite(attempts * retries):
         figure += f" = {attempts * (1 + retries):g}"
@@ -385,7 +408,6 @@ def warn_of_multiplication(
         RetryMultiplicationWarning,
         stacklevel=outside(),
     )
-    return True
 
 
 def _count(number: float) -> str:

@@ -9,17 +9,9 @@ from collections.abc import Mapping
 
 from attrs import evolve
 
-from resilience.failures import Advice, Failure, Kind
-from resilience.sdks import bodies
-from resilience.sdks.evidence import (
-    Evidence,
-    by_class_name,
-    error_in,
-    header_text,
-    json_value,
-    peek,
-    word,
-)
+from resilience.failures import Failure
+from resilience.sdks import bodies, verdict
+from resilience.sdks.evidence import Evidence, by_class_name, error_in, json_value, peek, word
 from resilience.sdks.evidence import status as to_status
 from resilience.sdks.headers import pick
 from resilience.sdks.transport import transport
@@ -29,8 +21,8 @@ from resilience.sdks.verdict import MISSHAPEN, Meaning, judge
 __all__ = ["gathered", "read", "unanswered"]
 
 _UNANSWERED: Mapping[str, Meaning] = {
-    "APITimeoutError": Meaning(Kind.TIMEOUT, Advice.RETRY),
-    "APIConnectionError": Meaning(Kind.CONNECTION, Advice.RETRY),
+    "APITimeoutError": verdict.TIMED_OUT,
+    "APIConnectionError": verdict.LOST,
 }
 
 
@@ -48,7 +40,7 @@ def read(
         return failure
     # An event in a stream: such an APIError came without a status.
     streaming = evidence.status is None and bool(by_class_name(type(error), {"APIError": True}))
-    return judge(evidence, bodies.heard(evidence, body, unwrapped=True), streaming)
+    return judge(evidence, bodies.read_body(evidence, body, unwrapped=True), streaming)
 
 
 def unanswered(evidence: Evidence, local: Mapping[str, Meaning]) -> Failure | None:
@@ -66,7 +58,8 @@ def unanswered(evidence: Evidence, local: Mapping[str, Meaning]) -> Failure | No
         # An earlier try of the SDK's own may have been executed, and its answer lost.
         return evolve(failure, sent=None) if failure.sent is False and _again(error) else failure
     if by_class_name(cls, {"APIResponseValidationError": True}):
-        facts = {"status": to_status(status), "request_id": _request_id(peek(error, "response"))}
+        headers = peek(peek(error, "response"), "headers")
+        facts = {"status": to_status(status), "request_id": pick(headers).request_id}
         return MISSHAPEN.failure(error, sdk, **facts)
     found = by_class_name(cls, local)
     return found.failure(error, sdk) if found else None
@@ -74,19 +67,18 @@ def unanswered(evidence: Evidence, local: Mapping[str, Meaning]) -> Failure | No
 
 def gathered(error: Exception, sdk: str, body: object, statuses: Mapping[int, Meaning]) -> Evidence:
     """What an `APIError` has to say with this body."""
-    said = error_in(body)
+    fields = error_in(body)
     response = peek(error, "response")
     code, category = peek(error, "code"), peek(error, "type")
-    request_id = peek(error, "request_id")
     return Evidence(
         error,
         sdk,
         peek(error, "status_code"),
-        word(said.get("code")) if code is None else code,
-        said.get("type") if category is None else category,
+        word(fields.get("code")) if code is None else code,
+        fields.get("type") if category is None else category,
         peek(response, "headers"),
-        _request_id(response) if request_id is None else request_id,
-        said.get("provider"),
+        peek(error, "request_id"),
+        fields.get("provider"),
         statuses=statuses,
     )
 
@@ -102,8 +94,3 @@ def _again(error: Exception) -> bool:
     """Whether the SDK itself had tried before."""
     sent = pick(peek(peek(error, "request"), "headers"))
     return bool(number(sent.get("x-stainless-retry-count")))
-
-
-def _request_id(response: object) -> str | None:
-    sent = pick(peek(response, "headers"))
-    return header_text(sent.get("x-request-id") or sent.get("request-id"))

@@ -10,51 +10,44 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from resilience._core.anatomy import traceback_of
 from resilience.failures import Advice, Failure, Kind
+from resilience.sdks import verdict
 from resilience.sdks.evidence import Evidence, peek
-from resilience.sdks.headers import pick
+from resilience.sdks.places import places
 from resilience.sdks.verdict import PLAIN, Meaning, judge
 
 __all__ = ["UNTRUSTED", "meaning", "read"]
 
-_UNREACHED = Meaning(Kind.CONNECTION, Advice.RETRY, sent=False)
-_LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
-_TIMED_OUT = Meaning(Kind.TIMEOUT, Advice.RETRY)
-_CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
-_MISUSED = Meaning(Kind.INVALID, Advice.STOP, sent=False)
 
 UNTRUSTED = Meaning(Kind.CONNECTION, Advice.STOP, sent=False)
 """The server's certificate was refused. That never heals by itself."""
 
 _KNOWN: Mapping[str, Meaning] = {
-    "builtins.ConnectionError": _LOST,
-    "builtins.ConnectionRefusedError": _UNREACHED,
-    "builtins.TimeoutError": _TIMED_OUT,
-    "asyncio.exceptions.TimeoutError": _TIMED_OUT,  # on Python 3.10 a class of its own
-    "concurrent.futures._base.TimeoutError": _TIMED_OUT,  # the same
-    "http.client.BadStatusLine": _LOST,  # what came was no HTTP
-    "http.client.CannotSendHeader": _MISUSED,  # of a connection that is busy, or in no such state
-    "http.client.CannotSendRequest": _MISUSED,
-    "http.client.ImproperConnectionState": Meaning(Kind.INVALID, Advice.STOP),
-    "http.client.IncompleteRead": _CUT_SHORT,
-    "http.client.InvalidURL": _MISUSED,
-    "http.client.LineTooLong": _LOST,
-    "http.client.NotConnected": _MISUSED,
-    "http.client.UnknownProtocol": _LOST,
-    "socket.gaierror": _UNREACHED,
+    "builtins.ConnectionError": verdict.LOST,
+    "builtins.ConnectionRefusedError": verdict.UNREACHED,
+    "builtins.TimeoutError": verdict.TIMED_OUT,
+    "asyncio.exceptions.TimeoutError": verdict.TIMED_OUT,  # on Python 3.10 a class of its own
+    "concurrent.futures._base.TimeoutError": verdict.TIMED_OUT,  # the same
+    "http.client.BadStatusLine": verdict.LOST,  # what came was no HTTP
+    "http.client.CannotSendHeader": verdict.MISUSED,  # the connection is busy, say
+    "http.client.CannotSendRequest": verdict.MISUSED,
+    "http.client.ImproperConnectionState": verdict.INVALID,
+    "http.client.IncompleteRead": verdict.CUT_SHORT,
+    "http.client.InvalidURL": verdict.MISUSED,
+    "http.client.LineTooLong": verdict.LOST,
+    "http.client.NotConnected": verdict.MISUSED,
+    "http.client.UnknownProtocol": verdict.LOST,
+    "socket.gaierror": verdict.UNREACHED,
     "ssl.SSLCertVerificationError": UNTRUSTED,
-    "ssl.SSLEOFError": _LOST,  # an established connection may end like this
-    "ssl.SSLError": _LOST,
-    "ssl.SSLZeroReturnError": _LOST,
-    "urllib.error.ContentTooShortError": _CUT_SHORT,
+    "ssl.SSLEOFError": verdict.LOST,  # an established connection may end like this
+    "ssl.SSLError": verdict.LOST,
+    "ssl.SSLZeroReturnError": verdict.LOST,
+    "urllib.error.ContentTooShortError": verdict.CUT_SHORT,
 }
 """By full name, so that `ssl` and asyncio are not loaded for this."""
 
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
-
-
-_MOST_FRAMES = 256
-"""Frames of a TLS error looked at."""
 
 _HTTP_ERROR = "urllib.error.HTTPError"
 _URL_ERROR = "urllib.error.URLError"
@@ -76,25 +69,21 @@ def meaning(error: Exception) -> Meaning | None:
     for name in names:
         known = _KNOWN.get(name)
         if known is not None:
-            return _UNREACHED if name == "ssl.SSLError" and shaking_hands(error) else known
+            return verdict.UNREACHED if name == "ssl.SSLError" and shaking_hands(error) else known
     if _URL_ERROR in names:
         reason = peek(error, "reason")  # another error, or a text
         kind: Any = type(reason)
         if issubclass(kind, Exception) and _URL_ERROR not in _names(kind):
             return meaning(reason)
     if issubclass(type(error), OSError) and peek(error, "errno") in _UNREACHABLE:
-        return _UNREACHED
+        return verdict.UNREACHED
     return None
 
 
 def shaking_hands(error: Exception) -> bool:
     """Whether TLS failed before anything could be sent: by where it was raised, if it was."""
-    trace, frames = peek(error, "__traceback__"), 0
-    while trace is not None and frames < _MOST_FRAMES:
-        if trace.tb_frame.f_code.co_name == "do_handshake":
-            return True
-        trace, frames = trace.tb_next, frames + 1
-    return frames == 0
+    shaking = any(function == "do_handshake" for _, function in places(error))
+    return shaking or traceback_of(error) is None
 
 
 @lru_cache(512)  # some libraries make a class per client
@@ -104,12 +93,5 @@ def _names(cls: Any) -> tuple[str, ...]:
 
 def _answered(error: Exception) -> Failure:
     """urllib's HTTPError, by status and headers; its body is still to be read from the socket."""
-    said = pick(peek(error, "headers"))
-    evidence = Evidence(
-        error,
-        None,
-        status=peek(error, "code"),
-        headers=said,
-        request_id=said.get("x-request-id") or said.get("request-id"),
-    )
+    evidence = Evidence(error, None, peek(error, "code"), headers=peek(error, "headers"))
     return judge(evidence, PLAIN)

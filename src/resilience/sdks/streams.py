@@ -5,7 +5,6 @@ Recognised by names, without importing an SDK.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from types import AsyncGeneratorType, GeneratorType, SimpleNamespace
@@ -20,13 +19,13 @@ __all__ = [
     "Seen",
     "bound_helpers",
     "format_of",
-    "hear_bytes",
     "is_manager",
     "is_stream",
     "makes_manager",
     "register_stream",
-    "tell_of_terminator",
-    "told_error",
+    "server_error",
+    "watch_bytes",
+    "watch_for_terminator",
 ]
 
 C = TypeVar("C", bound=type)
@@ -41,7 +40,7 @@ _MANAGER = re.compile(r"\w*(?:StreamManager|ConnectionManager|ResponseContextMan
 class Seen:
     """What a stream has shown of its end so far."""
 
-    __slots__ = ("done", "error", "finished", "started", "unfinished_is_fine")
+    __slots__ = ("done", "ends_unmarked", "error", "finished", "started")
 
     def __init__(self) -> None:
         self.done = False
@@ -51,13 +50,13 @@ class Seen:
         self.started: set[int] = set()
         self.finished: set[int] = set()
         """Choices that have begun, and those with a reason to have ended."""
-        self.unfinished_is_fine = False
+        self.ends_unmarked = False
         """Whether its provider is known to send neither."""
 
     @property
     def complete(self) -> bool:
         """Whether it has come to its end."""
-        return self.done or self.unfinished_is_fine or bool(self.started <= self.finished != set())
+        return self.done or self.ends_unmarked or bool(self.started <= self.finished != set())
 
 
 class Format(NamedTuple):
@@ -94,7 +93,7 @@ def _chat(chunk: Any, seen: Seen) -> bool:
         if delta is not None and not content:
             content = bool(delta.content) or any(getattr(delta, name, None) for name in _DELTA)
     if getattr(chunk, "system_fingerprint", None) == "fp_ollama":
-        seen.unfinished_is_fine = True
+        seen.ends_unmarked = True
     return content
 
 
@@ -275,6 +274,7 @@ class Registered(NamedTuple):
 _registered: dict[type, Registered] = {}
 _formats: WeakKeyDictionary[type, Format] = WeakKeyDictionary()
 _streams: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+_managers: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def register_stream(
@@ -319,7 +319,10 @@ def is_stream(cls: type) -> bool:
 def is_manager(value: object) -> bool:
     """Whether this is a context manager that gives a stream, or a response, when it is entered."""
     cls = type(value)
-    if any(_named(base, _MANAGER) for base in cls.__mro__):
+    found = _managers.get(cls)
+    if found is None:
+        found = _managers[cls] = any(_named(base, _MANAGER) for base in cls.__mro__)
+    if found:
         return True
     return cls.__module__ == "contextlib" and str(
         getattr(getattr(value, "func", None), "__module__", "")
@@ -372,7 +375,7 @@ def _users(registered: Registered) -> Format:
     return Format(look, _string, ends=complete is not None)
 
 
-def tell_of_terminator(stream: object, seen: Seen) -> None:
+def watch_for_terminator(stream: object, seen: Seen) -> None:
     """Have `seen` told of OpenAI's `[DONE]`, which reaches no consumer, and of error events, where
     they can be seen."""
     raw = getattr(stream, "_raw_stream", stream)
@@ -382,7 +385,7 @@ def tell_of_terminator(stream: object, seen: Seen) -> None:
 
         async def aiter_bytes(source: Any) -> Any:
             async for event in chunks(source):
-                _note(event, seen)
+                _record(event, seen)
                 yield event
 
         decoder.aiter_bytes = aiter_bytes
@@ -391,31 +394,33 @@ def tell_of_terminator(stream: object, seen: Seen) -> None:
 
         def iter_bytes(source: Any) -> Any:
             for event in pieces(source):
-                _note(event, seen)
+                _record(event, seen)
                 yield event
 
         decoder.iter_bytes = iter_bytes
 
 
-def _note(event: Any, seen: Seen) -> None:
+def _record(event: Any, seen: Seen) -> None:
     if event.data.startswith("[DONE]"):
         seen.done = True
     elif event.event == "error":
         seen.error = event.data
 
 
-def told_error(error: Exception, seen: Seen) -> Exception:
+def server_error(error: Exception, seen: Seen) -> Exception:
     """What a read has failed with: the server's own error where its SDK has tripped over the event
     (OpenAI's helper for responses does, over one that comes first), else `error`."""
     if type(error) is not RuntimeError or seen.error is None:
         return error
+    import json  # which the SDK has imported
+
     event = SimpleNamespace(**json.loads(seen.error))  # as the SDK has read it, too
     told = BadResultError(event, _failure_of(event))
     told.__cause__ = error
     return told
 
 
-def hear_bytes(stream: Any, bounded: Any, touched: Callable[[], object]) -> bool:
+def watch_bytes(stream: Any, bounded: Any, touched: Callable[[], object]) -> bool:
     """Have `touched` called for whatever the server sends, and async reads made by `bounded`;
     False for a stream that does not show its response."""
     stream = getattr(stream, "completion_stream", stream)
@@ -424,12 +429,12 @@ def hear_bytes(stream: Any, bounded: Any, touched: Callable[[], object]) -> bool
         source = getattr(response, "stream", None)
         if response is None or not hasattr(source, "__aiter__" if bounded else "__iter__"):
             continue
-        response.stream = _heard(source, bounded, touched)
+        response.stream = _watched(source, bounded, touched)
         return True
     return False
 
 
-def _heard(source: Any, bounded: Any, touched: Callable[[], object]) -> Any:
+def _watched(source: Any, bounded: Any, touched: Callable[[], object]) -> Any:
     """A response's stream of bytes, of the same class."""
 
     def __iter__(self: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from resilience.failures import Advice, Kind
-from resilience.sdks import stdlib
+from resilience.sdks import stdlib, verdict
 from resilience.sdks.causes import cause, nearest
 from resilience.sdks.evidence import by_class_name, peek
 from resilience.sdks.verdict import Meaning
@@ -17,18 +17,18 @@ from resilience.sdks.verdict import Meaning
 __all__ = ["TRANSPORT", "transport"]
 
 TRANSPORT: Mapping[str, Meaning] = {
-    "ConnectError": Meaning(Kind.CONNECTION, Advice.RETRY, sent=False),
-    "ConnectTimeout": Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False),
-    "PoolTimeout": Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False),
-    "TimeoutException": Meaning(Kind.TIMEOUT, Advice.RETRY),
-    "NetworkError": Meaning(Kind.CONNECTION, Advice.RETRY),
-    "RemoteProtocolError": Meaning(Kind.CONNECTION, Advice.RETRY),
-    "ProxyError": Meaning(Kind.CONNECTION, Advice.RETRY),
-    "TransportError": Meaning(Kind.CONNECTION, Advice.RETRY),
-    "LocalProtocolError": Meaning(Kind.INVALID, Advice.STOP),
-    "UnsupportedProtocol": Meaning(Kind.INVALID, Advice.STOP, sent=False),
-    "InvalidURL": Meaning(Kind.INVALID, Advice.STOP, sent=False),
-    "TooManyRedirects": Meaning(Kind.INVALID, Advice.STOP),
+    "ConnectError": verdict.UNREACHED,
+    "ConnectTimeout": verdict.UNCONNECTED,
+    "PoolTimeout": verdict.UNCONNECTED,
+    "TimeoutException": verdict.TIMED_OUT,
+    "NetworkError": verdict.LOST,
+    "RemoteProtocolError": verdict.LOST,
+    "ProxyError": verdict.LOST,
+    "TransportError": verdict.LOST,
+    "LocalProtocolError": verdict.INVALID,
+    "UnsupportedProtocol": verdict.MISUSED,
+    "InvalidURL": verdict.MISUSED,
+    "TooManyRedirects": verdict.INVALID,
     "DecodingError": Meaning(Kind.INVALID, Advice.STOP, sent=True),
 }
 """By the name of the nearest class: `ReadTimeout` is read as its base, `TimeoutException`."""

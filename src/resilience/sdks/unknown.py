@@ -11,11 +11,11 @@ from functools import lru_cache
 from types import MemberDescriptorType
 from typing import Any
 
+from resilience._core.anatomy import facts_of
 from resilience.failures import Failure
 from resilience.sdks import bodies
 from resilience.sdks.evidence import Evidence, peek
 from resilience.sdks.evidence import status as to_status
-from resilience.sdks.headers import pick
 from resilience.sdks.verdict import PLAIN, judge
 
 __all__ = ["read"]
@@ -23,10 +23,8 @@ __all__ = ["read"]
 _BODIES = {"httpx": "content", "httpx2": "content", "requests": "_content"}
 """Where known clients keep a body that was read; looking reads none that was not."""
 
-_MOST_SAID = 1000
-_said: set[type] = set()
-
-_vars = BaseException.__dict__["__dict__"].__get__  # past any property of the error's own
+_MOST_LOGGED = 1000
+_logged: set[type] = set()
 
 
 def read(error: Exception) -> Failure | None:
@@ -36,19 +34,17 @@ def read(error: Exception) -> Failure | None:
     of_response = None if response is None else _failed(peek(response, "status_code"))
     if status is None and of_response is None:
         return None
-    _say(type(error))
+    _log(type(error))
     package = type(response).__module__.partition(".")[0]
     if status is None and package in _BODIES:
-        return bodies.answered(error, None, response, peek(response, _BODIES[package]))
-    said = pick(_own(error, "headers") if response is None else peek(response, "headers"))
-    request_id = said.get("x-request-id") or said.get("request-id")
-    status = status or of_response
-    return judge(Evidence(error, None, status, headers=said, request_id=request_id), PLAIN)
+        return bodies.read_response(error, None, response, peek(response, _BODIES[package]))
+    headers = _own(error, "headers") if response is None else peek(response, "headers")
+    return judge(Evidence(error, None, status or of_response, headers=headers), PLAIN)
 
 
 def _own(error: Exception, name: str) -> Any:
     """An attribute of the instance, in its dict or in a slot."""
-    found = _vars(error).get(name)
+    found = facts_of(error).get(name)
     cls: Any = type(error)  # a class is hashable, which mypy does not see
     if found is None and name in _slots(cls):
         return peek(error, name)
@@ -70,9 +66,9 @@ def _failed(value: Any) -> int | None:
     return status if status is not None and status >= 400 else None
 
 
-def _say(cls: type) -> None:
-    if cls not in _said and len(_said) < _MOST_SAID:
-        _said.add(cls)
+def _log(cls: type) -> None:
+    if cls not in _logged and len(_logged) < _MOST_LOGGED:
+        _logged.add(cls)
         logging.getLogger("resilience").debug(
             "%s is unknown and is read by the status that it carries", cls.__qualname__
         )

@@ -21,7 +21,8 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:h|ms|m|s|us|ns))+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s|us|ns)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_TIMESTAMP = re.compile(
+# Dates are rare: their patterns are compiled by `re` at their first use, and kept there.
+_TIMESTAMP = (
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))?"
 )
@@ -30,8 +31,8 @@ _WEEKDAY = r"(?:[A-Za-z]{3,9}(?:, *| +))?"
 _CLOCK = r"(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?"
 _ZONE = r"(?: +(?P<zone>[A-Za-z]{1,3}|[+-][0-9]{4}))?"
 _DAY, _MONTH, _YEAR = r"(?P<day>[0-9]{1,2})", r"(?P<month>[A-Za-z]{3,9})", r"(?P<year>[0-9]{2,4})"
-_HTTP_DATE = re.compile(f"{_WEEKDAY}{_DAY}[ -]{_MONTH}[ -]{_YEAR} +{_CLOCK}{_ZONE}")
-_ASCTIME = re.compile(f"{_WEEKDAY}{_MONTH} +{_DAY} +{_CLOCK} +{_YEAR}{_ZONE}")
+_HTTP_DATE = f"{_WEEKDAY}{_DAY}[ -]{_MONTH}[ -]{_YEAR} +{_CLOCK}{_ZONE}"
+_ASCTIME = f"{_WEEKDAY}{_MONTH} +{_DAY} +{_CLOCK} +{_YEAR}{_ZONE}"
 _MONTHS = {
     name: number
     for number, month in enumerate(
@@ -92,7 +93,7 @@ def http_date(value: object) -> float | None:
         return None
     # By no parser of the platform's, which follow the locale, nor by `email`: importing that, with
     # all it takes along, doubles the time that the library takes to be imported.
-    match = _HTTP_DATE.fullmatch(written) or _ASCTIME.fullmatch(written)
+    match = re.fullmatch(_HTTP_DATE, written) or re.fullmatch(_ASCTIME, written)
     month = None if match is None else _MONTHS.get(match["month"].lower())
     zone = None if match is None else _zone(match["zone"])
     if match is None or month is None or zone is None:
@@ -123,7 +124,7 @@ def _zone(written: str | None) -> timedelta | None:
 def timestamp(value: object) -> float | None:
     """Unix seconds of an ISO 8601 or RFC 3339 time; one without a zone is UTC."""
     written = text(value)
-    match = None if written is None else _TIMESTAMP.fullmatch(written)
+    match = None if written is None else re.fullmatch(_TIMESTAMP, written)
     if match is None:
         return None
     *fields, fraction, sign, hours, minutes = match.groups()

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import Factory, field, frozen
 
+from resilience._core.options import Value
 from resilience.failures import Advice, Failure, Kind
 from resilience.sdks.asked import asked_in
 from resilience.sdks.calls import host_in, is_model_call
@@ -39,13 +40,12 @@ _REFUSALS = frozenset(
 _HINTED = (413, 429, 503)
 """Statuses whose wait hint is worth knowing even when this call is not repeated."""
 
-
 _BLANK = vars(Failure(Kind.UNKNOWN, Advice.STOP))
 """Every field of a failure, at its default."""
 
 
-@frozen
-class Meaning:
+@frozen(eq=False, repr=False)
+class Meaning(Value):
     """What a status, a type or a class of errors stands for."""
 
     kind: Kind
@@ -69,6 +69,15 @@ class Meaning:
         return failure
 
 
+LOST = Meaning(Kind.CONNECTION, Advice.RETRY)
+CUT_SHORT = Meaning(Kind.CONNECTION, Advice.RETRY, sent=True)
+UNREACHED = Meaning(Kind.CONNECTION, Advice.RETRY, sent=False)
+TIMED_OUT = Meaning(Kind.TIMEOUT, Advice.RETRY)
+UNCONNECTED = Meaning(Kind.TIMEOUT, Advice.RETRY, sent=False)
+INVALID = Meaning(Kind.INVALID, Advice.STOP)
+MISUSED = Meaning(Kind.INVALID, Advice.STOP, sent=False)
+UNSIGNED = Meaning(Kind.AUTH, Advice.STOP, sent=False)
+LIMITED = Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False)
 MISSHAPEN = Meaning(Kind.SERVER, Advice.RETRY, retry_limit=1, sent=True)
 """An answer that came with a 200 and is none of the API's."""
 
@@ -78,7 +87,7 @@ def _refused(meaning: Meaning) -> bool | None:
     return False if meaning.kind in _REFUSALS else None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Code(Meaning):
     """What a server's code stands for; `status` and `type` are what it usually comes with."""
 
@@ -129,11 +138,9 @@ STATUSES: Mapping[int, Meaning] = {
 }
 """What a status means alone. A family hands in its own copy where its SDK differs (409)."""
 
-_OTHER_4XX = Meaning(Kind.INVALID, Advice.STOP)
 _OTHER_5XX = Meaning(Kind.SERVER, Advice.RETRY)
 _UNKNOWN = Meaning(Kind.UNKNOWN, Advice.STOP)
-_SPENT = Meaning(Kind.QUOTA, Advice.STOP, sent=False)
-_LIMITED = Meaning(Kind.RATE_LIMIT, Advice.WAIT, sent=False)
+_OVER_BUDGET = Meaning(Kind.QUOTA, Advice.STOP, sent=False)
 _TOO_LARGE = Meaning(Kind.CONTEXT_LENGTH, Advice.FALLBACK, sent=False)
 """One request larger than a whole minute's limit: no wait is long enough."""
 
@@ -151,7 +158,7 @@ _VAGUE = (None, 400, 500, 502)
 """Statuses that a gateway may put over another, which then ends the code."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Dialect:
     """What a format's words stand for, codes and types; `otherwise`: an error that says nothing."""
 
@@ -175,13 +182,14 @@ def judge(evidence: Evidence, dialect: Dialect, streaming: bool = False) -> Fail
     category = text(evidence.type)
     begun = streaming or (status is not None and status < 300)
     # Headers sent before the error happened cannot be about it.
-    said = NOTHING if begun or evidence.headers is None else pick(evidence.headers)
-    meaning = _meaning(evidence, status, code, category, said, dialect)
+    headers = NOTHING if evidence.headers is None else pick(evidence.headers)
+    hints = NOTHING if begun else headers
+    meaning = _meaning(evidence, status, code, category, hints, dialect)
     advice = meaning.advice
-    wait = said.wait
+    wait = hints.wait
     if wait is None:
         wait = evidence.wait
-    word = said.retry
+    word = hints.retry
     if word is None:
         word = evidence.retry
     if word is not None:
@@ -190,7 +198,7 @@ def judge(evidence: Evidence, dialect: Dialect, streaming: bool = False) -> Fail
     if wait is None and (retried or status in _HINTED):
         wait = None if evidence.body is None else asked_in(evidence.body)
         if wait is None and meaning.kind is _RATE_LIMIT:
-            wait = said.window or (said.reset if status == 403 else None)
+            wait = hints.window or (hints.reset if status == 403 else None)
     return Failure._of(
         {
             "kind": meaning.kind,
@@ -199,13 +207,13 @@ def judge(evidence: Evidence, dialect: Dialect, streaming: bool = False) -> Fail
             "code": code,
             "type": category,
             "retry_after": wait if retried or status in _HINTED else None,
-            "reset_after": said.reset if retried and wait is None else None,
-            "request_id": header_text(evidence.request_id),
+            "reset_after": hints.reset if retried and wait is None else None,
+            "request_id": header_text(evidence.request_id) or headers.request_id,
             "provider": text(evidence.provider),
             "sdk": evidence.sdk,
             "retry_limit": meaning.retry_limit if retried else None,
             "sent": True if begun else False if status == 429 else meaning.sent,
-            "elsewhere": said.elsewhere if meaning.kind is _RATE_LIMIT else None,
+            "elsewhere": hints.elsewhere if meaning.kind is _RATE_LIMIT else None,
             "error": evidence.error,
         }
     )
@@ -224,11 +232,11 @@ def _meaning(
     status: int | None,
     code: str | None,
     type: str | None,
-    said: Hints,
+    hints: Hints,
     dialect: Dialect,
 ) -> Meaning:
-    if said.spent:
-        return _SPENT
+    if hints.over_budget:
+        return _OVER_BUDGET
     coded = None if code is None else _word(code, status, evidence, dialect)
     if coded is not None and not coded.by_status:
         return _fitting(coded, status)
@@ -238,9 +246,9 @@ def _meaning(
     if typed is not None and not typed.by_status:
         found = _fitting(typed, status)
     else:
-        by_status = _by_status(status, None if coded else code, said, evidence, dialect)
+        by_status = _by_status(status, None if coded else code, hints, evidence, dialect)
         found = by_status or coded or typed or dialect.otherwise
-    retryable = said.retryable
+    retryable = hints.retryable
     if retryable is not None and retryable is not (found.advice in _RETRIED):
         advice = Advice.RETRY if retryable else Advice.FALLBACK
         return Meaning(found.kind, advice, sent=found.sent)
@@ -260,7 +268,7 @@ def _fitting(meaning: Meaning, status: int | None) -> Meaning:
 
 
 def _by_status(
-    status: int | None, code: str | None, said: Hints, evidence: Evidence, dialect: Dialect
+    status: int | None, code: str | None, hints: Hints, evidence: Evidence, dialect: Dialect
 ) -> Meaning | None:
     if status is not None and status < 400:
         status = None
@@ -274,10 +282,10 @@ def _by_status(
             return found
     if status in MODEL_CALLS and (evidence.model_call or is_model_call(evidence.error)):
         return MODEL_CALLS[status]
-    if status == 403 and (said.wait is not None or said.used_up):
-        return _LIMITED
+    if status == 403 and (hints.wait is not None or hints.exhausted):
+        return LIMITED
     statuses = evidence.statuses or dialect.statuses
-    return statuses.get(status) or (_OTHER_4XX if status < 500 else _OTHER_5XX)
+    return statuses.get(status) or (INVALID if status < 500 else _OTHER_5XX)
 
 
 def _trailing(code: str) -> int | None:

@@ -41,7 +41,7 @@ class _Virtual(Runtime):
     def random(self) -> float:
         return self._clock.random()
 
-    async def blocking(self, fn: Callable[[], T]) -> T:
+    async def blocking(self, fn: Callable[[], T], call: Call | None = None) -> T:
         return fn()
 
     def background(self, job: Callable[[Runtime], Coroutine[Any, Any, object]]) -> None:

@@ -18,10 +18,19 @@ from attrs import define, field
 
 from resilience._core.clock import now as clock_now
 from resilience._core.outside import drive, loop_runs_here, sync_runtime
-from resilience.circuit.machine import Permit, Turn
+from resilience.circuit.machine import Holder, Permit
 from resilience.circuit.opening import Opening, open_time
-from resilience.circuit.states import CLOSED, HALF_OPEN, ISOLATED, MANUAL, OPEN, Change, Event
-from resilience.circuit.storage import Ending, SharedState, warn
+from resilience.circuit.states import (
+    CLOSED,
+    HALF_OPEN,
+    ISOLATED,
+    MANUAL,
+    OPEN,
+    Change,
+    Ending,
+    Event,
+)
+from resilience.circuit.storage import SharedState, warn
 from resilience.policy import Runtime
 
 from .clients import Server
@@ -88,7 +97,7 @@ class SharedCircuit(SharedState):
         self._unpublished.record(permit, ending)
         return (self._is_urgent or self._unpublished.failures > 0) and self._may_begin(ending.now)
 
-    def note(self, change: Change) -> None:
+    def on_change(self, change: Change) -> None:
         """Publish a manual command; remember that a rule has tripped.
 
         Results of trials are published with their leases; what the others have done is no news.
@@ -119,7 +128,7 @@ class SharedCircuit(SharedState):
         every = self.every * _TOGETHER if self._unpublished.failures else self.every
         return self._is_urgent or self._asked is None or now - self._asked >= every
 
-    async def _publish_next(self, runtime: Runtime, turn: Turn) -> bool:
+    async def _publish_next(self, runtime: Runtime, holder: Holder) -> bool:
         unpublished = self._unpublished
         command, tripped = unpublished.command, unpublished.tripped
         if not self._is_urgent:

@@ -12,8 +12,7 @@ from attrs import define, field, frozen
 
 from resilience.circuit.circuit import Circuit
 from resilience.circuit.machine import Permit
-from resilience.circuit.states import OPEN, Event
-from resilience.circuit.storage import Ending
+from resilience.circuit.states import OPEN, Ending, Event
 from resilience.failures import Failure
 
 from .script import ANY, Question

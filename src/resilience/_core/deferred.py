@@ -7,34 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from resilience.sdks.streams import is_manager
 
 from .in_hand import Args, InHand, Kwargs
 from .outcome import Outcome
-from .streams import Reading
 
-__all__ = ["later"]
+__all__ = ["async_generator_closure", "deferred"]
 
 
-def later(guard: Any, args: Args, kwargs: Kwargs, first: InHand, outcome: bool = False) -> Any:
-    """What stands for a lazy result: an async generator, or a context manager of its class.
+def deferred(guard: Any, args: Args, kwargs: Kwargs, first: InHand, outcome: bool = False) -> Any:
+    """What stands for a deferred result: an async generator, or a context manager of its class.
 
     With `outcome`: a coroutine of the `Outcome` that has such a stream, opened; or one that has the
     manager, of which there was no attempt yet.
     """
     if not is_manager(first.ready):
+        opening = _calling(guard, guard.fn, first, lambda made: made)
         if outcome:
-            opening = _calling(guard, guard.fn, first, lambda made: made)
             return opening.conduct(args, kwargs, None, True)
-        return _iterated(guard, args, kwargs, first)
+        return async_generator_closure(guard.fn, opening)(*args, **kwargs)
     manager = first.ready
-    kind = _class_for(type(manager))
-    entered: Any = object.__new__(kind)
+    cls: Any = type(manager)  # a class is hashable, which mypy does not see
+    entered: Any = object.__new__(_class_for(cls))
     entered.__dict__ = manager.__dict__
     entered._entering = _Entering(guard, args, kwargs, first)
     return Outcome(entered, None, (), None, False, 0.0) if outcome else entered
@@ -51,29 +49,32 @@ def _calling(guard: Any, fn: Callable[..., Any], first: InHand, step: Callable[.
     return type(guard)(guard.pipeline, attempt)
 
 
-async def _iterated(
-    guard: Any, args: Args, kwargs: Kwargs, first: InHand
-) -> AsyncGenerator[Any, None]:
-    opening = _calling(guard, guard.fn, first, lambda made: made)
-    stream = await opening.conduct(args, kwargs)
-    if not hasattr(stream, "__anext__"):  # a value that stands for it
-        yield stream
-        return
-    try:
-        item = await stream.__anext__()
-        while True:
-            try:
-                sent = yield item
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                item = await stream.athrow(error)
-            else:
-                item = await stream.asend(sent)
-    except StopAsyncIteration:
-        return
-    finally:
-        await stream.aclose()
+def async_generator_closure(fn: Callable[..., Any], guard: Any) -> Callable[..., Any]:
+    """The guarded function of one that is an async generator. No async generator can hand over to
+    another as `yield from` does: this one passes on what its consumer sends and throws."""
+
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        stream = await guard.conduct(args, kwargs)
+        if not hasattr(stream, "__anext__"):  # a value that stands for it
+            yield stream
+            return
+        try:
+            item = await stream.__anext__()
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    item = await stream.athrow(error)
+                else:
+                    item = await stream.asend(sent)
+        except StopAsyncIteration:
+            return
+        finally:
+            await stream.aclose()
+
+    return guarded
 
 
 class _Entering:
@@ -123,8 +124,11 @@ class _Entering:
         ended."""
         value, self.value = self.value, None
         reading = getattr(value, "_reading", None)
-        if isinstance(reading, Reading):
-            reading.abandon()
+        if reading is not None:
+            from .streams import Reading  # imported where first needed
+
+            if isinstance(reading, Reading):
+                reading.abandon()
         manager, self.manager = self.manager, None
         return manager
 
@@ -163,12 +167,7 @@ class _Manager:
         return None if manager is None else await manager.__aexit__(*exc_info)
 
 
-_classes: WeakKeyDictionary[type, type] = WeakKeyDictionary()
-
-
-def _class_for(cls: type) -> type:
-    found = _classes.get(cls)
-    if found is None:
-        facts = {"__slots__": ("_entering",), "__module__": cls.__module__}
-        found = _classes[cls] = type(cls.__name__, (_Manager, cls), facts)
-    return found
+@functools.lru_cache(256)
+def _class_for(cls: Any) -> type:
+    facts = {"__slots__": ("_entering",), "__module__": cls.__module__}
+    return type(cls.__name__, (_Manager, cls), facts)

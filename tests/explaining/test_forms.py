@@ -1,0 +1,279 @@
+"""An explanation as text, as Mermaid, in a notebook; and of a guarded function."""
+
+from __future__ import annotations
+
+import html
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import openai
+import pytest
+
+from resilience import (
+    BadResult,
+    CircuitBreaker,
+    Fallback,
+    IdempotencyKey,
+    Model,
+    ModelFallback,
+    Pipeline,
+    Retry,
+    SingleFlight,
+    Streaming,
+    Timeout,
+    guarded,
+    resilient,
+)
+from resilience.explaining import Explanation
+from resilience.matching import no_choices
+from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
+from support.browser import Browser, found
+
+SECRET = "sk-canary"
+MARKUP = '<b onclick="x">&"]-->%%{init}'
+
+
+def standard() -> Pipeline:
+    return Pipeline(
+        Fallback({"secret": SECRET}),
+        Timeout(60),
+        SingleFlight(),
+        IdempotencyKey(argument=None),
+        ModelFallback("gpt-4o", Model("gpt-4o-mini", extra_headers={"Authorization": SECRET})),
+        Retry(attempts=2),
+        CircuitBreaker(key="model"),
+        BadResult(no_choices),
+        Streaming(first=10, idle=5, total=50, deliver="whole", on_interrupted="restart"),
+        Timeout(15),
+    )
+
+
+def odd() -> Pipeline:
+    """Everything that has a name has markup for one."""
+
+    def named(failure: object) -> bool:
+        return True
+
+    named.__qualname__ = MARKUP
+    chain = ModelFallback(MARKUP, "b", per_model=Retry(on=named, wait=Fixed(0)))
+    return Pipeline(Fallback(call=lambda *_: None), chain, CircuitBreaker(key=named), name=MARKUP)
+
+
+# Text
+
+
+def test_the_text_is_worth_reading() -> None:
+    """A line for each policy, the figures, and each kind of failure once, in lines of 100."""
+    explained = standard().explain()
+    text = str(explained)
+    assert all(len(line) <= 100 for line in text.splitlines())
+    first = text.partition("\n\n")[0]
+    for name, line in explained.policies:
+        assert name in first
+        assert line.split()[0] in first
+    assert (
+        "at most 16 in all" in text
+    )  # 2 models, 2 attempts each, and three restarts of the stream
+    assert "at most 60 s" in text
+    together = " ".join(text.split())
+    for kind in explained.failures:
+        assert kind.value.replace("_", " ") in together
+
+
+@pytest.mark.fault(337)
+@pytest.mark.parametrize("make", [standard, odd])
+def test_nothing_secret_is_in_it(make: object) -> None:
+    """No value, no override, no header, in whatever form."""
+    explained = make().explain()  # type: ignore[operator]
+    forms = str(explained), repr(explained), explained.mermaid(), explained._repr_html_()
+    assert not any(SECRET in form for form in forms)
+
+
+def test_no_limit_is_said() -> None:
+    """And which policy would give one."""
+    text = str(Pipeline(Retry(attempts=None)).explain())
+    assert "Calls: no limit" in text
+    assert "Time: no limit" in text
+    assert "Timeout" in text
+
+
+def test_hazards_and_assumptions_are_in_every_form() -> None:
+    """What is wrong with the order, as the warning says."""
+    with pytest.warns(UserWarning, match="opens late"):
+        pipeline = Pipeline(CircuitBreaker(), Retry())
+    explained = pipeline.explain()
+    assert len(explained.hazards) == 1
+    assert explained.hazards[0] in " ".join(str(explained).split())
+    assert html.escape(explained.hazards[0]) in explained._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("wait", "words"),
+    [
+        (Fixed(2), "2 s each time"),
+        (Linear(1, 1, 9), "1 s, 2 s, 3 s ... up to 4 s"),
+        (Linear(1, 1, 2), "1 s, 2 s, then 2 s each time"),
+        (Exponential(1, 2, jitter=0), "1 s, 2 s, 4 s ... up to 8 s"),
+        (Exponential(1, 2, jitter=0.5), "0.5 to 1.5 s, 1 to 3 s"),
+        (FullJitter(1, 2), "0 to 1 s, 0 to 2 s"),
+        (Decorrelated(1, 20), "1 to 20 s each time"),
+        (RetryAfter(Fixed(2), longest=7, spread=0), "or what the server asks (no retry if"),
+        (RetryAfter(too_long="clamp"), "(60 s if that is more than 60 s)"),
+        (lambda state: 1.0, "as long as test_the_wait_schedule.<locals>.<lambda> says"),
+        (Fixed(1) + Fixed(2), "as long as wait_combine says"),
+    ],
+)
+def test_the_wait_schedule(wait: object, words: str) -> None:
+    """The waits that come first, and how far they grow; what a server asks goes first."""
+    if "lambda" in words:
+        words = "as long as"
+    (_, line), *_ = Pipeline(Retry(attempts=5, wait=wait)).explain().policies  # type: ignore[arg-type]
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("retry", "words"),
+    [
+        (Retry(attempts=1), "one attempt"),
+        (Retry(attempts=None), "attempts without end"),
+        (Retry(stop=lambda state: True), "attempts until"),
+        (Retry(within=9), "no wait that would end 9 s after"),
+    ],
+)
+def test_how_often(retry: Retry, words: str) -> None:
+    """The attempts, or what ends them."""
+    (_, line), *_ = Pipeline(retry).explain().policies
+    assert words in line
+
+
+# A function
+
+
+def test_a_guarded_function_is_explained() -> None:
+    """By its name; a bound method too; the same as its pipeline."""
+
+    class Bot:
+        @resilient(Retry(attempts=2))
+        def ask(self, question: str) -> str:
+            return question
+
+    explained = guarded(Bot().ask).explain()
+    assert explained.name is not None
+    assert explained.name.endswith("Bot.ask")
+    assert (explained.most_calls, explained.own_retries) == (2, None)
+    assert "Requests" not in str(explained)
+
+
+def test_a_clients_own_retries_are_reckoned_with() -> None:
+    """Attempts times its tries are the requests; none where it makes none."""
+    for own, said in ((2, True), (0, False)):
+        with openai.OpenAI(api_key=SECRET, max_retries=own) as client:
+            create = Pipeline(Retry(attempts=3)).wrap(client.chat.completions.create)
+            explained = guarded(create).explain()
+        assert explained.own_retries == own
+        assert ("at most 9 requests" in str(explained)) is said
+
+
+def test_an_explanation_is_a_value() -> None:
+    """Printed in short by `repr`; its facts cannot be changed; nothing of the pipeline changes."""
+    pipeline = Pipeline(Retry(), name="ask")
+    explained = pipeline.explain()
+    assert type(explained) is Explanation
+    assert repr(explained) == "<Explanation of ask: Retry>"
+    assert repr(Pipeline().explain()) == "<Explanation of a pipeline: no policies>"
+    with pytest.raises(AttributeError):
+        explained.most_calls = 5  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        explained.failures[next(iter(explained.failures))] = ()  # type: ignore[index]
+    assert pickle.loads(pickle.dumps(pipeline)).explain().most_calls == 3
+
+
+# Pictures
+
+
+def test_a_flowchart_leads_to_the_function() -> None:
+    """From the caller through every policy; a model's own policies are on its way alone."""
+    chain = ModelFallback("a", "b", per_model=lambda name: Retry(attempts=2 + (name == "b")))
+    lines = Pipeline(Timeout(9), chain, Timeout(2), name="ask").explain().mermaid().splitlines()
+    assert lines[0] == "flowchart TD"
+    edges = [line.strip() for line in lines if "-->" in line]
+    assert edges == [
+        "caller --> p0",
+        "p0 --> p1",
+        'p1 -->|"a"| p1t0p0',
+        'p1t0p0 -->|"up to 2 times"| p2',
+        'p1 -->|"b"| p1t1p0',
+        'p1t1p0 -->|"up to 3 times"| p2',
+        "p2 --> function",
+    ]
+    assert Pipeline().explain().mermaid().splitlines()[-1].strip() == "caller --> function"
+    assert '|"without end"|' in Pipeline(Retry(attempts=None)).explain().mermaid()
+
+
+@pytest.mark.fault(337)
+def test_names_with_markup_are_text_in_a_flowchart() -> None:
+    """Labels are quoted, and what could end one is written by its number."""
+    for line in odd().explain().mermaid().splitlines()[1:]:
+        assert re.fullmatch(
+            r'    (\w+(\(\["[^"<>&\[\]{}%]*"\]\)|\[\["[^"<>&\[\]{}%]*"\]\]|\["[^"<>&\[\]{}%]*"\])'
+            r'|\w+ -->(\|"[^"<>&\[\]{}%]*"\|)? \w+)',
+            line,
+        )
+
+
+class Tags(HTMLParser):
+    """The tags and texts of a fragment, which must close what they open."""
+
+    def __init__(self, fragment: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(fragment)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.open.append(tag)
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.fault(337)
+@pytest.mark.parametrize("make", [standard, odd])
+def test_html_is_text_in_a_table(make: object) -> None:
+    """Whatever names have in them; no script, nothing from elsewhere."""
+    fragment = make()._repr_html_()  # type: ignore[operator]
+    found = Tags(fragment)
+    assert found.tags == {"div", "p", "strong", "table", "tbody", "tr", "th", "td"}
+    assert not re.search(r"https?:|src=|url\(|onclick=\"", fragment)
+    if make is odd:
+        assert MARKUP in found.text
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if found() is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium here: sh tests/support/chromium.sh installs it")
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [420, 1000])
+def test_a_notebook_shows_it_readably(browser: Browser, scheme: str, width: int) -> None:
+    """No text is cut, overlaps another or is pale, in the colours that the notebook has."""
+    colours = "background:#111;color:#ddd" if scheme == "dark" else "background:#fff;color:#222"
+    fragment = standard()._repr_html_()
+    page = browser.render(
+        f"<!doctype html><body style='{colours};font-family:sans-serif'>{fragment}", width=width
+    )
+    assert page.problems() == []

@@ -1,0 +1,29 @@
+"""The command `resilience`, as a user runs it: in a process of its own, in a folder of modules."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+__all__ = ["run", "write"]
+
+
+def write(folder: Path, name: str, code: str) -> Path:
+    """A module of the user's."""
+    path = folder / f"{name}.py"
+    path.write_text(dedent(code), encoding="utf-8")
+    return path
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, run in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "resilience", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        encoding="utf-8",
+    )
