@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 export PYTHONWARNINGS =
+# Compiled once, not by each process of `make test` and each that a test starts.
+export PYTHONDONTWRITEBYTECODE =
 
 ifeq ($(UV),)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -42,17 +44,18 @@ $(VENV)/.mutation: $(VENV)/.test
 demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the real SDK
 	$(BIN)/resilience demo --fast
 
-# What goes by real time, which is mostly waiting; and beside it what takes no notice of load, whose
-# reports come last: the SDKs' tables, and the rest.
+# What goes by real time, which is mostly waiting; and beside it, in two halves for two cores, what
+# takes no notice of load, whose reports come last.
 STEADY := -m "steady or not real"
+HALF := tests/sdks tests/runtimes
 
 test: $(VENV)/.test  ## the whole suite
-	@$(BIN)/python -X dev -m pytest $(STEADY) tests/sdks > $(VENV)/tables.txt 2>&1 & tables=$$!; \
-	$(BIN)/python -X dev -m pytest $(STEADY) --ignore=tests/sdks > $(VENV)/steady.txt 2>&1 & steady=$$!; \
-	trap 'kill $$tables $$steady' INT TERM; \
+	@$(BIN)/python -X dev -m pytest $(STEADY) $(HALF) > $(VENV)/half.txt 2>&1 & half=$$!; \
+	$(BIN)/python -X dev -m pytest $(STEADY) $(HALF:%=--ignore=%) > $(VENV)/other.txt 2>&1 & other=$$!; \
+	trap 'kill $$half $$other' INT TERM; \
 	$(BIN)/python -m pytest -m "real and not steady"; timed=$$?; \
-	wait $$tables; tables=$$?; wait $$steady; steady=$$?; \
-	cat $(VENV)/tables.txt $(VENV)/steady.txt; exit $$((timed || tables || steady))
+	wait $$half; half=$$?; wait $$other; other=$$?; \
+	cat $(VENV)/half.txt $(VENV)/other.txt; exit $$((timed || half || other))
 
 test-dev: $(VENV)/.test  ## all of it in one process, in Python's development mode
 	$(BIN)/python -X dev -m pytest

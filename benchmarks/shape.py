@@ -135,7 +135,7 @@ def main() -> int:
             call()
         prepare()
         seen = walk(call)
-        calls, files = len(seen) - 0, len({file for file, _ in seen})
+        calls, files = len(seen), len({file for file, _ in seen})
         over = calls > most_calls or files > most_files
         failed = failed or over
         print(

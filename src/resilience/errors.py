@@ -6,7 +6,7 @@
         │   ├── CircuitOpenError     name, key; __cause__ is the failure that opened it
         │   └── WorkersBusyError     no worker thread was free for a call with a time limit
         ├── DeadlineExceededError    seconds; also a TimeoutError
-        ├── BadResultError           a check of `BadResult` found it bad; result, failure
+        ├── BadResultError           a check of `BadResult` rejected the result; result, failure
         └── StreamInterruptedError   a stream broke off after content; received, text
 
 A failing call's own exception always comes out as itself. All of these pickle and copy.
@@ -49,8 +49,8 @@ class ResilienceError(Exception):
 class RejectedError(ResilienceError):
     """A policy rejected the call before it began; nothing was sent.
 
-    `retry_after` (seconds) and `retry_at` (an aware UTC datetime) tell when it is worth coming
-    back; None where nobody knows, as with an isolated circuit.
+    `retry_after` (seconds) and `retry_at` (an aware UTC datetime) say when a call may be let
+    through; None where that is unknown, as with an isolated circuit.
     """
 
     retry_after: float | None = None
@@ -84,14 +84,15 @@ class CircuitOpenError(RejectedError):
 class WorkersBusyError(RejectedError):
     """No worker thread is free, so a sync call with a time limit could not be started.
 
-    `workers` is how many there are. Where the system gave no further thread, `__cause__` tells why.
+    `workers` is how many are running. If the system could not start another thread, `__cause__`
+    is its error.
     """
 
     workers: int = 0
 
     def __str__(self) -> str:
         if self.__cause__ is not None:
-            return f"no worker thread could be started ({self.workers} are there)"
+            return f"no worker thread could be started ({self.workers} are running)"
         return f"no worker thread is free for a call with a time limit ({self.workers} are busy)"
 
 
@@ -107,10 +108,10 @@ class DeadlineExceededError(ResilienceError, TimeoutError):
 
 @define(eq=False, repr=False, slots=False)
 class BadResultError(ResilienceError):
-    """A check found the function's result to be a bad one.
+    """A check of `BadResult` rejected the function's result.
 
-    `failure` is what the result means, as `describe` tells of an error. `result` is None once
-    another attempt has followed. It stays out of the error's text, and out of its pickle where it
+    `failure` says what the result means, as `describe` does for an error. `result` is None once
+    another attempt has been made. It is not part of the error's text, and not of its pickle if it
     cannot be pickled.
     """
 
@@ -121,7 +122,7 @@ class BadResultError(ResilienceError):
 
     def __str__(self) -> str:
         what = "" if self.failure is None else f": {self.failure.code or self.failure.kind}"
-        return f"a check found the result bad{what}"
+        return f"a check rejected the result{what}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, _, facts = super().__reduce__()
@@ -141,9 +142,9 @@ class BadResultError(ResilienceError):
 class StreamInterruptedError(ResilienceError):
     """A stream broke off after content had been read, or ended without being complete.
 
-    `received` are its items (of a long stream the last 10,000), `text` is their text where that is
-    known. `__cause__` is what the SDK raised, if it did. Neither items nor text are in the error's
-    own text; items that cannot be pickled stay out of its pickle.
+    `received` holds its items (the last 10,000 of a long stream), `text` their text where it is
+    known. `__cause__` is the error that the SDK raised, if any. The error's own text contains
+    neither; items that cannot be pickled are not part of its pickle.
     """
 
     received: tuple[Any, ...] = field(default=(), repr=False)

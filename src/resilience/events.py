@@ -10,12 +10,13 @@
 
 Of each call, in this order: `CallStarted`, `AttemptStarted`, `AttemptEnded`, perhaps `WaitBegan`
 and the next attempt, and so on, `CallEnded`; also when the call is cancelled. What policies do
-comes in between. A call whose result is a stream ends with the stream.
+comes in between. A call whose result is a stream ends with the stream. One whose result has not
+begun yet (a context manager of an SDK) ends at once, and entering that is a call of its own.
 
 A listener is a function of one event. It runs in the thread or task of the call, outside of every
 lock, and before the call goes on: it must be quick. Whatever it does, the call's result or error
-is the same; a listener that raises or is slow is named in the log, once. Calls that it makes through
-a pipeline are not told to it again.
+is the same; a listener that raises or is slow is named in the log, once. It does not get the events
+of calls that it makes itself.
 
 No event holds the call's arguments or its result; a `repr` shows of an error its class alone. A
 pipeline is no longer at rest while anybody listens to what a healthy call emits: `CallStarted`,
@@ -65,10 +66,11 @@ __all__ = [
     "recording",
 ]
 
-_record = frozen(slots=False, eq=False, repr=False)  # a tenth of the cost at import
+# Without `eq` and `repr`, which `Event` has for all of them, a class costs a fourth at import; without
+# slots, a value is made in half the time.
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class Event:
     """What all events have. The base of a policy's own events, which `Call.emit` publishes.
 
@@ -103,12 +105,12 @@ def _shown(value: object) -> str:
 # The course of a call
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CallStarted(Event):
     """A call has begun."""
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class AttemptStarted(Event):
     """The function is about to be called; for the `number`th time in this call, for this model,
     after so many seconds of waiting."""
@@ -118,7 +120,7 @@ class AttemptStarted(Event):
     waited: float
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class AttemptEnded(Event):
     """An attempt has succeeded, failed, been cut by a time limit, or been `interrupted`: cancelled
     from outside, or its stream abandoned. That of a stream ends with the stream."""
@@ -127,7 +129,7 @@ class AttemptEnded(Event):
     interrupted: bool = False
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class WaitBegan(Event):
     """`seconds` will be waited before the next attempt, after the attempt given."""
 
@@ -135,7 +137,7 @@ class WaitBegan(Event):
     seconds: float
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CallEnded(Event):
     """The call is over: with a value (`error` is None), with the error that comes out, or with the
     cancellation that does."""
@@ -147,7 +149,7 @@ class CallEnded(Event):
     error: BaseException | None
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CallFailed(Event):
     """The call is given up: its error comes out, and `failure` says what it means. `reason` is why
     there was no other attempt, where a policy gave one. Not for a call that was rejected before
@@ -159,7 +161,7 @@ class CallFailed(Event):
     reason: str | None
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CallRecovered(Event):
     """The call went well after attempts that had failed."""
 
@@ -171,7 +173,7 @@ class CallRecovered(Event):
 # What policies do
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class GaveUp(Event):
     """A `Retry` makes no further attempt, for this `reason`; another model or a fallback may still
     help."""
@@ -180,14 +182,14 @@ class GaveUp(Event):
     reason: str
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CallRejected(Event):
     """A policy (an open circuit, workers that are all busy) has let no call through."""
 
     error: RejectedError
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class ModelLeft(Event):
     """A chain goes on from `model` to the model `to` because of a failure."""
 
@@ -196,7 +198,7 @@ class ModelLeft(Event):
     failure: Failure
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class ModelSkipped(Event):
     """A chain passes over `model`, whose calls are rejected now, and goes on to the model `to`."""
 
@@ -205,21 +207,21 @@ class ModelSkipped(Event):
     error: RejectedError
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class FellBack(Event):
     """A `Fallback` gives its value in place of a failure."""
 
     failure: Failure
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class TimedOut(Event):
     """A time limit of so many seconds has passed."""
 
     seconds: float
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class WorkerAbandoned(Event):
     """A sync function went on after its time limit: its thread is left behind until it returns."""
 
@@ -227,7 +229,7 @@ class WorkerAbandoned(Event):
 # Streams
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class StreamStarted(Event):
     """The first content of a stream is there, `seconds` after its attempt began."""
 
@@ -235,7 +237,7 @@ class StreamStarted(Event):
     seconds: float
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class StreamEnded(Event):
     """A stream is complete, after so many items; `seconds` after its attempt began."""
 
@@ -244,7 +246,7 @@ class StreamEnded(Event):
     seconds: float
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class StreamInterrupted(Event):
     """A stream broke off after so many items."""
 
@@ -253,10 +255,10 @@ class StreamInterrupted(Event):
     failure: Failure
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class StreamRestarted(Event):
-    """A fresh attempt goes on with a stream that broke off after so many items; a call of its own,
-    which its consumer does not see."""
+    """A stream that broke off after so many items goes on with another call, which its consumer
+    does not see. `call` is the one that broke off, and has ended."""
 
     items: int
 
@@ -264,7 +266,7 @@ class StreamRestarted(Event):
 # Circuits
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CircuitChanged(Event):
     """A circuit has changed its state, from `old` to `new`: "closed", "open", "half-open",
     "isolated" or "disabled". `circuit` is the breaker's name, `key` the value of its key, `model`
@@ -277,7 +279,7 @@ class CircuitChanged(Event):
     new: str
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CircuitOpened(CircuitChanged):
     """Calls are rejected from now on: for `seconds`, because of `failure`; or until somebody says
     otherwise, where it is isolated."""
@@ -286,12 +288,12 @@ class CircuitOpened(CircuitChanged):
     failure: Failure | None
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CircuitHalfOpened(CircuitChanged):
     """A few trials are let through."""
 
 
-@_record
+@frozen(slots=False, eq=False, repr=False)
 class CircuitClosed(CircuitChanged):
     """Calls go through again; `rejected` is how many did not, since it was last closed."""
 

@@ -59,7 +59,7 @@ def test_a_key_costs_less_than_two_kilobytes(number: int, trip: Any) -> None:
     gc.collect()
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(breaker._circuits) == number
+    assert len(breaker._circuits._all) == number
     assert used / number < 2000
 
 
@@ -71,9 +71,9 @@ def test_a_million_keys_stay_within_the_bound() -> None:
         pipeline = Pipeline(breaker)
         for number in range(20_000):
             pipeline.outcome(answer, f"bad {number}" if number % 3 else str(number))
-        assert len(breaker._circuits) <= 101
+        assert len(breaker._circuits._all) <= 101
         assert len(breaker._circuits._restless) <= 101
-        assert str(19_998) in breaker._circuits
+        assert str(19_998) in breaker._circuits._all
 
 
 def test_idle_circuits_are_forgotten(clock: VirtualTime) -> None:
@@ -83,12 +83,12 @@ def test_idle_circuits_are_forgotten(clock: VirtualTime) -> None:
     guarded("old")
     for number in range(10):
         guarded(f"a{number}")
-    assert "old" in breaker._circuits
+    assert "old" in breaker._circuits._all
     clock.advance(61)
     for number in range(12):
         guarded(f"b{number}")
-    assert "old" not in breaker._circuits
-    assert len(breaker._circuits) == 12
+    assert "old" not in breaker._circuits._all
+    assert len(breaker._circuits._all) == 12
 
 
 def test_a_circuit_in_use_is_kept(clock: VirtualTime) -> None:
@@ -102,7 +102,7 @@ def test_a_circuit_in_use_is_kept(clock: VirtualTime) -> None:
         guarded("busy")
         guarded(str(number))
     assert id(breaker._circuits.find("busy")) == kept
-    assert len(breaker._circuits) <= 11
+    assert len(breaker._circuits._all) <= 11
 
 
 def in_a_trial(circuit: Circuit, clock: VirtualTime) -> UnderWay:
@@ -151,7 +151,7 @@ def test_what_a_circuit_still_has_to_do_is_never_forgotten(
     state, shadow = breaker.circuit("x").state, breaker.circuit("x").snapshot().shadow
     clock.advance(10_000)
     crowd(breaker, number=100)
-    assert "x" in breaker._circuits
+    assert "x" in breaker._circuits._all
     assert (breaker.circuit("x").state, breaker.circuit("x").snapshot().shadow) == (state, shadow)
     del held
 
@@ -187,7 +187,7 @@ def test_bad_calls_in_a_window_are_remembered(clock: VirtualTime, trip: Any, kep
     clock.advance(10)
     assert bad_calls_of_x() == 1
     clock.advance(60)
-    assert ("x" in breaker._circuits, bad_calls_of_x()) == (True, kept)
+    assert ("x" in breaker._circuits._all, bad_calls_of_x()) == (True, kept)
 
 
 def test_a_circuit_just_made_is_not_forgotten_at_once(clock: VirtualTime) -> None:
@@ -196,7 +196,7 @@ def test_a_circuit_just_made_is_not_forgotten_at_once(clock: VirtualTime) -> Non
     breaker.circuit("a").open()
     breaker.circuit("b")
     gc.collect()
-    assert "b" in breaker._circuits
+    assert "b" in breaker._circuits._all
 
 
 # What is
@@ -217,11 +217,11 @@ def test_an_open_circuit_that_nobody_tries_is_forgotten(
     act(breaker.circuit("x"), clock)
     clock.advance(seconds + 59)
     crowd(breaker)
-    assert "x" in breaker._circuits
+    assert "x" in breaker._circuits._all
     assert not rests(pipeline)
     clock.advance(1)
     crowd(breaker, "more")
-    assert "x" not in breaker._circuits
+    assert "x" not in breaker._circuits._all
     assert rests(pipeline)
     assert breaker.circuit("x").state == "closed"
 
@@ -240,7 +240,7 @@ def test_of_too_many_open_circuits_those_that_are_due_go(
         act(breaker.circuit(f"open {number}"), clock)
     clock.advance(20_000)
     crowd(breaker, "more", 200)
-    assert len(breaker._circuits) <= 11
+    assert len(breaker._circuits._all) <= 11
     assert rests(pipeline)
 
 
@@ -253,11 +253,11 @@ def test_idle_for_just_so_long_is_idle(clock: VirtualTime) -> None:
     admit(breaker.circuit("x")).succeed()
     clock.advance(29.9)
     breaker.circuit("a")
-    assert "x" in breaker._circuits
+    assert "x" in breaker._circuits._all
     clock.advance(0.1)
     breaker.circuit("b")
     breaker.circuit("c")
-    assert "x" not in breaker._circuits
+    assert "x" not in breaker._circuits._all
 
 
 def test_as_many_as_are_kept_are_kept(clock: VirtualTime) -> None:
@@ -265,9 +265,9 @@ def test_as_many_as_are_kept_are_kept(clock: VirtualTime) -> None:
     breaker = CircuitBreaker(key="model", keep=2)
     for value in ("a", "b"):
         breaker.circuit(value)
-    assert [value in breaker._circuits for value in "ab"] == [True, True]
+    assert [value in breaker._circuits._all for value in "ab"] == [True, True]
     breaker.circuit("c")
-    assert [value in breaker._circuits for value in "abc"] == [False, True, True]
+    assert [value in breaker._circuits._all for value in "abc"] == [False, True, True]
 
 
 def test_forgetting_gives_rest_back(clock: VirtualTime) -> None:
@@ -288,7 +288,7 @@ def test_a_circuit_that_is_held_is_found_again(clock: VirtualTime) -> None:
     breaker = CircuitBreaker(key="model", keep=2)
     held = breaker.circuit("x")
     crowd(breaker)
-    assert "x" not in breaker._circuits
+    assert "x" not in breaker._circuits._all
     assert breaker.circuit("x") is held
 
 
@@ -315,7 +315,7 @@ def test_a_failure_of_a_forgotten_circuits_call_counts(clock: VirtualTime, trip:
     breaker = CircuitBreaker(key="model", keep=2, trip=trip, failures=None if trip else 1)
     call = admit(breaker.circuit("x"))
     crowd(breaker)
-    assert "x" not in breaker._circuits
+    assert "x" not in breaker._circuits._all
     call.fail()
     del call
     gc.collect()
@@ -327,9 +327,9 @@ def test_a_good_call_of_a_forgotten_circuit_brings_it_back(clock: VirtualTime) -
     breaker = CircuitBreaker(key="model", keep=2, trip=FailureRate(0.5))
     call = admit(breaker.circuit("x"))
     crowd(breaker)
-    assert "x" not in breaker._circuits
+    assert "x" not in breaker._circuits._all
     call.succeed()
-    assert "x" in breaker._circuits
+    assert "x" in breaker._circuits._all
     assert breaker.circuit("x").snapshot().readings[0].calls == 1
 
 
@@ -462,7 +462,7 @@ def test_threads_agree_on_the_circuits_while_they_are_forgotten(clock: VirtualTi
             (call.fail if number % 2 else call.succeed)()
 
     in_threads(len(seeds), lambda thread: contexts[thread].run(work, thread), limit=50)
-    assert len(breaker._circuits) <= 29
+    assert len(breaker._circuits._all) <= 29
 
 
 @pytest.mark.real

@@ -39,8 +39,8 @@ APP = """
 
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Modules that are imported here are forgotten."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    """The path is that of the installed command; modules that are imported here are forgotten."""
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

@@ -20,10 +20,11 @@ from resilience import (
     ModelFallback,
     Pipeline,
     Retry,
+    Streaming,
     Timeout,
     resilient,
 )
-from resilience.errors import CircuitOpenError
+from resilience.errors import CircuitOpenError, StreamInterruptedError
 from resilience.events import (
     AttemptEnded,
     AttemptStarted,
@@ -41,6 +42,10 @@ from resilience.events import (
     GaveUp,
     ModelLeft,
     ModelSkipped,
+    StreamEnded,
+    StreamInterrupted,
+    StreamRestarted,
+    StreamStarted,
     TimedOut,
     WaitBegan,
     listen,
@@ -399,9 +404,9 @@ def test_a_pipelines_listener_may_ask_for_some_classes(world: World) -> None:
 def test_a_wrong_listener_is_refused(wrong: Any) -> None:
     """By name, when it is given."""
     given = wrong if isinstance(wrong, tuple) else (wrong,)
-    with pytest.raises(TypeError, match="callback|kinds"):
+    with pytest.raises(TypeError, match=r"callback|kinds"):
         listen(*given)
-    with pytest.raises(TypeError, match="listeners|kinds"):
+    with pytest.raises(TypeError, match=r"listeners|kinds"):
         Pipeline(listeners=[wrong])
 
 
@@ -524,3 +529,85 @@ def test_sixteen_threads_and_a_thousand_tasks_lose_nothing() -> None:
     assert sum(event.error is not None for event in ends) == failed
     attempts = sum(len(event.attempts) for event in ends)
     assert sum(type(event) is AttemptEnded for event in events) == attempts
+
+
+def test_a_result_that_begins_later_is_two_calls() -> None:
+    """What returns it ends at once; reading it is a call of its own."""
+
+    async def items() -> Any:
+        yield 1
+        yield 2
+
+    async def main() -> list[int]:
+        return [item async for item in Pipeline(Retry()).call(lambda: items())]
+
+    with recording(CallStarted, CallEnded) as events:
+        assert asyncio.run(main()) == [1, 2]
+    assert classes(events) == [CallStarted, CallEnded] * 2
+    assert [event.error for event in events[1::2]] == [None, None]
+    assert faults_of(events) == []
+
+
+STREAMED = [
+    CallStarted,
+    AttemptStarted,
+    StreamStarted,
+    StreamEnded,
+    AttemptEnded,
+    CallEnded,
+]
+
+
+def test_a_stream_tells_of_its_first_content_and_its_end() -> None:
+    """The call ends with the stream, not with the return."""
+
+    def items() -> Any:
+        yield "a"
+        yield "b"
+
+    with recording() as events:
+        stream = Pipeline(Retry(), Streaming()).call(items)
+        assert events == []  # a generator begins when it is first asked
+        assert next(stream) == "a"
+        assert classes(events) == STREAMED[:3]
+        assert list(stream) == ["b"]
+    assert classes(events) == STREAMED
+    assert events[3].items == 2
+
+
+def test_a_stream_that_breaks_off_tells_so_and_goes_on() -> None:
+    """With a fresh attempt, which is a call of its own within the first."""
+    made: list[int] = []
+
+    def items() -> Any:
+        made.append(1)
+        yield "a"
+        if len(made) == 1:
+            raise ConnectionError
+        yield "b"
+
+    with recording() as events:
+        stream = Pipeline(Retry(), Streaming(on_interrupted="restart")).call(items)
+        assert [item for item in stream if isinstance(item, str)] == ["a", "a", "b"]
+    told = classes(events)
+    assert told[:5] == [*STREAMED[:3], StreamInterrupted, AttemptEnded]
+    assert told[-len(STREAMED) :] == STREAMED
+    assert StreamRestarted in told
+    cut = events[3]
+    assert (cut.items, type(cut.failure.error)) == (1, StreamInterruptedError)
+    assert faults_of(events) == []
+
+
+def test_an_abandoned_stream_ends_its_call() -> None:
+    """Its attempt was interrupted, by the consumer."""
+
+    def items() -> Any:
+        yield "a"
+        yield "b"
+
+    with recording() as events:
+        stream = Pipeline(Retry(), Streaming()).call(items)
+        next(stream)
+        stream.close()
+    assert classes(events) == [*STREAMED[:3], AttemptEnded, CallEnded]
+    assert events[3].interrupted

@@ -385,6 +385,7 @@ def test_who_does_not_say_is_named() -> None:
 
     explained = Pipeline(Stamp(), Patient(), Twice(), Timeout(1)).explain()
     assert explained.assumed == ("Stamp", "Patient")
+    assert "Assumed: Stamp" in str(explained)
     assert ("Stamp", "Adds an argument to each attempt.") in explained.policies
     assert explained.longest == math.inf
     assert Pipeline(Timeout(5), Patient()).explain().longest == 5

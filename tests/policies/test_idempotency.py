@@ -20,6 +20,7 @@ from resilience import (
     ModelFallback,
     Pipeline,
     Retry,
+    Streaming,
     Timeout,
     current_attempt,
     guarded,
@@ -27,6 +28,7 @@ from resilience import (
 )
 from support.calling import error_of, message_of
 from support.functions import coloured
+from support.streams import Source, consumed
 
 HEADER = "Idempotency-Key"
 
@@ -293,3 +295,41 @@ def test_as_text_and_in_another_process() -> None:
     assert repr(policy) == "IdempotencyKey(header='X-Key', argument=None)"
     assert repr(IdempotencyKey()) == "IdempotencyKey()"
     assert repr(pickle.loads(pickle.dumps(policy))) == repr(policy)
+
+
+# Streams that go on
+
+
+def keys_of(world: World, streaming: Streaming, **given: Any) -> list[str]:
+    """The keys that a server is sent for a stream that breaks off twice."""
+    source = Source(world, ["a", ConnectionError()], ["b", ConnectionError()], ["c"])
+    policies = IdempotencyKey(), ModelFallback("m", "n"), streaming
+    consumed(world, Pipeline(*policies).wrap(source.function), **given)
+    return [kwargs["extra_headers"][HEADER] for _, kwargs in source.calls]
+
+
+@pytest.mark.fault(333)
+def test_a_stream_that_is_restarted_keeps_its_key(world: World) -> None:
+    """It is the same request once more."""
+    first, second, third = keys_of(world, Streaming(on_interrupted="restart"))
+    assert first == second == third
+
+
+@pytest.mark.fault(333)
+def test_each_continuation_of_a_stream_has_a_key_of_its_own(world: World) -> None:
+    """It is another request, with what was received in it; other headers stay."""
+
+    def go_on(error: Any, args: Any, kwargs: Any) -> Any:
+        assert kwargs["extra_headers"]["x-mine"] == "1"
+        return args, {**kwargs, "said": error.text}
+
+    streaming = Streaming(on_interrupted=go_on)
+    keys = keys_of(world, streaming, extra_headers={"x-mine": "1"})
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.fault(333)
+def test_a_callers_own_key_stays_in_a_continuation(world: World) -> None:
+    """The function that continues the stream may change it."""
+    streaming = Streaming(on_interrupted=lambda error, args, kwargs: (args, kwargs))
+    assert keys_of(world, streaming, extra_headers={HEADER: "own"}) == ["own"] * 3

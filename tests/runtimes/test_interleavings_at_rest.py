@@ -338,7 +338,7 @@ class Back(Scene):
         self.permit: Permit | None = self.admit(self.held)
         self.held._used = self.held._seen
         self.keyed.circuit("new")
-        assert "old" not in self.keyed._circuits
+        assert "old" not in self.keyed._circuits._all
 
     def end(self) -> None:
         self.settle(self.permit, True)

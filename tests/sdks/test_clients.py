@@ -27,11 +27,11 @@ from resilience import (
 from resilience.events import CallEnded
 from resilience.testing.gateway import Gateway, Ok
 from support.client_cases import CASES, Case
-from support.gateway_clients import MESSAGES, no_certificates
+from support.gateway_clients import MESSAGES
 from support.refusing import Refusing, refusing
 
 pytestmark = [pytest.mark.real, pytest.mark.steady]
-__all__ = ["no_certificates", "refusing"]
+__all__ = ["refusing"]
 
 ROBUST = Pipeline(Retry(attempts=3, wait=0))
 TWICE = Pipeline(Retry(attempts=2, wait=0))
@@ -316,7 +316,7 @@ def test_both_go(case: Case, refusing: Refusing) -> None:
         (lambda: None, "NoneType"),
     ],
 )
-def test_what_is_no_such_client(make: Callable[[], Any], word: str, no_certificates: None) -> None:
+def test_what_is_no_such_client(make: Callable[[], Any], word: str) -> None:
     with pytest.raises(TypeError, match=word) as caught:
         ROBUST.wrap_client(make())
     assert "openai" in str(caught.value)

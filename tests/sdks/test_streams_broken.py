@@ -22,7 +22,7 @@ from resilience import (
 )
 from resilience.failures import Kind, describe
 from support.playing import CUT, RESET, Player, Status
-from support.streaming_cases import CASES, Case, closed, consumed, no_certificates
+from support.streaming_cases import CASES, Case, closed, consumed
 
 pytestmark = [pytest.mark.real, pytest.mark.steady]
 
@@ -30,12 +30,6 @@ every_case = pytest.mark.parametrize("name", CASES)
 GENERATORS = ("cohere", "google", "ollama")
 HAVE_DONE = [name for name in CASES if name.startswith(("openai", "groq")) and "resp" not in name]
 """Where OpenAI's `[DONE]` can be seen."""
-
-
-@pytest.fixture(autouse=True)
-def _no_certificates() -> Iterator[None]:
-    with no_certificates():
-        yield
 
 
 def retrying(attempts: int = 6, **streaming: Any) -> Pipeline:

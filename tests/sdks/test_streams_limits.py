@@ -27,7 +27,7 @@ from resilience import (
 )
 from support.playing import Player, Silence
 from support.polling import until
-from support.streaming_cases import CASES, Case, Got, consumed, no_certificates
+from support.streaming_cases import CASES, Case, Got, consumed
 
 pytestmark = pytest.mark.real
 
@@ -38,12 +38,6 @@ PINGED = [name for name, case in CASES.items() if case.wire.ping]
 BYTES = [name for name in PINGED if name.startswith(("openai", "anthropic", "auriko", "groq"))]
 """Clients that show their response."""
 ONE_EACH = [name for name in CASES if "stream" not in name and "responses" not in name]
-
-
-@pytest.fixture(autouse=True)
-def _no_certificates() -> Iterator[None]:
-    with no_certificates():
-        yield
 
 
 @pytest.fixture(scope="module")

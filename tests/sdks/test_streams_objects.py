@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import anthropic
@@ -32,19 +32,12 @@ from support.streaming_cases import (
     aclosed,
     closed,
     consumed,
-    no_certificates,
 )
 
 pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 every_case = pytest.mark.parametrize("name", CASES)
 ROBUST = Pipeline(ModelFallback("a", "b"), Retry(attempts=2, wait=0.001))
-
-
-@pytest.fixture(autouse=True)
-def _no_certificates() -> Iterator[None]:
-    with no_certificates():
-        yield
 
 
 # The object

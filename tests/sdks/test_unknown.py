@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import warnings
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock, Mock
@@ -138,19 +137,6 @@ def test_a_reader_that_says_nothing_leaves_the_error_to_its_status() -> None:
         return None
 
     assert describe(Own(status_code=503)).kind is Kind.UNAVAILABLE
-
-
-def test_it_is_said_once_for_each_class(caplog: pytest.LogCaptureFixture) -> None:
-    """At DEBUG, with the class."""
-
-    class Strange(Mine):
-        pass
-
-    with caplog.at_level(logging.DEBUG, "resilience"):
-        for _ in range(3):
-            describe(Strange(status_code=503))
-    (said,) = [record for record in caplog.records if "Strange" in record.getMessage()]
-    assert said.levelno == logging.DEBUG
 
 
 # Several bases.

@@ -18,12 +18,10 @@ import requests
 
 from resilience import IdempotencyKey, ModelFallback, Pipeline, Retry
 from support.calling import message_of
-from support.gateway_clients import no_certificates  # noqa: F401
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.steady,
-    pytest.mark.usefixtures("no_certificates"),
 ]
 
 MESSAGES: Any = [{"role": "user", "content": "Hello?"}]

@@ -28,9 +28,8 @@ from resilience import Pipeline, Retry, Timeout, deadline
 from resilience.failures import Kind, describe
 from resilience.sdks.time_limits import limit_in, with_limit
 from support.calling import message_of
-from support.gateway_clients import no_certificates  # noqa: F401
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_certificates")]
+pytestmark = pytest.mark.real
 
 MESSAGES: Any = [{"role": "user", "content": "Hello?"}]
 LIMIT = 0.3

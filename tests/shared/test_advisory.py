@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pybreaker
 import pytest
 
 from support import redis_server
-from support.redis_server import Process, Server
+from support.redis_server import Process, Server, open_time_over
 
 pytestmark = pytest.mark.real
 
@@ -23,7 +22,7 @@ def test_advice_opens_the_others_once_and_each_closes_for_itself(server: Server)
     one, two = (Process(server.url, failures=1, storage=ADVICE) for _ in range(2))
     one.bad()
     two.rejected()
-    time.sleep(0.31)
+    open_time_over()
     assert two.good() == "fine"
     assert (one.state, two.state) == ("open", "closed")
     one.bad()  # its own trial: a single bad process does not keep the others away
@@ -42,7 +41,7 @@ def test_advice_is_out_of_date_after_the_open_time(server: Server) -> None:
     one = Process(server.url, failures=1, storage=ADVICE)
     two = Process(server.url, failures=1, storage=ADVICE, listeners=[Listener()])
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     assert two.good() == two.good() == "fine"
     assert changes == []
 
@@ -99,7 +98,7 @@ def test_a_trial_needs_no_slot_of_the_server(server: Server) -> None:
     one, two = (Process(server.url, failures=1, storage=ADVICE) for _ in range(2))
     one.bad()
     two.rejected()
-    time.sleep(0.31)
+    open_time_over()
 
     def trial() -> str:
         assert two.good() == "fine"

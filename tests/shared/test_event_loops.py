@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
@@ -18,7 +17,7 @@ from resilience import CircuitBreaker, CircuitOpenError, Pipeline
 from resilience._runtimes import workers
 from resilience.testing import disabled, virtual_time
 from support import redis_server
-from support.redis_server import Process, Server, until
+from support.redis_server import Process, Server, open_time_over, until
 
 both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 real = pytest.mark.real
@@ -275,7 +274,7 @@ def test_a_trial_that_turns_out_to_be_sync_closes_the_shared_circuit(server: Ser
     one, two = (Process(server.url, failures=1, refresh=60.0) for _ in range(2))
     one.bad()
     two.rejected()
-    time.sleep(0.31)
+    open_time_over()
 
     async def main() -> None:
         assert Pipeline(one.breaker).call(lambda: "fine") == "fine"
@@ -289,7 +288,7 @@ def test_a_trial_that_turns_out_to_be_sync_opens_it_again(server: Server) -> Non
     """For all, and it is one opening more."""
     one, two = (Process(server.url, failures=1, refresh=60.0) for _ in range(2))
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
 
     async def main() -> None:
         with pytest.raises(ConnectionError):
@@ -305,7 +304,7 @@ def test_a_trial_for_which_there_is_no_slot_afterwards_changes_nothing(server: S
     """Another process tries, and decides."""
     one, two = (Process(server.url, failures=1) for _ in range(2))
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
 
     async def main() -> None:
         assert Pipeline(one.breaker).call(lambda: "fine") == "fine"

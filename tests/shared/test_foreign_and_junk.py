@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import redis
 
 from support import redis_server
-from support.redis_server import KEY, Process, Server, Warned, impatient
+from support.redis_server import KEY, Process, Server, Warned, impatient, open_time_over
 
 pytestmark = pytest.mark.real
 
@@ -61,7 +60,7 @@ def test_what_is_not_ours_is_left_as_it_is(server: Server, kind: str) -> None:
         asked = server.asked()
         one.fails()
         one.rejected()
-        time.sleep(0.31)
+        open_time_over()
         one.good()
         one.fails()
         one.rejected()
@@ -125,7 +124,7 @@ def test_junk_while_open_and_half_open(server: Server) -> None:
         assert one.good() == "fine"
     assert len(warned.texts) == 1
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
 
     def trial() -> str:
         client.delete(KEY)
@@ -147,7 +146,7 @@ def test_a_lease_that_makes_no_sense_is_no_lease(server: Server) -> None:
     client = server.client()
     fields = {"state": "half-open", "openings": 1, "for": 300_000, "passed": 0, "failed": 0}
     client.hset(KEY, mapping={**fields, "lease": 60_000_000, "trial:x": "nan"})
-    time.sleep(0.31)
+    open_time_over()
     with Warned() as warned:
         assert one.good() == "fine"
     assert warned.texts == []

@@ -21,7 +21,17 @@ import trio
 from resilience._core.outside import drive, sync_runtime
 from resilience._runtimes import workers
 from support import redis_server
-from support.redis_server import KEY, PATIENT, Late, Process, Server, Warned, impatient, until
+from support.redis_server import (
+    KEY,
+    PATIENT,
+    Late,
+    Process,
+    Server,
+    Warned,
+    impatient,
+    open_time_over,
+    until,
+)
 
 pytestmark = pytest.mark.real
 
@@ -180,7 +190,7 @@ def test_while_it_is_lost_no_call_needs_a_thread(
         server.stop()
         one.fails()
         until(lambda: one.server.lost)
-        time.sleep(0.31)
+        open_time_over()
         monkeypatch.setattr(workers, "start", started.append)
         for _ in range(20):
             assert one.good() == "fine"
@@ -322,7 +332,7 @@ def test_a_slot_is_not_lost_with_the_server(server: Server, moment: str, way: st
     one = Process(server.url, storage=storage, failures=1, refresh=1.0)
     two = Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     if moment == "asking for a slot":
         server.hang()
 
@@ -370,7 +380,7 @@ def test_a_slot_that_cannot_be_given_back_is_left_to_its_lease(server: Server) -
     one = Process(server.url, storage=impatient(lease=0.5), failures=1, key="model")
     two = Process(server.url, failures=1, key="model")
     one.bad(model="a")
-    time.sleep(0.31)
+    open_time_over()
 
     def trial() -> None:
         server.hang()
@@ -430,7 +440,7 @@ def test_a_trial_that_fails_here_opens_it_for_all(server: Server) -> None:
     one.bad()
     with Warned():
         server.stop()
-        time.sleep(0.31)
+        open_time_over()
         one.fails()
         server.start()
         assert two.good() == "fine"
@@ -477,7 +487,7 @@ def test_a_command_stands_against_replies_to_older_questions(server: Server) -> 
     storage = {"timeout": 0.1, "back_off": 0.2}
     one, two = Process(client, storage=storage, failures=1), Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     client.op, client.lost = "enter", True
     client.go.set()
     with Warned():
@@ -518,7 +528,7 @@ def test_a_trial_made_here_is_the_processes_own(server: Server) -> None:
     with Warned():
         server.stop()
         one.rejected()
-        time.sleep(0.31)
+        open_time_over()
         assert one.good() == "fine"
         assert one.state == "closed"
         one.fails()

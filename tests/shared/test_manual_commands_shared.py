@@ -10,7 +10,17 @@ import trio
 
 from resilience._runtimes import workers
 from support import redis_server
-from support.redis_server import KEY, PATIENT, Late, Process, Server, Warned, impatient, until
+from support.redis_server import (
+    KEY,
+    PATIENT,
+    Late,
+    Process,
+    Server,
+    Warned,
+    impatient,
+    open_time_over,
+    until,
+)
 
 pytestmark = pytest.mark.real
 
@@ -262,7 +272,7 @@ def test_another_command_ends_all_isolations(server: Server, command: str) -> No
         isolation.release()
     assert three.served() == (command == "close")
     if command == "open":
-        time.sleep(0.31)
+        open_time_over()
         one.tried()
         assert two.good() == "fine"
 

@@ -12,7 +12,7 @@ import redis
 
 from resilience.policies import FailureRate, SlowCalls
 from support import redis_server
-from support.redis_server import Process, Server
+from support.redis_server import Process, Server, open_time_over
 
 pytestmark = pytest.mark.real
 
@@ -98,7 +98,7 @@ def test_in_shadow_nothing_is_shared(server: Server) -> None:
     one.breaker.shadow()
     one.bad()
     assert one.good() == two.good() == "fine"
-    time.sleep(0.31)
+    open_time_over()
     one.bad()
     assert one.good() == two.good() == "fine"
     assert server.field("state") is None
@@ -111,7 +111,7 @@ def test_a_trial_in_shadow_takes_no_slot(server: Server) -> None:
     two.breaker.open()
     assert one.good() == "fine"
     assert one.state == "open"
-    time.sleep(0.31)
+    open_time_over()
     assert one.good() == "fine"
     assert server.field("state") == "open"
     two.tried()
@@ -145,7 +145,7 @@ def test_one_process_closes_it_for_all(server: Server) -> None:
     one, two = Process(server.url, failures=1), Process(server.url, failures=1)
     one.bad()
     two.rejected()
-    time.sleep(0.31)
+    open_time_over()
     two.tried()
     assert two.state == "closed"
     assert one.good() == "fine"
@@ -157,7 +157,7 @@ def test_all_of_them_ramp_up(server: Server) -> None:
     one, two = (Process(server.url, failures=1, ramp=60) for _ in range(2))
     one.bad()
     two.rejected()
-    time.sleep(0.31)
+    open_time_over()
     one.tried()
     for process in (two, one):
         process.rejected()
@@ -169,7 +169,7 @@ def test_a_trial_may_find_that_the_circuit_is_closed(server: Server) -> None:
     """Others have closed it since: the call goes on as any other, and so do all after it."""
     one, two = Process(server.url, failures=1, refresh=60), Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     two.tried()
     before = server.asked()
     assert one.good() == one.good() == "fine"
@@ -180,7 +180,7 @@ def test_a_trial_that_fails_opens_it_again_for_all(server: Server) -> None:
     """The others are rejected without having tried."""
     one, two = Process(server.url, failures=1), Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     two.bad()
     assert one.rejected().retry_after > 0.1
 
@@ -190,7 +190,7 @@ def test_a_trial_that_passes_slowly_opens_it_again(server: Server) -> None:
     rule = {"failures": None, "trip": SlowCalls(0.05, 0.5, calls=4, minimum=1)}
     one, two = (Process(server.url, **rule) for _ in range(2))
     one.breaker.open()
-    time.sleep(0.31)
+    open_time_over()
 
     def slow() -> str:
         time.sleep(0.06)
@@ -207,7 +207,7 @@ def test_while_one_tries_the_others_are_rejected(server: Server) -> None:
     one = Process(server.url, failures=1)
     others = [Process(server.url, failures=1) for _ in range(4)]
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
 
     def long() -> str:
         for other in others:
@@ -223,7 +223,7 @@ def test_several_successes_are_counted_together(server: Server) -> None:
     """`successes=2` may be one each of two processes."""
     one, two = (Process(server.url, failures=1, successes=2) for _ in range(2))
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     one.tried()
     assert one.state == "half-open"
     two.tried()
@@ -237,7 +237,7 @@ def test_a_tolerated_trial_failure_does_not_open(server: Server) -> None:
     options = {"failures": 1, "successes": 2, "tolerate": 0.4}
     one, two, three = (Process(server.url, **options) for _ in range(3))
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     one.bad()
     two.tried()
     three.tried()
@@ -254,7 +254,7 @@ def test_a_late_answer_changes_nothing(server: Server) -> None:
 
     def slow() -> None:
         two.bad()
-        time.sleep(0.31)
+        open_time_over()
         two.tried()
         raise ConnectionError("late")
 
@@ -302,7 +302,7 @@ def test_a_reply_that_is_overtaken_changes_nothing(server: Server) -> None:
     two = Process(server.url, failures=1)
     one.bad()
     two.rejected()
-    time.sleep(0.31)
+    open_time_over()
     begun, over = threading.Event(), threading.Event()
 
     def trial() -> None:

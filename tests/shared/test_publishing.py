@@ -17,7 +17,7 @@ import trio
 
 from resilience._runtimes import workers
 from support import redis_server
-from support.redis_server import Late, Process, Server, Warned, impatient, until
+from support.redis_server import Late, Process, Server, Warned, impatient, open_time_over, until
 
 pytestmark = pytest.mark.real
 
@@ -68,7 +68,7 @@ def test_a_trial_does_not_wait_for_the_server_when_it_has_ended(server: Server) 
     """Its result is published by a thread."""
     one, two = Process(server.url, failures=1, refresh=60), Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
 
     def trial() -> str:
         server.hang()
@@ -93,7 +93,7 @@ def test_without_a_thread_it_is_published_with_the_next_call(server: Server, wha
 
     if what == "a result":
         one.bad()
-        time.sleep(0.31)
+        open_time_over()
     with no_threads():
         if what == "a result":
             assert one.good() == "fine"
@@ -153,7 +153,7 @@ def test_a_call_that_is_cancelled_while_it_publishes_loses_nothing(server: Serve
     client = Late(unix_socket_path=f"{server.folder}/s")
     one = Process(client, failures=1, successes=2)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
 
     async def main() -> None:
         with contextlib.ExitStack() as stack:
@@ -183,7 +183,7 @@ def test_a_call_that_is_interrupted_while_it_publishes_loses_nothing(server: Ser
     client = Late(unix_socket_path=f"{server.folder}/s")
     one = Process(client, failures=1, successes=2)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     with contextlib.ExitStack() as stack:
         assert one.guarded(lambda: stack.enter_context(no_threads()) or "tried") == "tried"
     client.op, client.lost = "passed", True
@@ -207,7 +207,7 @@ def test_a_result_that_is_lost_frees_its_slot_for_others(server: Server) -> None
     one = Process(client, failures=1, storage=impatient(timeout=1, back_off=0.1))
     two = Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     client.op, client.lost = "passed", True
     client.go.set()
     with Warned():

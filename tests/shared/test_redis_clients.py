@@ -22,7 +22,7 @@ from resilience._runtimes import workers
 from resilience.shared import RedisCircuit
 from resilience.testing import virtual_time
 from support import redis_server
-from support.redis_server import PATIENT, Process, Server, Warned, until
+from support.redis_server import PATIENT, Process, Server, Warned, open_time_over, until
 
 real = pytest.mark.real
 
@@ -73,7 +73,7 @@ def test_every_client_in_every_world(server: Server, world: str, kind: str) -> N
         one.bad()
         one.rejected()
         other.rejected()
-        time.sleep(0.31)
+        open_time_over()
         assert one.good() == "fine"
     else:
         (asyncio.run if world == "asyncio" else trio.run)(calls if world == "trio" else calls())

@@ -11,7 +11,7 @@ import redis.asyncio
 
 from resilience import CircuitOpenError
 from support import redis_server
-from support.redis_server import Process, Server
+from support.redis_server import Process, Server, open_time_over
 
 pytestmark = pytest.mark.real
 
@@ -71,7 +71,7 @@ def test_while_another_process_tries_a_call_only_looks(server: Server) -> None:
     """It does not ask for a slot each time, and its circuit stays open."""
     one, two = Process(server.url, failures=1), Process(server.url, failures=1, refresh=60)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
 
     def long() -> str:
         before = server.asked()
@@ -90,7 +90,7 @@ def test_a_failure_and_the_result_of_a_trial_cost_a_command_each(server: Server)
     one = Process(server.url, failures=1, refresh=60)
     one.bad()
     assert server.asked() == 2
-    time.sleep(0.31)
+    open_time_over()
     one.tried()
     assert server.asked() == 4
 

@@ -13,7 +13,7 @@ import redis.asyncio
 from resilience import WorkersBusyError
 from resilience._runtimes import workers
 from support import redis_server
-from support.redis_server import KEY, Late, Process, Server, until
+from support.redis_server import KEY, Late, Process, Server, open_time_over, until
 
 pytestmark = pytest.mark.real
 
@@ -47,7 +47,7 @@ def test_a_cancelled_trial_gives_its_slot_back(server: Server, kind: str) -> Non
         source = redis.asyncio.Redis(unix_socket_path=f"{server.folder}/s")
     one, two = Process(source, failures=1), Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
 
     async def main() -> None:
         begun = asyncio.Event()
@@ -75,7 +75,7 @@ def test_a_call_cancelled_while_it_asks_for_a_slot_gives_it_back(server: Server)
     one = Process(client, failures=1, refresh=60)
     two = Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     client.op = "enter"
 
     async def main() -> None:
@@ -104,7 +104,7 @@ def test_where_no_thread_is_free_a_slot_is_given_back_with_the_next_call(
     one = Process(server.url, failures=1)
     two = Process(server.url, failures=1)
     one.bad()
-    time.sleep(0.31)
+    open_time_over()
     monkeypatch.setattr(workers, "LIMIT", 8)
     workers._renew()
     done = threading.Event()

@@ -17,7 +17,7 @@ from resilience import CircuitBreaker, Pipeline, Retry, Streaming
 from .gates import Bulkhead
 from .playing import Player, Silence
 from .polling import until
-from .streaming_cases import CASES, Case, aclosed, closed, no_certificates
+from .streaming_cases import CASES, Case, aclosed, closed
 
 __all__ = ["Left", "abandon"]
 
@@ -62,7 +62,7 @@ def abandon(name: str, number: int, seed: int = 0, *, bare: bool = False) -> Lef
     wrap = (lambda fn: fn) if bare else pipeline.wrap
     # It never ends by itself, so no connection is free to be used again.
     script = [*case.wire.opening, *[case.wire.words[0]] * WORDS, Silence(60)]
-    with no_certificates(), Player([script], content_type=case.content_type) as server:
+    with Player([script], content_type=case.content_type) as server:
         threads = _threads()
         if case.asynchronous:
             asyncio.run(_async(case, wrap, server, left, chance))

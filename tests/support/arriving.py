@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dis
+import linecache
 import sys
 from collections.abc import Callable, Container
+from types import TracebackType
 from typing import Any
 
-__all__ = ["arriving", "interrupt"]
+__all__ = ["arriving", "at_the_end_of_a_with", "interrupt"]
 
 
 def arriving(
@@ -41,3 +44,21 @@ def arriving(
 def interrupt() -> None:
     """Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def at_the_end_of_a_with(problem: BaseException, tracer: str = __file__) -> bool:
+    """Whether `tracer` raised it at the line of a `with` itself, not in its body, or at a NOP.
+
+    Between the body and the release of the lock Python looks for no signal; a trace function is
+    called there all the same. Such a lock stays owned, which tells nothing of the code.
+    """
+    found: TracebackType | None = None
+    at = problem.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code.co_filename != tracer:
+            found = at
+        at = at.tb_next
+    assert found is not None
+    code = found.tb_frame.f_code
+    line = linecache.getline(code.co_filename, found.tb_lineno or 0).lstrip()
+    return line.startswith("with ") or dis.opname[code.co_code[found.tb_lasti]] == "NOP"

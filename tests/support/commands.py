@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ def write(folder: Path, name: str, code: str) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, run in a folder."""
+    """The command, run in a folder, with the same library as the tests."""
+    path = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     return subprocess.run(
         [sys.executable, "-m", "resilience", *arguments],
         cwd=folder,
@@ -26,4 +28,5 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, path))},
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import auriko
@@ -68,13 +67,6 @@ SDKS = {
     "openai": Sdk(openai, False),
     "openai-async": Sdk(openai, True),
 }
-
-
-@pytest.fixture
-def no_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares every client the 20 ms that reading the world's certificates takes."""
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
 
 
 every_sdk = pytest.mark.parametrize("sdk", SDKS.values(), ids=SDKS)

@@ -12,6 +12,7 @@ from resilience.events import (
     CallEnded,
     CallStarted,
     Event,
+    StreamRestarted,
     WaitBegan,
 )
 
@@ -30,7 +31,7 @@ class Course:
 
     def take(self, event: Event) -> None:
         """Note an event of this call, and whether it has come where it may."""
-        if self.ended:
+        if self.ended and not isinstance(event, StreamRestarted):
             self.wrong.append(f"{event!r} after the end")
         elif isinstance(event, AttemptStarted):
             if event.number in self.numbers:

@@ -6,6 +6,7 @@ written there for another process by cloudpickle: by value, as nobody can import
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -203,4 +204,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)  # what fails here does so on purpose
     main(Path(sys.argv[1]))

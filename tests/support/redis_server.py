@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from resilience import CircuitBreaker, CircuitOpenError, resilient
 from resilience.circuit.machine import holding_thread
-from resilience.circuit.redis.script import script
+from resilience.circuit.redis.script import SCRIPT
 from resilience.shared import RedisCircuit
 
 from .polling import until
@@ -38,6 +38,7 @@ __all__ = [
     "Server",
     "Warned",
     "impatient",
+    "open_time_over",
     "own_server",
     "running",
     "server",
@@ -183,7 +184,7 @@ def running() -> Iterator[Server]:
 def server(running: Server) -> Server:
     """The server, empty but for our script, which it would be sent with the first question."""
     running.client().flushall()
-    running.client().script_load(script.text)
+    running.client().script_load(SCRIPT)
     running.client().config_resetstat()
     return running
 
@@ -192,7 +193,7 @@ def server(running: Server) -> Server:
 def own_server() -> Iterator[Server]:
     """A server of the test's own, which may be maltreated."""
     server = Server()
-    server.client().script_load(script.text)
+    server.client().script_load(SCRIPT)
     yield server
     server.close()
 
@@ -274,6 +275,12 @@ class Process:
         with pytest.raises(CircuitOpenError) as rejection:
             self.guarded(**kwargs)
         return rejection.value
+
+
+def open_time_over() -> None:
+    """The 0.3 seconds of a `Process` are over, in real time: the server's clock decides, and that
+    no test can set."""
+    time.sleep(0.31)
 
 
 def impatient(**options: Any) -> dict[str, Any]:

@@ -6,19 +6,17 @@ import asyncio
 import inspect
 import json
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-import pytest
 from attrs import Factory, define, frozen
 
 from resilience.testing.formats import FORMATS, Format
 from resilience.testing.plan import Error
 
-__all__ = ["CASES", "Case", "Got", "Wire", "aclosed", "closed", "consumed", "no_certificates"]
+__all__ = ["CASES", "Case", "Got", "Wire", "aclosed", "closed", "consumed"]
 
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 CHAT: dict[str, Any] = {"model": "m", "messages": MESSAGES}
@@ -462,12 +460,3 @@ async def _aread(case: Case, stream: Any, got: Got, look: Any = None, then: Any 
         got.again = error
     if then is not None:
         await asyncio.to_thread(then)
-
-
-@contextmanager
-def no_certificates() -> Iterator[None]:
-    """Spares every client the 20 ms that reading the world's certificates takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SSL_CERT_FILE", raising=False)
-        patch.setenv("SSL_CERT_DIR", "/nowhere")
-        yield

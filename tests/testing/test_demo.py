@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,10 +63,7 @@ def fast() -> Iterator[Fast]:
 
 
 @pytest.fixture(autouse=True)
-def no_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares every client the 20 ms that reading the world's certificates takes."""
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+def wide_and_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AURIKO_API_KEY", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 

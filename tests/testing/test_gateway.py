@@ -29,18 +29,17 @@ from resilience.testing.gateway import (
     ProxyError,
     Timetable,
 )
-from support.gateway_clients import (  # noqa: F401
+from support.gateway_clients import (
     MESSAGES,
     SDKS,
     Sdk,
     answers,
     every_sdk,
-    no_certificates,
     post,
     text,
 )
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_certificates")]
+pytestmark = pytest.mark.real
 
 
 # Answers that work.

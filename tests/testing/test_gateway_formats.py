@@ -25,10 +25,10 @@ from resilience.testing.gateway import (
     StalledStream,
     UnfinishedStream,
 )
-from support.gateway_clients import MESSAGES, no_certificates, post, text  # noqa: F401
+from support.gateway_clients import MESSAGES, post, text
 from support.polling import until
 
-pytestmark = [pytest.mark.real, pytest.mark.steady, pytest.mark.usefixtures("no_certificates")]
+pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 CHAT, MESSAGES_PATH, RESPONSES = "chat/completions", "messages", "responses"
 PATHS = [CHAT, MESSAGES_PATH, RESPONSES]

@@ -21,9 +21,9 @@ import uvicorn
 
 from resilience.testing.gateway import Drop, Gateway, Hang, Ok, Received, SlowStart
 from resilience.testing.server import serve
-from support.gateway_clients import SDKS, answers, no_certificates, post, text  # noqa: F401
+from support.gateway_clients import SDKS, answers, post, text
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_certificates")]
+pytestmark = pytest.mark.real
 
 
 def test_it_is_ready_within_a_second() -> None:

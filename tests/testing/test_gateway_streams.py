@@ -12,9 +12,9 @@ import openai
 import pytest
 
 from resilience.testing.gateway import CutStream, ErrorInStream, Gateway, Ok, SlowStart
-from support.gateway_clients import SDKS, Sdk, every_sdk, no_certificates, post, text  # noqa: F401
+from support.gateway_clients import SDKS, Sdk, every_sdk, post, text
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_certificates")]
+pytestmark = pytest.mark.real
 
 
 @pytest.mark.parametrize("name", ["auriko", "openai-async"])

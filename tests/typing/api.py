@@ -54,6 +54,7 @@ from resilience import (
     retries_of,
     served_by,
 )
+from resilience.explaining import Explanation
 from resilience.failures import Advice, Failure, Kind, control_flow, describe, describe_result
 from resilience.matching import (
     TOO_LONG_BY_TEXT,
@@ -75,6 +76,7 @@ from resilience.policy import (
     Arguments,
     Call,
     Completion,
+    Effect,
     Idle,
     InHand,
     Inner,
@@ -121,6 +123,10 @@ def sync_calls() -> None:
     assert_type(robust.outcome(optional, 1), Outcome[str | None])
     assert_type(robust.wrap(optional)(1), str | None)
     assert_type(robust.outcome(decorated, 1, model="x"), Outcome[str])
+    assert_type(robust.explain(), Explanation)
+    assert_type(guarded(robust(optional)).explain().failures[Kind.SERVER], tuple[str, ...])
+    assert_type(robust.explain().on(describe(ValueError())), tuple[str, ...])
+    assert_type(Retry().effect(), Effect)
 
 
 async def async_calls() -> None:

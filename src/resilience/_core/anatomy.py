@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import CoroutineType
 from typing import Any
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "is_group",
     "leaves",
     "members",
+    "peek",
     "traceback_of",
     "words_of",
 ]
@@ -82,17 +84,22 @@ def words_of(error: object) -> str:
     read."""
     found = [_text(error)]
     for name in ("response", "result"):
-        carrier = _look(error, name)
-        told = carrier.get("error") if type(carrier) is dict else _look(carrier, "error")
-        found += [_text(_look(carrier, "_content")), _text(told)]  # httpx's and requests' bytes
+        carrier = peek(error, name)
+        told = carrier.get("error") if type(carrier) is dict else peek(carrier, "error")
+        found += [_text(peek(carrier, "_content")), _text(told)]  # httpx's and requests' bytes
     return "\n".join(found)
 
 
-def _look(thing: object, name: str) -> Any:
+def peek(thing: object, name: str) -> Any:
+    """The attribute, or None if there is none or reading it raises."""
     try:
-        return getattr(thing, name, None)
+        value = getattr(thing, name, None)
     except Exception:
         return None
+    if type(value) is CoroutineType:  # someone's async property; closed, so that nothing warns
+        value.close()
+        return None
+    return value
 
 
 def _text(value: object) -> str:

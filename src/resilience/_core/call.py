@@ -18,6 +18,7 @@ from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.events import Event, TimedOut
 from resilience.failures import Failure, describe
 
+from .anatomy import cause_of
 from .arguments import NO_SLOT, Slot, slot_of
 from .attempt import Attempt
 from .clock import moment
@@ -39,7 +40,6 @@ _REPORTS = 64
 
 _new = object.__new__
 _MODEL = ("model", True)
-_cause = BaseException.__dict__["__cause__"].__get__
 _numbering = new_lock()
 _remembering = new_lock()
 _next_serial = itertools.count(1).__next__
@@ -176,7 +176,7 @@ class Journal(Branch):
             attempts.append(attempt)
             if len(attempts) > _KEPT:
                 del attempts[_KEPT // 2]
-        if attempt.duration is not None:
+        if self.keeps and attempt.duration is not None:
             self.guard.emit.attempt_ended(self, attempt)
 
     def adopt(self, attempts: Sequence[Attempt], later: float) -> dict[int, int]:
@@ -412,7 +412,9 @@ class Call:
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Publish what happens, as an event of this class, which is made only if somebody listens
         to it: with these facts, the pipeline's name and the call's number."""
-        self.journal.guard.emit.publish(kind, self.journal, **facts)
+        emitter = self.journal.guard.emit
+        if emitter.listened[kind]:
+            emitter.publish(kind, self.journal, **facts)
 
     # Reports
 
@@ -436,7 +438,7 @@ class Call:
         found: list[Report] = []
         own = error.error if type(error) is Carried else error
         for report in self.branch.reports:
-            if report.number > since and (report.error is own or report.error is _cause(own)):
+            if report.number > since and (report.error is own or report.error is cause_of(own)):
                 found.append(report)
         return found
 

@@ -18,12 +18,24 @@ from resilience.events import (
 
 from . import logs
 from .attempt import Attempt
-from .listening import Subscription, add, deliverers, follow
+from .listening import Subscription, add, deliverers, everyone, follow
+from .locks import new_lock
 from .options import title
 
 __all__ = ["Emitter", "Emitters"]
 
 _new = object.__new__
+
+
+class _Listened(dict[type, tuple[Callable[[Any], object], ...]]):
+    """Whom to give the events of a class; looked up once for each class."""
+
+    def __init__(self, own: tuple[Subscription, ...]) -> None:
+        self._own = own
+
+    def __missing__(self, kind: type) -> tuple[Callable[[Any], object], ...]:
+        found = self[kind] = deliverers(kind, self._own)
+        return found
 
 
 class Emitter:
@@ -36,9 +48,9 @@ class Emitter:
         "_call_ended",
         "_call_started",
         "_own",
-        "_table",
         "healthy",
         "idle",
+        "listened",
         "name",
     )
 
@@ -49,12 +61,13 @@ class Emitter:
         self.healthy = False
         """Whether somebody listens to what a healthy call emits."""
         self._own = tuple(own)
-        self._table: dict[type, tuple[Callable[[Any], object], ...]] = {}
+        self.listened = _Listened(self._own)
+        """Whom to give the events of a class."""
         follow(self)
 
     def refresh(self) -> None:
-        self._table = {}
-        healthy = [self.listened(kind) for kind in HEALTHY]
+        self.listened = listened = _Listened(self._own)
+        healthy = [listened[kind] for kind in HEALTHY]
         self._call_started, self._attempt_started, self._attempt_ended, self._call_ended = healthy
         self.healthy = any(healthy)
 
@@ -66,19 +79,16 @@ class Emitter:
         """The same, as a policy says it: whether no call may be at rest."""
         return self.healthy
 
-    def listened(self, kind: type[Event]) -> tuple[Callable[[Any], object], ...]:
-        """Whom to give events of this class."""
-        table = self._table
-        found = table.get(kind)
-        if found is None:
-            found = table[kind] = deliverers(kind, self._own)
-        return found
-
     def publish(self, kind: type[Event], journal: Any, **facts: Any) -> None:
         """Make an event of a call, and give it to whoever listens."""
-        listened = self.listened(kind)
+        listened = self.listened[kind]
         if listened:
-            event = kind(pipeline=self.name, function=journal.guard.title or _title(journal.guard), call=journal.serial, **facts)
+            event = kind(
+                pipeline=self.name,
+                function=journal.guard.title or _title(journal.guard),
+                call=journal.serial,
+                **facts,
+            )
             for deliver in listened:
                 deliver(event)
 
@@ -153,7 +163,7 @@ class Emitter:
 
     def waiting(self, call: Any, seconds: float) -> None:
         """A wait begins."""
-        if self.listened(WaitBegan):
+        if self.listened[WaitBegan]:
             self.publish(WaitBegan, call.journal, attempt=call.last_attempt(), seconds=seconds)
 
 
@@ -168,20 +178,27 @@ class Emitters:
     """Those of the pipelines that a policy is in. What it publishes outside of calls goes once to
     each listener of theirs, and of all pipelines."""
 
-    __slots__ = ("_all",)
+    __slots__ = ("_all", "_lock")
 
     def __init__(self) -> None:
         self._all: WeakSet[Emitter] = WeakSet()
+        self._lock = new_lock()
 
     def add(self, emitter: Emitter) -> None:
-        self._all.add(emitter)
+        """Publish by this one as well, for as long as it lives."""
+        with self._lock:
+            self._all.add(emitter)
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Make an event, and give it to whoever listens. Where the policy is in one pipeline, it
         has that one's name."""
-        emitters = list(self._all)
-        own = (each for emitter in emitters for each in emitter._own)
-        if listened := deliverers(kind, tuple(own)):
+        with self._lock:
+            emitters = list(self._all)
+        own: list[Subscription] = []
+        for emitter in emitters:
+            own += emitter._own
+        listened = deliverers(kind, own) if own else everyone(kind)
+        if listened:
             name = emitters[0].name if len(emitters) == 1 else None
             event = kind(pipeline=name, function=None, call=None, **facts)
             for deliver in listened:

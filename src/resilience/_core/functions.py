@@ -100,7 +100,7 @@ def refuse_unguardable(fn: Any, *, decorating: bool) -> None:
     if not callable(fn):
         if hasattr(type(fn), "__get__"):  # a property or the like
             raise TypeError(
-                f"fn must be a function, got a {type(fn).__name__}: decorate the function below it"
+                f"fn must be a function, got {type(fn).__name__}: decorate the function below it"
             )
         raise TypeError(f"fn must be callable, got {type(fn).__name__}")
     if decorating and isinstance(fn, type):

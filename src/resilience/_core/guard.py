@@ -23,7 +23,7 @@ from .context import everywhere, get_ambient, is_disabled
 from .deferred import async_generator_closure, deferred
 from .emitter import Emitter
 from .functions import facts_of, underlying
-from .history import cancelled, raised, reported_inside, returned
+from .history import cut_short, raised, reported_inside, returned
 from .hooks import Hooks
 from .idle import BUSY_FOR_EVER, Period
 from .in_hand import Args, InHand, Kwargs
@@ -327,7 +327,7 @@ class Guard:
             # Afresh, with the awaitable in hand; what policies remember in the journal stays.
             return self.conduct(args, kwargs, over.in_hand, outcome, journal)
         except Deferred as made:
-            journal.close()
+            cut_short(journal, runtime)
             return deferred(self, args, kwargs, made.in_hand, outcome)
         except Exception as error:
             final = raised(journal, runtime, error, outcome)
@@ -335,7 +335,7 @@ class Guard:
                 del final
                 raise
         except BaseException as error:
-            cancelled(journal, runtime, error)
+            cut_short(journal, runtime, error)
             raise
         else:
             result, journal.result = journal.result, None
@@ -393,7 +393,7 @@ class Guard:
         try:
             result = await chain(call)
         except Deferred as made:
-            journal.close()
+            cut_short(journal, runtime)
             return deferred(self, args, kwargs, made.in_hand, outcome)
         except Exception as error:
             final = raised(journal, runtime, error, outcome)
@@ -401,7 +401,7 @@ class Guard:
                 del final
                 raise
         except BaseException as error:
-            cancelled(journal, runtime, error)
+            cut_short(journal, runtime, error)
             raise
         else:
             if type(result) in PLAIN and not (

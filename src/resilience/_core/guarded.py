@@ -103,12 +103,12 @@ def _replaced(pipeline: Pipeline, policy: Policy, at: int | None) -> Pipeline:
     if at is None and len(places) > 1:
         each = ", ".join(f"{n}: {pipeline._flat[i]!r}" for n, i in enumerate(places))
         raise ValueError(
-            f"replacing found {len(places)} {kind.__name__}s, say which by at= ({each})"
+            f"at must say which {kind.__name__} to replace, as there are {len(places)} ({each})"
         )
     try:
         place = places[at or 0]
     except IndexError:
         raise ValueError(
-            f"at must be within the {len(places)} {kind.__name__}s of the pipeline, got {at}"
+            f"at must be one of the {len(places)} places of {kind.__name__}, got {at}"
         ) from None
     return pipeline._with(place, policy)

@@ -22,6 +22,7 @@ from resilience.errors import BadResultError, RejectedError
 from resilience.events import CallFailed, CallRecovered
 from resilience.failures import Failure, describe
 
+from .anatomy import cause_of, facts_of, traceback_of
 from .attempt import Attempt
 from .call import Journal
 from .completion import Verdict
@@ -32,7 +33,7 @@ from .results import PLAIN, completion_of, reading_of
 from .runtime import Runtime
 from .signals import Carried, Report
 
-__all__ = ["cancelled", "history", "raised", "reported_inside", "returned"]
+__all__ = ["cut_short", "history", "raised", "reported_inside", "returned"]
 
 _KEY = "__resilience__"
 _SHOWN = 8  # attempts in a note, half of them the first ones
@@ -134,8 +135,9 @@ def raised(journal: Journal, runtime: Runtime, error: Exception, outcome: bool) 
     return None
 
 
-def cancelled(journal: Journal, runtime: Runtime, error: BaseException) -> None:
-    """The call was cancelled, or interrupted."""
+def cut_short(journal: Journal, runtime: Runtime, error: BaseException | None = None) -> None:
+    """The call was cancelled or interrupted; or (no error) what it has returned is yet to begin,
+    and that is a call of its own."""
     if journal.keeps:
         emit: Emitter = journal.guard.emit
         if journal.withdrawn:
@@ -171,7 +173,7 @@ def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> Non
     if journal.withdrawn:
         emit.not_begun_again(journal)
     if error is not None:
-        if emit.listened(CallFailed) and (attempts or not isinstance(error, RejectedError)):
+        if emit.listened[CallFailed] and (attempts or not isinstance(error, RejectedError)):
             emit.publish(
                 CallFailed,
                 journal,
@@ -229,7 +231,7 @@ def _finish(journal: Journal, error: Exception) -> None:
     else:
         _latest.set(_Latest(id(error), journal.serial, exhausted, circuits))
     try:
-        facts = _facts_of(error)
+        facts = facts_of(error)
         old = facts.get(_KEY)
         if old is not None and type(old) is not _Mark:
             return
@@ -254,10 +256,6 @@ def _finish(journal: Journal, error: Exception) -> None:
         return
 
 
-_facts_of = BaseException.__dict__["__dict__"].__get__
-_cause_of = BaseException.__dict__["__cause__"].__get__
-
-
 def reported_inside(error: Exception, serial: int, guard: Any) -> tuple[Report, ...]:
     """What a guarded call inside a call at rest has reported of its error, or of the one that it
     was raised from: one with a younger number than when the call began.
@@ -266,7 +264,7 @@ def reported_inside(error: Exception, serial: int, guard: Any) -> tuple[Report, 
     that very function is from further in (it is recursive) is seen in the traceback.
     """
     latest = _latest.get()
-    for known in (error, _cause_of(error)):
+    for known in (error, cause_of(error)):
         mark = None if known is None else _mark_of(known)
         if mark is None:
             continue
@@ -286,7 +284,7 @@ def _same(one: Any, other: Any) -> bool:
 def _passed(error: Exception, guard: Any) -> bool:
     """Whether the error came up through a call of this guard, in a chain of calls that leads down
     from the outermost frame of its traceback."""
-    trace: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    trace: TracebackType | None = traceback_of(error)
     above = None
     while trace is not None:
         frame = trace.tb_frame
@@ -307,7 +305,7 @@ def _without_error(attempt: Attempt) -> Attempt:
 
 def _mark_of(error: BaseException) -> _Mark | None:
     try:
-        mark = _facts_of(error).get(_KEY)
+        mark = facts_of(error).get(_KEY)
     except Exception:
         return None
     return mark if type(mark) is _Mark else None
@@ -335,7 +333,8 @@ def _account(journal: Journal) -> str | None:
     if len(shown) > _SHOWN:
         shown[_SHOWN // 2 : -_SHOWN // 2] = ["..."]
     made = journal.numbers
-    parts = [f"resilience: {made} attempt{'s' if made != 1 else ''} ({', '.join(shown)})"]
+    count = f"{made} attempt{'s' if made != 1 else ''} ({', '.join(shown)})"
+    parts = [f"resilience: {count if shown else 'no attempt'}"]
     if journal.rejection is not None:
         parts.append(f"then {journal.rejection}")
     return "; ".join([*parts, *journal.remarks])

@@ -16,7 +16,7 @@ from weakref import WeakSet
 from .clock import monotonic
 from .locks import new_lock
 
-__all__ = ["SLOW", "Follower", "Subscription", "add", "deliverers", "follow"]
+__all__ = ["SLOW", "Follower", "Subscription", "add", "deliverers", "everyone", "follow"]
 
 _logger = logging.getLogger("resilience")
 
@@ -82,6 +82,7 @@ class Follower(Protocol):
 
 _changing = new_lock()
 _all: tuple[Subscription, ...] = ()
+_everyone: dict[type, tuple[Callable[[Any], object], ...]] = {}
 _followers: WeakSet[Any] = WeakSet()
 
 
@@ -103,14 +104,24 @@ def _remove(subscription: Subscription) -> None:
 
 
 def _change(subscriptions: tuple[Subscription, ...]) -> None:
-    global _all
+    global _all, _everyone
     with _changing:
         _all = subscriptions
+        _everyone = {}
         followers: list[Follower] = list(_followers)
         for follower in followers:
             follower.refresh()
     for follower in followers:
         follower.refreshed()
+
+
+def everyone(kind: type) -> tuple[Callable[[Any], object], ...]:
+    """Whom to give an event of this class, of those who listen to all pipelines."""
+    table = _everyone
+    found = table.get(kind)
+    if found is None:
+        found = table[kind] = deliverers(kind)
+    return found
 
 
 def deliverers(kind: type, own: Sequence[Subscription] = ()) -> tuple[Callable[[Any], object], ...]:

@@ -129,7 +129,7 @@ lines = Lines()
 
 def write(event: Event) -> None:
     """Say it to the `resilience` logger."""
-    if _logger.isEnabledFor(lines.level(event)):
+    if _logger.isEnabledFor(_LEVELS[type(event)]):
         line = lines.line(event)
         if line is not None:
             _logger.log(line.level, "%s", line.text, extra=line.facts)

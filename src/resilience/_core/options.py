@@ -29,7 +29,7 @@ def to_number(name: str, value: Any, least: float = -math.inf, most: float = mat
     try:
         found = float(value)
     except OverflowError:
-        raise ValueError(f"{name} must be finite, got a whole number too large") from None
+        raise ValueError(f"{name} must be finite, got an integer that no float can hold") from None
     if not math.isfinite(found):
         raise ValueError(f"{name} must be finite, got {value!r}")
     if not least <= found <= most:

@@ -186,8 +186,7 @@ class Reading:
         terms: Terms = call.terms or PLAIN_TERMS
         self._over = True  # until it is whole
         self.completion = Completion()
-        self.call = call
-        self.runtime = runtime
+        self.call, self.runtime = call, runtime
         self.outcome: Any = None
         """The whole call's, once the stream has ended."""
         self.ready: deque[Any] = deque()
@@ -198,7 +197,7 @@ class Reading:
         """After how many items a fresh attempt began."""
         self.successor: Any = None
         """The guarded stream of the latest fresh attempt."""
-        self._number = 0
+        self._number, self._waited = 0, 0.0
         self._all_count = False
         """Whether any item is as good as content for the limit between contents."""
         self._terms = terms
@@ -210,7 +209,6 @@ class Reading:
         self._item: type | None = None
         self._format: Format | None = None
         self._closed = self._content = self._has_content = False
-        self._waited = 0.0
         self.error: Exception | None = None
         """What reading has failed with."""
         self._judges_items = (
@@ -222,10 +220,9 @@ class Reading:
         if terms.watch is not None:
             terms.watch.stream = stream
         step = "__anext__" if asynchronous else "__next__"
-        self._source = stream
         if not hasattr(stream, step):
-            self._source = stream.__aiter__() if asynchronous else iter(stream)
-        self._pull = getattr(self._source, step)
+            stream = stream.__aiter__() if asynchronous else iter(stream)
+        self._source, self._pull = stream, getattr(stream, step)
         self._over = False
 
     def __del__(self) -> None:
@@ -286,17 +283,12 @@ class Reading:
                 return item
             runtime = self.runtime
             if runtime.steps:  # what is there needs no time limit
-                if type(reading) is not CoroutineType and not hasattr(reading, "send"):
-                    reading = reading.__await__()
-                try:
-                    trap = reading.send(None)
-                except StopIteration as there:
-                    item = there.value
-                    self._accept(item)
+                there, reading = _begin(reading)
+                if there:
+                    self._accept(reading)
                     if self._content:
                         self._waited = 0.0
-                    return item
-                reading = _Begun(reading, trap)
+                    return reading
             left, limit = self._limit()
             began = runtime.now()
             item = await runtime.within(left, lambda _: reading, self.call)
@@ -354,11 +346,12 @@ class Reading:
             return None
         if terms.end is not None and self.runtime.now() >= terms.end:
             return None
-        given: Any = call.args, call.kwargs
-        prefill = call.place is None or call.place.model.prefill
+        place = call.place
+        given: Any = (call.args, call.kwargs) if place is None else place.arguments
+        prefill = place is None or place.model.prefill
         continues = prefill and terms.resume is not restart
         if continues:
-            given = terms.resume(error, call.args, call.kwargs)
+            given = terms.resume(error, *given)
             if given is None:
                 return None
         fresh = type(guard)(guard.pipeline, guard.fn)
@@ -506,7 +499,7 @@ class Reading:
 
     def _emit(self, kind: type[Event], **facts: Any) -> None:
         call = self.call
-        if call.journal.guard.emit.listened(kind):
+        if call.journal.guard.emit.listened[kind]:
             took = self.runtime.now() - call.branch.started
             call.emit(kind, model=call.model, seconds=took, **facts)
 
@@ -616,6 +609,17 @@ class Reading:
                     if not quietly:
                         raise
                 return
+
+
+def _begin(reading: Any) -> tuple[bool, Any]:
+    """Begin an awaitable: whether it has ended, and its result or what is still to be awaited."""
+    if type(reading) is not CoroutineType and not hasattr(reading, "send"):
+        reading = reading.__await__()
+    try:
+        trap = reading.send(None)
+    except StopIteration as end:
+        return True, end.value
+    return False, _Begun(reading, trap)
 
 
 class _Begun:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 from resilience._core.options import plain
 
-from .trip import Consecutive, Counted, rules_of
+if TYPE_CHECKING:  # rules about rates are imported where first needed, as few breakers have any
+    from .trip import Counted, Gauge
 
 __all__ = ["Limits"]
 
@@ -33,6 +34,14 @@ class Limits:
         object.__setattr__(
             self, "slow_after", min((r.slow_after for r in self.rates), default=math.inf)
         )
+
+    def gauges(self) -> tuple[Gauge, ...]:
+        """What one circuit counts, from now on, for the rules about rates."""
+        if not self.rates:
+            return ()
+        from .trip import Gauge
+
+        return tuple(map(Gauge, self.rates))
 
     @classmethod
     def of(cls, breaker: Any) -> Limits:
@@ -66,6 +75,8 @@ def _tripping(breaker: Any) -> tuple[float, tuple[Counted, ...]]:
         return failures, ()
     if failures is not None:
         raise ValueError(f"give failures or trip, not both, got failures={failures}, trip={trip!r}")
+    from .trip import Consecutive, rules_of
+
     rules = rules_of(trip)
     runs = [rule.number for rule in rules if isinstance(rule, Consecutive)]
     rates = tuple(rule for rule in rules if not isinstance(rule, Consecutive))

@@ -46,7 +46,6 @@ from .states import (
     Open,
     State,
 )
-from .trip import Gauge
 
 __all__ = ["Holder", "Machine", "Owner", "Permit", "holding_thread", "permit_of"]
 
@@ -174,7 +173,7 @@ class Machine(Identity):
     def __init__(self, owner: Owner, key: Any = None) -> None:
         self._owner = owner
         self.key = key
-        self._gauges = tuple(map(Gauge, owner.limits.rates))  # what it counted when last closed
+        self._gauges = owner.limits.gauges()  # what it counted when last closed
         self._state: State = Closed(self._gauges)
         self._state.epoch = 0  # it is good for calls begun before it was made
         self._shadow = False
@@ -465,7 +464,7 @@ class Machine(Identity):
             new = Isolated(holds or set())
         else:
             self._openings = self._refused = 0
-            self._gauges = tuple(map(Gauge, self._owner.limits.rates))
+            self._gauges = self._owner.limits.gauges()
             ramp = self._owner.limits.ramp if event in _RAMPS and old.name != CLOSED else 0.0
             closed = Closed(self._gauges, now + ramp if ramp else None)
             new = Disabled() if name == DISABLED else closed

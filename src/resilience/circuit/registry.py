@@ -75,12 +75,6 @@ class Circuits:
         self._ramping: dict[Circuit, float] = {}
         self._idles: tuple[ref[Any], ...] = ()  # of pipelines
 
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __contains__(self, value: object) -> bool:
-        return value in self._all
-
     def at(self, value: Hashable) -> Circuit:
         """The circuit for one value of the key."""
         if self._ramping:
@@ -88,7 +82,7 @@ class Circuits:
         try:
             circuit = self._all.get(value)
         except TypeError:
-            raise TypeError(f"key must be hashable, got a {type(value).__name__}") from None
+            raise TypeError(f"key must be hashable, got {type(value).__name__}") from None
         return circuit if circuit is not None else self._made(value)
 
     def _made(self, value: Hashable) -> Circuit:

@@ -7,14 +7,16 @@ exists in its state alone; as long as it is the same object, nothing has happene
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from weakref import ref
 
 from resilience._core.idle import epochs
 from resilience.failures import Failure
 
 from .opening import Opening
-from .trip import Gauge
+
+if TYPE_CHECKING:
+    from .trip import Gauge
 
 # pybreaker's names for its three states, and two of ours.
 CLOSED = "closed"

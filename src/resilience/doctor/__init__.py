@@ -22,7 +22,7 @@ from resilience.sdks.retries import Source
 from resilience.shared import RedisCircuit
 
 from .finding import Guarding, clients_of, guardings_of
-from .requirements import NAME, Requirement, extras, requirements
+from .packages import NAME, Requirement, extras, requirements
 
 __all__ = ["Finding", "examine", "page"]
 

@@ -27,8 +27,9 @@ class Explanation(Facts):
       stream's restarts are counted. Infinite if nothing limits it. An attempt that another guarded
       function has rejected is none.
     - `longest`: seconds until the call has returned or raised, at most; infinite if nothing limits
-      it. Functions of yours besides the guarded one (checks, keys, `Fallback(call=)`) take their
-      time on top. A stream is read after that.
+      it. Functions of yours besides the guarded one (checks, keys, `Fallback(call=)`) and shared
+      storages take their time on top. A stream is read after that. A caller whose call was shared
+      (`SingleFlight`), and who has to make one after all, begins then.
     - `own_model`: the same two for a call that names a model which is not in the chain, around
       which a `per_model` function is taken to put no more than around the others; None without a
       chain.

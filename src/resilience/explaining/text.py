@@ -70,8 +70,8 @@ def warnings(facts: Facts) -> Iterator[str]:
     """What to look at."""
     for name in facts.assumed:
         yield (
-            f"Assumed: {name} calls what is inside it once and adds no wait. Its effect() does not "
-            f"say; a policy of your own says it there."
+            f"Assumed: {name} calls what is inside it once and changes no failure; it has no "
+            f"effect() that says more."
         )
     for hazard in facts.hazards:
         yield f"Hazard: {hazard}."

@@ -65,7 +65,7 @@ class Fallback(Policy):
 
     def check_block(self, *, asynchronous: bool) -> None:
         """Raise TypeError: a block has no value that could be replaced."""
-        raise TypeError(f"{self!r} has no value to give to a block of code; guard a function")
+        raise TypeError(f"{self!r} cannot replace the value of a block of code; guard a function")
 
     def effect(self) -> Effect:
         given = "the fallback value" if self.call is None else f"what {title(self.call)} gives"

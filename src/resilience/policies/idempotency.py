@@ -35,6 +35,10 @@ class IdempotencyKey(Policy):
     each call of the guarded function. A chain's `Model(call=)` that takes no such argument is
     called without it.
 
+    A stream that breaks off and is restarted (`Streaming(on_interrupted="restart")`) is the same
+    request again, and has the same key; one that a function continues is a new request, and has a
+    new key. With `argument=None`, both have a new one.
+
     TypeError for a function that does not take the argument, and at the call for headers that are
     neither a mapping nor a list of pairs. Values only: safe from any thread.
     """
@@ -82,9 +86,13 @@ class IdempotencyKey(Policy):
         headers = slot.given(call.args, call.kwargs)
         pairs = _pairs(self.argument, headers)
         for name, value in pairs:
-            if _text(name).lower() == self.header.lower():
-                journal.key = _text(value)
-                return call
+            if _text(name).lower() != self.header.lower():
+                continue
+            if type(value) is _Key and journal.guard.continues:
+                pairs.remove((name, value))  # of the request that this one continues
+                break
+            journal.key = _text(value)
+            return call
         added: Any = [*pairs, (self.header, journal.key)]
         if headers is None or isinstance(headers, Mapping):
             added = dict(added)
@@ -92,10 +100,16 @@ class IdempotencyKey(Policy):
         return call.replace(args=args, kwargs=kwargs)
 
 
+class _Key(str):
+    """One that was made here; none of the caller's."""
+
+    __slots__ = ()
+
+
 def _new_key() -> str:
     from uuid import uuid4  # which loads a library of C's
 
-    return str(uuid4())
+    return _Key(uuid4())
 
 
 def _pairs(argument: str, headers: Any) -> list[tuple[Any, Any]]:

@@ -96,6 +96,12 @@ class _Place(NamedTuple):
     def model(self) -> Model:
         return self.run.order[self.at]
 
+    @property
+    def arguments(self) -> Arguments:
+        """Those of the call, with the model's name, and without what else it changes."""
+        run = self.run
+        return run.slot.replaced(run.call.args, run.call.kwargs, self.model.name)
+
 
 _PRIVATE = ("header", "key", "token", "secret", "auth", "password", "cookie", "query", "message")
 
@@ -165,7 +171,7 @@ class ModelFallback(Policy):
             seen.append((model.name, model.call, model.account))
             if self.argument in model.overrides:
                 raise ValueError(
-                    f"Model({model.name!r}) must not override {self.argument!r}: its name is that"
+                    f"Model({model.name!r}) must not override {self.argument!r}, which is its name"
                 )
 
     @staticmethod
@@ -231,8 +237,10 @@ class ModelFallback(Policy):
     def effect(self) -> Effect:
         names = [model.name for model in self.models]
         around = None if self.per_model is None else self._policy
-        line = f"tries {', then '.join(names)}; goes on at once from one whose circuit is open, that "
-        line += "does not answer in time, or asks for a wait beyond Retry's patience"
+        line = (
+            f"tries {', then '.join(names)}; goes on at once from one whose circuit is open, that "
+            f"does not answer in time, or asks for a wait beyond Retry's patience"
+        )
         if self.rounds > 1:
             times = "once" if self.rounds == 2 else f"up to {self.rounds - 1} times"
             line += f"; comes back {times} to one that was left for a wait"
@@ -277,7 +285,9 @@ class ModelFallback(Policy):
                             chain.raise_first(error)
                         raise
                 else:
-                    call.journal.answered_by(turn.model, degraded=chain.at > 0)
+                    call.journal.answered_by(
+                        turn.model, degraded=turn.place.model is not chain.start
+                    )
                     return result
                 if pause > 0:
                     await runtime.sleep(pause, call)
@@ -335,6 +345,7 @@ class _Chain:
         "shut",
         "since",
         "slot",
+        "start",
     )
 
     def __init__(self, policy: ModelFallback, call: Call, runtime: Runtime) -> None:
@@ -346,12 +357,17 @@ class _Chain:
         self.left: dict[int, _Left] = {}
         self.shut: set[object] = set()
         self.slot = call.slot(policy.argument)
-        start = policy._start(self.slot.given(call.args, call.kwargs))
+        start = self.start = policy._start(self.slot.given(call.args, call.kwargs))
         self.order = policy.models
         if start is not self.order[0]:
             self.order = (start, *(model for model in policy.models if model is not start))
-        if call.journal.guard.continues:  # some refuse a request that continues an answer
+        guard = call.journal.guard
+        if guard.continues:  # some refuse a request that continues an answer
             self.order = tuple(model for model in self.order if model.prefill) or self.order
+        elif guard.restarts:  # its stream has just broken off
+            models = policy.models
+            after = next((at for at, model in enumerate(models, 1) if model is start), 0)
+            self.order = (*models[after:], *models[: max(0, after - 1)], start)
 
     def turn(self, at: int) -> Call:
         """The call for a model."""

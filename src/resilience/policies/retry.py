@@ -48,7 +48,7 @@ _INSIDE = "a policy further in"
 def _to_on(name: str, value: Any) -> Match | retry_base:
     if isinstance(value, retry_base):
         if "asyncio" in type(value).__module__:
-            raise TypeError(f"{name} must not be an async predicate (it is always true): {value!r}")
+            raise TypeError(f"{name} must be a plain predicate, not an async one, got {value!r}")
         return value
     return to_match(name, value)
 
@@ -113,7 +113,7 @@ class _OptionError(Exception):
 
 
 def _ask(what: str, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """What the user's code gives, a function given as an option or a policy further in."""
+    """The result of the user's code: of a function given as an option, or of a policy inside."""
     try:
         return fn(*args, **kwargs)
     except Exception as problem:
@@ -134,7 +134,7 @@ class Retry(Policy):
     - `wait` (`RetryAfter()`): how long before the next; see `resilience.waits`. Also any tenacity
       wait, or seconds.
     - `within` (None): seconds of retrying in all; a wait that would end later is not begun.
-    - `stop` (None): a tenacity stop, asked as well.
+    - `stop` (None): a tenacity stop, which may end it earlier.
     - `adjust` (None): a function of the failed `Attempt`, its args and its kwargs that gives the
       `(args, kwargs)` of the next one.
     - `patience` (5): in a chain of models, the longest wait that a server may ask for (advice
@@ -326,7 +326,9 @@ class Retry(Policy):
             )
         on = cast(Match, self.on)
         matches = run.call.matches
-        return matches(on, failure) and not on.by_advice(failure) and not matches(on, any_error)
+        if not matches(on, failure, self) or on.by_advice(failure):
+            return False
+        return not matches(on, any_error, self)
 
     def _leaves(self, run: _Run, failure: Failure, pause: float) -> bool:
         """Whether the next attempt is left to another model, which is available sooner."""
@@ -334,7 +336,7 @@ class Retry(Policy):
         if call.alternatives is None:
             return False
         if failure.kind is Kind.TIMEOUT and failure.status != 408:
-            reason, most = "did not ask a silent model again", 0.0
+            reason, most = "did not retry a silent model", 0.0
         elif failure.advice is Advice.WAIT:
             asked = failure.retry_after
             if asked is not None and asked <= plain(self.patience):
@@ -417,11 +419,11 @@ class Retry(Policy):
             return _gives_up(call, _too_long(call))
         state.upcoming_sleep = run.tally.waited = pause
         if self.stop is not None and _ask("Retry(stop=)", self.stop, state):
-            return _gives_up(call, "stop said so", remark=False)
+            return _gives_up(call, "its stop ended it", remark=False)
         room = self._room(run)
         if pause >= room:
             left = f"{max(0.0, room):.3g} s left"
-            return _gives_up(call, f"a wait of {pause:.3g} s would not have fitted into the {left}")
+            return _gives_up(call, f"a wait of {pause:.3g} s does not fit into the {left}")
         return pause
 
     def _latest(self, run: _Run) -> float:
@@ -438,7 +440,7 @@ class Retry(Policy):
     def _state(
         self, run: _Run, failure: Failure | None, error: Exception | None, result: Any
     ) -> State:
-        """What tenacity's objects are asked with, by our clock."""
+        """The state that tenacity's objects get, by our clock."""
         call = run.call
         return State(
             call.fn,
@@ -463,7 +465,7 @@ class Retry(Policy):
 def _seconds(wait: Any, state: State) -> float:
     found = float(wait(state))
     if math.isnan(found):
-        raise ValueError  # only its class is told
+        raise ValueError  # the note has its class only
     return found
 
 
@@ -493,7 +495,7 @@ def _too_long(call: Call) -> str:
     last = call.last_attempt()
     asked = last.failure.retry_after if last.failure is not None else None
     if asked is None:
-        return "the wait said to give up"
+        return "the wait has no end"
     at = f" (retry at {last.retry_at:%Y-%m-%d %H:%M:%S} UTC)" if last.retry_at else ""
     return f"the server asked for {asked:.6g} s, longer than the longest wait{at}"
 

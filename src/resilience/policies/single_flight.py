@@ -98,8 +98,8 @@ class SingleFlight(Identity, Policy):
         key = "all arguments" if self.key is None else self.key
         key = key if isinstance(key, str) else title(key)
         return Effect(
-            line=f"makes one call of those under way that are equal by {key}; a caller whose shared "
-            f"call was cancelled, or gave a stream, then makes its own"
+            line=f"makes one call of those under way that are equal by {key}; a caller whose "
+            f"shared call was cancelled, or gave a stream, then makes its own"
         )
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:

@@ -103,45 +103,13 @@ class Streaming(Policy):
         )
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
-        first, idle, total = (
-            None if each is None else plain(each) for each in (self.first, self.idle, self.total)
-        )
-        resume = restart if self.on_interrupted == "restart" else None
-        if resume is None and self.on_interrupted is not None:
-            resume = self._continued
-        content = None if self.first_content is None else self._is_content
-
         async def streaming(call: Call) -> Any:
-            outer: Terms = call.terms or PLAIN_TERMS
-            own = None if call.place is None else call.place.model.first
-            limit = _least(first if own is None else own, total)
-            watch = begins_by = None
-            end = _least(outer.end, call.journal.guard.stream_end)
-            if limit is not None or idle is not None or end is not None:
-                now = runtime.now()
-                end = _least(end, None if total is None else now + total)
-                begins_by = _least(outer.begins_by, None if limit is None else now + limit)
-                begins_by = _least(begins_by, end)
-                watch = runtime.watch(
-                    None if begins_by is None else begins_by - now, end, total or outer.total
-                )
-            terms = Terms(
-                first=_least(limit, outer.first),
-                begins_by=begins_by,
-                idle=_least(idle, outer.idle),
-                end=end,
-                total=_least(total, outer.total or None) or 0.0,
-                complete=self.complete and outer.complete,
-                whole=self.deliver == "whole" or outer.whole,
-                content=content or outer.content,
-                bytes_are_life=self.alive == "bytes" or outer.bytes_are_life,
-                resume=resume or outer.resume,
-                watch=watch,
-            )
+            terms = self._terms(call, runtime)
+            watch, call = terms.watch, call.replace(terms=terms)
             if watch is None:
-                return await inner(call.replace(terms=terms))
+                return await inner(call)
             try:
-                result = await inner(call.replace(terms=terms))
+                result = await inner(call)
             except BaseException:
                 watch.stop()
                 raise
@@ -151,6 +119,39 @@ class Streaming(Policy):
             return result
 
         return streaming
+
+    def _terms(self, call: Call, runtime: Runtime) -> Terms:
+        """On what terms the stream of this attempt is read: those of further out hold, too."""
+        outer: Terms = call.terms or PLAIN_TERMS
+        own = self.first if call.place is None else call.place.model.first or self.first
+        first, idle, total = (
+            None if each is None else plain(each) for each in (own, self.idle, self.total)
+        )
+        limit = _least(first, total)
+        watch = begins_by = None
+        end = _least(outer.end, call.journal.guard.stream_end)
+        if limit is not None or idle is not None or end is not None:
+            now = runtime.now()
+            end = _least(end, None if total is None else now + total)
+            begins_by = _least(outer.begins_by, None if limit is None else now + limit)
+            begins_by = _least(begins_by, end)
+            watch = runtime.watch(
+                None if begins_by is None else begins_by - now, end, total or outer.total
+            )
+        resume = None if self.on_interrupted is None else self._continued
+        return Terms(
+            first=_least(limit, outer.first),
+            begins_by=begins_by,
+            idle=_least(idle, outer.idle),
+            end=end,
+            total=_least(total, outer.total or None) or 0.0,
+            complete=self.complete and outer.complete,
+            whole=self.deliver == "whole" or outer.whole,
+            content=outer.content if self.first_content is None else self._is_content,
+            bytes_are_life=self.alive == "bytes" or outer.bytes_are_life,
+            resume=(restart if self.on_interrupted == "restart" else resume) or outer.resume,
+            watch=watch,
+        )
 
     def _is_content(self, item: Any) -> object:
         """What the user's function says of an item; None, and a warning, if it raises."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import index
-from types import CoroutineType
 from typing import Any, TypeVar, cast
 
 from attrs import define
 
+from resilience._core.anatomy import peek
 from resilience.sdks import is_known
 
 __all__ = [
@@ -34,18 +34,6 @@ _LONGEST_JSON = 1 << 16
 _LONGEST_WORD = 128
 _PADDING = 1024
 """Characters in which it must have begun: some proxies keep a connection alive by blank lines."""
-
-
-def peek(thing: object, name: str) -> Any:
-    """The attribute, or None if there is none or reading it raises."""
-    try:
-        value = getattr(thing, name, None)
-    except Exception:
-        return None
-    if type(value) is CoroutineType:  # someone's async property; closed, so that nothing warns
-        value.close()
-        return None
-    return value
 
 
 def by_class_name(cls: type, table: Mapping[str, T]) -> T | None:

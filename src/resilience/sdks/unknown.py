@@ -1,12 +1,11 @@
 """Errors of classes that nobody knows: the status that the error itself carries is believed.
 
 It has to be the instance's own, not its class's: a web framework's errors have the status to
-answer with on their class. Said once for each class in the log, at DEBUG.
+answer with on their class.
 """
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from types import MemberDescriptorType
 from typing import Any
@@ -23,9 +22,6 @@ __all__ = ["read"]
 _BODIES = {"httpx": "content", "httpx2": "content", "requests": "_content"}
 """Where known clients keep a body that was read; looking reads none that was not."""
 
-_MOST_LOGGED = 1000
-_logged: set[type] = set()
-
 
 def read(error: Exception) -> Failure | None:
     """The failure by `status_code`, `status` or `response.status_code`; None without any."""
@@ -34,7 +30,6 @@ def read(error: Exception) -> Failure | None:
     of_response = None if response is None else _failed(peek(response, "status_code"))
     if status is None and of_response is None:
         return None
-    _log(type(error))
     package = type(response).__module__.partition(".")[0]
     if status is None and package in _BODIES:
         return bodies.read_response(error, None, response, peek(response, _BODIES[package]))
@@ -64,11 +59,3 @@ def _failed(value: Any) -> int | None:
     """A status that is a failure's."""
     status = to_status(value)
     return status if status is not None and status >= 400 else None
-
-
-def _log(cls: type) -> None:
-    if cls not in _logged and len(_logged) < _MOST_LOGGED:
-        _logged.add(cls)
-        logging.getLogger("resilience").debug(
-            "%s is unknown and is read by the status that it carries", cls.__qualname__
-        )

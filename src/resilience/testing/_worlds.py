@@ -78,6 +78,58 @@ class _SyncWaiter:
         return False
 
 
+class _Watch:
+    """What `Watch` is in real time: it ends no wait, but finds, once the wait is over, that it was
+    too long."""
+
+    def __init__(self, clock: Clock, limit: float, end: float, total: float) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._end = end
+        self._total = total
+        self._since: float | None = clock.now()
+        self._waited = 0.0
+        self._fired: float | None = None
+        self.thread = 0
+        self.stream: Any = None
+
+    @property
+    def fired(self) -> float | None:
+        """The limit that was exceeded, in seconds."""
+        now, since = self._clock.now(), self._since
+        if self._fired is None and since is not None:
+            if now > self._end:
+                self._fired = self._total
+            elif now - since + self._waited > self._limit:
+                self._fired = self._limit
+        return self._fired
+
+    def limit_to(self, idle: float | None) -> None:
+        """There was content: from now on limit each wait for more."""
+        if self.fired is None:
+            self._since = None
+            self._limit = math.inf if idle is None else idle
+
+    def begin(self) -> None:
+        """A wait begins."""
+        self._since = self._clock.now()
+
+    def end(self, content: bool) -> None:
+        """There is an item."""
+        if self.fired is None and self._since is not None:
+            self._waited = 0.0 if content else self._waited + self._clock.now() - self._since
+            self._since = None
+
+    def touch(self) -> None:
+        """There was a sign of life."""
+        self._waited = 0.0
+
+    def stop(self) -> None:
+        """It is over."""
+        if self.fired is None:
+            self._since = None
+
+
 class Sync(_Virtual, RealSync):
     def __init__(self, clock: Clock, *, may_wait: bool = True) -> None:
         super().__init__(clock)
@@ -85,6 +137,10 @@ class Sync(_Virtual, RealSync):
 
     def waiter(self) -> Waiter:
         return _SyncWaiter(self._clock) if self.may_wait else NoWaiter()
+
+    def watch(self, first: float | None, end: float | None, total: float | None) -> Any:
+        limit, last = (math.inf if each is None else each for each in (first, end))
+        return _Watch(self._clock, limit, last, total or 0.0)
 
     async def sleep(self, seconds: float, call: Call) -> None:
         if seconds <= 0:  # not waited for, but a wait all the same

@@ -266,7 +266,7 @@ def _twin_of_asyncio(client: Any, timeout: float) -> Any:
     if kind is None or type(pool).__module__ != "redis.asyncio.connection":
         raise TypeError(
             f"client must be a plain asyncio client, for which a sync one can be made where it is "
-            f"needed, got a {type(client).__name__}; give a sync client or a URL"
+            f"needed, got {type(client).__name__}; give a sync client or a URL"
         )
     return _connecting_like(pool, kind, timeout, "redis_connect_func")
 

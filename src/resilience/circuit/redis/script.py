@@ -13,7 +13,7 @@ from attrs import frozen
 from resilience.circuit.states import CLOSED, HALF_OPEN, ISOLATED, OPEN
 from resilience.failures import Failure
 
-__all__ = ["ANY", "FOREIGN", "NONE", "Question", "Reply", "evaluate", "script"]
+__all__ = ["ANY", "FOREIGN", "NONE", "SCRIPT", "Question", "Reply", "evaluate"]
 
 FOREIGN = "foreign"
 """The state of what is no circuit of this version: it is somebody else's."""
@@ -24,19 +24,10 @@ NONE, ANY = "0", "any"
 _STATES = (CLOSED, OPEN, HALF_OPEN, ISOLATED, FOREIGN)
 
 
-@frozen
-class Script:
-    """The text, and the digest by which a server that has seen it knows it."""
+SCRIPT = files("resilience.circuit.redis").joinpath("script.lua").read_text("utf-8")
 
-    text: str
-    digest: str
-
-    @classmethod
-    def of(cls, text: str) -> Script:
-        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-script = Script.of(files("resilience.circuit.redis").joinpath("script.lua").read_text("utf-8"))
+_DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+"""By which a server that has seen it knows it."""
 
 
 @frozen(eq=False)
@@ -91,13 +82,13 @@ class Reply:
 async def evaluate(client: Any, key: str, arguments: Sequence[Any]) -> Reply:
     """Run the script on the circuit under `key`, by a sync client or an asyncio one."""
     try:
-        raw = client.evalsha(script.digest, 1, key, *arguments)
+        raw = client.evalsha(_DIGEST, 1, key, *arguments)
         if inspect.isawaitable(raw):
             raw = await raw
     except Exception as error:
         if type(error).__name__ != "NoScriptError":  # redis-py itself need not be imported for it
             raise
-        raw = client.eval(script.text, 1, key, *arguments)
+        raw = client.eval(SCRIPT, 1, key, *arguments)
         if inspect.isawaitable(raw):
             raw = await raw
     return Reply.read(raw)

@@ -6,8 +6,8 @@ from importlib.metadata import requires, version
 
 import pytest
 
-from resilience.doctor import requirements as module
-from resilience.doctor.requirements import Requirement, extras, requirements
+from resilience.doctor import packages
+from resilience.doctor.packages import Requirement, extras, requirements
 
 LINES = [
     "attrs>=24.1",
@@ -33,7 +33,7 @@ def test_requirements_are_those_of_the_metadata() -> None:
 
 def test_an_extra_brings_what_others_bring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it includes them."""
-    monkeypatch.setattr(module, "requires", lambda name: LINES)
+    monkeypatch.setattr(packages, "requires", lambda name: LINES)
     found = extras(requirements())
     names = {extra: [each.name for each in brought] for extra, brought in found.items()}
     assert names == {
