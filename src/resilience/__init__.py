@@ -21,11 +21,13 @@ from .errors import (
     StreamInterruptedError,
     WorkersBusyError,
 )
+from .events import listen, recording
 from .policy import Gate, Policy
 from .sdks.retries import RetryMultiplicationWarning, own_retries, retries_of
 from .sdks.streams import register_stream
 
 if TYPE_CHECKING:
+    from ._health import health
     from .policies import (
         BadResult,
         CircuitBreaker,
@@ -74,8 +76,11 @@ __all__ = [
     "current_attempt",
     "deadline",
     "guarded",
+    "health",
     "history",
+    "listen",
     "own_retries",
+    "recording",
     "register_stream",
     "remaining",
     "resilient",
@@ -86,10 +91,14 @@ __all__ = [
 if not TYPE_CHECKING:  # or a type checker would believe in any name
 
     def __getattr__(name: str) -> Any:
-        """A policy is imported where it is first needed."""
-        if name not in _policies.__all__:
+        """What few programs need is imported where it is first needed."""
+        if name == "health":
+            from ._health import health as found
+        elif name in _policies.__all__:
+            found = getattr(_policies, name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(_policies, name)
+        globals()[name] = found
         return found
 
 

@@ -3,7 +3,7 @@
     Exception
     └── ResilienceError
         ├── RejectedError            a policy rejected the call; retry_after, retry_at
-        │   ├── CircuitOpenError     name, key; __cause__ is the failure that opened it
+        │   ├── CircuitOpenError     name, key, model; __cause__ is the failure that opened it
         │   └── WorkersBusyError     no worker thread was free for a call with a time limit
         ├── DeadlineExceededError    seconds; also a TimeoutError
         ├── BadResultError           a check of `BadResult` rejected the result; result, failure
@@ -67,17 +67,19 @@ class RejectedError(ResilienceError):
 class CircuitOpenError(RejectedError):
     """The circuit is open (or half open with all its slots for trials taken).
 
-    `name` is the breaker's, `key` the value of a keyed breaker's key (None for a plain one).
+    `name` is the breaker's, `key` the value of a keyed breaker's key (None for a plain one), `model`
+    the same where the key is the argument "model". No other key is in the text, or in the repr.
     `__cause__` is the failure that opened the circuit, where there was one.
     """
 
     name: str | None = None
-    key: Any = None
+    key: Any = field(default=None, repr=False)
+    model: str | None = None
 
     def __str__(self) -> str:
         circuit = "circuit" if self.name is None else f"circuit {self.name!r}"
-        key = "" if self.key is None else f" for {self.key!r}"
-        return f"{circuit}{key} is open{self._when()}"
+        model = "" if self.model is None else f" for {self.model!r}"
+        return f"{circuit}{model} is open{self._when()}"
 
 
 @define(eq=False, repr=False, slots=False)

@@ -20,7 +20,7 @@ of calls that it makes itself.
 
 No event holds the call's arguments or its result; a `repr` shows of an error its class alone. A
 pipeline is no longer at rest while anybody listens to what a healthy call emits: `CallStarted`,
-`AttemptStarted`, `AttemptEnded` or `CallEnded`.
+`AttemptStarted`, `TokensUsed`, `AttemptEnded` or `CallEnded`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ __all__ = [
     "StreamRestarted",
     "StreamStarted",
     "TimedOut",
+    "TokensUsed",
     "WaitBegan",
     "WorkerAbandoned",
     "listen",
@@ -75,8 +76,8 @@ class Event:
     """What all events have. The base of a policy's own events, which `Call.emit` publishes.
 
     `pipeline` is its name, if it has one; `function` that of the guarded function; `call` the
-    number of the call, which no other call of this process has. The latter two are None where a
-    circuit was changed by hand or by other processes.
+    number of the call, which no other call of this process has. Changes of a circuit belong to no
+    call, and have the function only where the circuit serves no other.
     """
 
     pipeline: str | None
@@ -130,6 +131,19 @@ class AttemptEnded(Event):
 
 
 @frozen(slots=False, eq=False, repr=False)
+class TokensUsed(Event):
+    """How many tokens an attempt took, as its result says: the prompt's, those read from a cache
+    included, and the answer's, its reasoning included; None for what it does not say. Right before
+    the attempt ends. For results of openai, auriko, anthropic, groq, google-genai, mistralai,
+    cohere, ollama, together and LiteLLM, for their streams, and for a dict with a "usage"."""
+
+    number: int
+    model: str | None
+    input: int | None
+    output: int | None
+
+
+@frozen(slots=False, eq=False, repr=False)
 class WaitBegan(Event):
     """`seconds` will be waited before the next attempt, after the attempt given."""
 
@@ -153,7 +167,8 @@ class CallEnded(Event):
 class CallFailed(Event):
     """The call is given up: its error comes out, and `failure` says what it means. `reason` is why
     there was no other attempt, where a policy gave one. Not for a call that was rejected before
-    any attempt: that is `CallRejected`."""
+    any attempt: that is `CallRejected`; nor for what is no failure, as a framework's control
+    flow."""
 
     failure: Failure
     attempts: tuple[Attempt, ...]
@@ -270,13 +285,14 @@ class StreamRestarted(Event):
 class CircuitChanged(Event):
     """A circuit has changed its state, from `old` to `new`: "closed", "open", "half-open",
     "isolated" or "disabled". `circuit` is the breaker's name, `key` the value of its key, `model`
-    the same where the key is the argument "model"."""
+    the same where the key is the argument "model". In `shadow` it only says what it would do."""
 
     circuit: str | None
     key: object = field(repr=False)
     model: str | None
     old: str
     new: str
+    shadow: bool
 
 
 @frozen(slots=False, eq=False, repr=False)
@@ -300,7 +316,7 @@ class CircuitClosed(CircuitChanged):
     rejected: int
 
 
-HEALTHY = (CallStarted, AttemptStarted, AttemptEnded, CallEnded)
+HEALTHY = (CallStarted, AttemptStarted, AttemptEnded, CallEnded, TokensUsed)
 """What a healthy call emits."""
 
 Listener: TypeAlias = "Callable[[Any], object]"

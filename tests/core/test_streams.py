@@ -397,6 +397,17 @@ def test_a_whole_stream_is_retried_to_its_end(world: World) -> None:
     assert len(source.calls) == 2
 
 
+def test_a_model_of_its_own_terms_keeps_those_from_outside(world: World) -> None:
+    """A `Streaming` outside the chain holds for its models, too."""
+    from resilience import Model
+
+    source = Source(world, ["a", ConnectionError()], ["x", "y"])
+    chain = ModelFallback(Model("a", first=5, prefill=False), "b")
+    got = consumed(world, Pipeline(Streaming(deliver="whole"), chain).wrap(source.function))
+
+    assert got.items == ["x", "y"]
+
+
 # Fresh attempts
 
 

@@ -420,3 +420,17 @@ def test_a_header_that_was_sent_twice(headers: Any, seconds: float | None) -> No
     extra = {"Date": formatdate(NOW, usegmt=True)}
     pairs = [*(headers.items() if isinstance(headers, dict) else headers), *extra.items()]
     assert pick(pairs).wait == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({"X-Request-Id": "a", "request-id": "b"}, "a"),
+        ([(b"request-id", b"b")], "b"),
+        ({"x-request-id": ""}, None),
+        ({}, None),
+    ],
+)
+def test_the_number_of_a_request(headers: Any, found: str | None) -> None:
+    """In one of two headers."""
+    assert pick(headers).request_id == found

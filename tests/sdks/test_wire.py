@@ -90,8 +90,7 @@ class Sdk:
     def open(self, gateway: Gateway, **options: Any) -> Iterator[Connection]:
         """A client of the gateway for a `with` block."""
         options = {"timeout": 5.0, "max_retries": 0, **options}
-        with without_certificates():
-            client = self.make(api_key="any", base_url=gateway.base_url, **options)
+        client = self.make(api_key="any", base_url=gateway.base_url, **options)
         if not self.asynchronous:
             with client:
                 yield Connection(client, None)
@@ -103,15 +102,6 @@ class Sdk:
             loop.run_until_complete(loop.shutdown_asyncgens())  # as asyncio.run does
         finally:
             loop.close()
-
-
-@contextmanager
-def without_certificates() -> Iterator[None]:
-    """Spares a client the 20 ms that reading the world's certificates takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SSL_CERT_FILE", raising=False)
-        patch.setenv("SSL_CERT_DIR", "/nowhere")
-        yield
 
 
 SDKS = {

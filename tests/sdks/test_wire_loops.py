@@ -27,7 +27,7 @@ from resilience import (
 from resilience._core import functions
 from resilience.testing.gateway import Drop, Gateway, Hang, Ok, Plan
 from resilience.waits import Fixed
-from test_wire import MESSAGES, SDKS, Sdk, text, took, without_certificates
+from test_wire import MESSAGES, SDKS, Sdk, text, took
 
 pytestmark = pytest.mark.real
 
@@ -69,8 +69,7 @@ def in_loop(loop: str, sdk: Sdk, gateway: Gateway, use: Callable[[Any], Awaitabl
     """Run `use(client)` in a new event loop, with a client of its own."""
 
     async def main() -> Any:
-        with without_certificates():
-            client = sdk.make(api_key="any", base_url=gateway.base_url, max_retries=0, timeout=5.0)
+        client = sdk.make(api_key="any", base_url=gateway.base_url, max_retries=0, timeout=5.0)
         try:
             return await use(client)
         finally:
@@ -139,7 +138,7 @@ def test_each_attempt_is_one_request(name: str, loop: str) -> None:
 @every_async_sdk
 def test_called_before_there_is_a_loop(name: str, make: Callable[[], Pipeline]) -> None:
     """What `pipeline.call` gives where no loop runs is a coroutine, good for `asyncio.run`."""
-    with Gateway(["upstream_error", Ok()]) as gateway, without_certificates():
+    with Gateway(["upstream_error", Ok()]) as gateway:
         client = SDKS[name].make(api_key="any", base_url=gateway.base_url, max_retries=0)
         call: Any = make().call(client.chat.completions.create, model="a", messages=MESSAGES)
         assert inspect.iscoroutine(call)

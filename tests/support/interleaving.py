@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -438,9 +438,11 @@ class Search:
         """
         clocks: list[dict[int, int]] = []
         latest: dict[int, int] = {}
+        places: dict[tuple[int, str], list[int]] = defaultdict(list)
         for now, (thread, access) in enumerate(self.turns[: len(self._steps)]):
             clock = dict(clocks[latest[thread]]) if thread in latest else {}
-            rivals = self._rivals(now)
+            rivals = self._rivals(now, places[access.place])
+            places[access.place].append(now)
             races = [then for then in rivals if clock.get(self.turns[then][0], 0) <= then]
             known = rivals if access.lock is None else [self._after[now]] if rivals else []
             for then in known:
@@ -452,11 +454,11 @@ class Search:
             for then in races:
                 self._swap(then, now, clocks)
 
-    def _rivals(self, now: int) -> list[int]:
-        """The last turn of each other thread that concerns this one."""
+    def _rivals(self, now: int, before: list[int]) -> list[int]:
+        """The last turn of each other thread that concerns this one, of those at its place."""
         thread, access = self.turns[now]
         found: dict[int, int] = {}
-        for then in range(now - 1, -1, -1):
+        for then in reversed(before):
             other, earlier = self.turns[then]
             if other != thread and other not in found and earlier.concerns(access):
                 found[other] = then

@@ -48,6 +48,7 @@ class Emitter:
         "_call_ended",
         "_call_started",
         "_own",
+        "functions",
         "healthy",
         "idle",
         "listened",
@@ -60,10 +61,18 @@ class Emitter:
         """What says whether the pipeline is at rest."""
         self.healthy = False
         """Whether somebody listens to what a healthy call emits."""
+        self.functions: tuple[str, ...] = ()
+        """Names of those that the pipeline was put around, two at most."""
         self._own = tuple(own)
         self.listened = _Listened(self._own)
         """Whom to give the events of a class."""
         follow(self)
+
+    def guards(self, fn: Callable[..., Any]) -> None:
+        """The pipeline is put around a function."""
+        name = title(fn)
+        if len(self.functions) < 2 and name not in self.functions:
+            self.functions = (*self.functions, name)
 
     def refresh(self) -> None:
         self.listened = listened = _Listened(self._own)
@@ -191,7 +200,7 @@ class Emitters:
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Make an event, and give it to whoever listens. Where the policy is in one pipeline, it
-        has that one's name."""
+        has that one's name, and that of its function, if it has one."""
         with self._lock:
             emitters = list(self._all)
         own: list[Subscription] = []
@@ -199,10 +208,13 @@ class Emitters:
             own += emitter._own
         listened = deliverers(kind, own) if own else everyone(kind)
         if listened:
-            name = emitters[0].name if len(emitters) == 1 else None
-            event = kind(pipeline=name, function=None, call=None, **facts)
+            name = function = None
+            if len(emitters) == 1:
+                name, functions = emitters[0].name, emitters[0].functions
+                function = functions[0] if len(functions) == 1 else None
+            event = kind(pipeline=name, function=function, call=None, **facts)
             for deliver in listened:
                 deliver(event)
 
 
-add(Subscription(logs.write, logs.KINDS, trusted=True))
+add(Subscription(logs.write_log, tuple(logs.LEVELS)))

@@ -38,7 +38,7 @@ from .signals import (
     plain,
 )
 
-__all__ = ["Guard", "closure", "drive", "guard_of"]
+__all__ = ["CODES", "Guard", "closure", "drive", "guard_of"]
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def guard_of(fn: Any) -> Guard | None:
     """
     guard = getattr(fn, "__dict__", {}).get("__resilience__")
     cells = getattr(fn, "__closure__", None) or ()
-    if type(guard) is Guard and getattr(fn, "__code__", None) in _CODES:
+    if type(guard) is Guard and getattr(fn, "__code__", None) in CODES:
         return guard if any(cell.cell_contents is guard for cell in cells) else None
     return None
 
@@ -176,7 +176,7 @@ def _generator_closure(fn: Callable[..., Any], guard: Guard) -> Callable[..., An
     return guarded
 
 
-_CODES = {
+CODES = {
     make(print, None).__code__  # type: ignore[arg-type]
     for make in (_sync_closure, _async_closure, _generator_closure, async_generator_closure)
 }

@@ -27,6 +27,7 @@ from .attempt import Attempt
 from .call import Journal
 from .completion import Verdict
 from .context import get_ambient
+from .control_flow import control_flow_in
 from .emitter import Emitter
 from .outcome import Outcome
 from .results import PLAIN, completion_of, reading_of
@@ -173,7 +174,8 @@ def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> Non
     if journal.withdrawn:
         emit.not_begun_again(journal)
     if error is not None:
-        if emit.listened[CallFailed] and (attempts or not isinstance(error, RejectedError)):
+        rejected = not attempts and isinstance(error, RejectedError)
+        if emit.listened[CallFailed] and not (rejected or control_flow_in(error)):
             emit.publish(
                 CallFailed,
                 journal,
@@ -204,11 +206,13 @@ def _failure(journal: Journal, error: Exception) -> Failure:
 def _settled(journal: Journal, runtime: Runtime, verdict: Verdict, stream: Any) -> None:
     """The result of a call is settled, later than it was returned."""
     error = verdict if isinstance(verdict, Exception) else None
-    _publish(journal, runtime, error)
     reading = None if stream is None else stream()
+    if error is not None and reading is not None and reading.error is not None:
+        error = reading.error  # what the consumer gets
+    _publish(journal, runtime, error)
     if reading is not None:
         reading.outcome = _outcome(journal, runtime, None, reading.error or error)
-        if reading.error is not None:  # what the consumer gets
+        if reading.error is not None:
             _finish(journal, reading.error)
     journal.close()
 

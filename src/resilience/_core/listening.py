@@ -10,13 +10,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from weakref import WeakSet
 
 from .clock import monotonic
 from .locks import new_lock
 
-__all__ = ["SLOW", "Follower", "Subscription", "add", "deliverers", "everyone", "follow"]
+__all__ = [
+    "SLOW",
+    "Enter",
+    "Follower",
+    "Subscription",
+    "add",
+    "deliverers",
+    "entering",
+    "everyone",
+    "follow",
+]
 
 _logger = logging.getLogger("resilience")
 
@@ -24,16 +34,28 @@ SLOW = 0.1
 """Seconds that a listener may take; longer holds up the call, and an event loop with it."""
 
 
+Enter: TypeAlias = "Callable[[int, int], Callable[[], object] | None]"
+"""Sets context variables for the function of an attempt, right before it is called, in its thread
+or task: given the number of the call and of the attempt, returns what restores them there, after
+the function has returned. It never raises."""
+
+
 class Subscription:
     """A function and the classes of events that it gets; calling it ends that."""
 
-    __slots__ = ("_complained", "_inside", "callback", "deliver", "kinds")
+    __slots__ = ("_complained", "_inside", "callback", "deliver", "enter", "kinds")
 
     def __init__(
-        self, callback: Callable[[Any], object], kinds: tuple[type, ...], *, trusted: bool = False
+        self,
+        callback: Callable[[Any], object],
+        kinds: tuple[type, ...],
+        *,
+        trusted: bool = False,
+        enter: Enter | None = None,
     ) -> None:
         self.callback = callback
         self.kinds = kinds
+        self.enter = enter
         self.deliver = callback if trusted else self._guarded
         """What publishes: the function itself, where it cannot raise, take long or call us."""
         self._inside: set[int] = set()  # threads in which it is running
@@ -65,7 +87,10 @@ class Subscription:
         if not self._complained:
             self._complained = True
             name = getattr(self.callback, "__qualname__", type(self.callback).__qualname__)
-            _logger.warning("the listener %s %s at %s", name, what, type(event).__name__)
+            try:
+                _logger.warning("the listener %s %s at %s", name, what, type(event).__name__)
+            except Exception:  # a handler of the log's raises, perhaps the very listener
+                pass
 
 
 class Follower(Protocol):
@@ -122,6 +147,11 @@ def everyone(kind: type) -> tuple[Callable[[Any], object], ...]:
     if found is None:
         found = table[kind] = deliverers(kind)
     return found
+
+
+def entering(own: Sequence[Subscription] = ()) -> tuple[Enter, ...]:
+    """What is to be called before the function of an attempt."""
+    return tuple(each.enter for each in (*own, *_all) if each.enter is not None)
 
 
 def deliverers(kind: type, own: Sequence[Subscription] = ()) -> tuple[Callable[[Any], object], ...]:

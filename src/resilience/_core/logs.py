@@ -1,17 +1,26 @@
-"""What the `resilience` logger says by itself: one line for what somebody on call wants to know.
+"""What the `resilience` logger says by itself: a line for what somebody on call wants to know.
 
-A call given up, a circuit opened and a stream cut are warnings; a retry, a model left and a
-recovery are information; rejections, of which an outage has thousands, are for debugging. Each
-record has the facts of the line as attributes, the same on every record, None where there is none.
-Texts of exceptions, arguments and header values are in no line.
+A call given up, a circuit opened, a stream cut and a thread left behind are warnings; a retry, a
+change of model and a recovery are information; rejections, of which an outage has thousands, are
+for debugging. Each record has the facts of its line as attributes, the same ones on every record of
+this logger, None where there is none. Arguments, results, header values and, unless asked for,
+texts of exceptions are in no line.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
-from resilience.errors import RejectedError
+from resilience.errors import (
+    CircuitOpenError,
+    DeadlineExceededError,
+    RejectedError,
+    StreamInterruptedError,
+    WorkersBusyError,
+)
 from resilience.events import (
     CallFailed,
     CallRecovered,
@@ -32,10 +41,11 @@ from resilience.events import (
 
 from .attempt import Attempt
 from .clock import now
-from .failure import Failure
+from .context import get_ambient
+from .failure import Failure, Kind
 from .locks import new_lock
 
-__all__ = ["FACTS", "KINDS", "Line", "Lines", "lines", "write"]
+__all__ = ["FACTS", "LEVELS", "Line", "Log", "log", "write_log"]
 
 FACTS = (
     "error_type",
@@ -46,19 +56,20 @@ FACTS = (
     "attempt",
     "wait",
     "pipeline",
+    "function",
     "circuit",
 )
 """What every record has."""
 
-_LEVELS: dict[type[Event], int] = {
+LEVELS: dict[type[Event], int] = {
     CallFailed: logging.WARNING,
     CircuitOpened: logging.WARNING,
+    FellBack: logging.WARNING,
     StreamInterrupted: logging.WARNING,
     WorkerAbandoned: logging.WARNING,
     WaitBegan: logging.INFO,
     ModelLeft: logging.INFO,
     ModelSkipped: logging.INFO,
-    FellBack: logging.INFO,
     StreamRestarted: logging.INFO,
     CallRecovered: logging.INFO,
     CircuitHalfOpened: logging.INFO,
@@ -66,73 +77,127 @@ _LEVELS: dict[type[Event], int] = {
     CircuitChanged: logging.INFO,
     CallRejected: logging.DEBUG,
 }
-KINDS = tuple(_LEVELS)
+"""Of which events there are lines, and how important they are by default."""
 
 _logger = logging.getLogger("resilience")
 _PAUSE = 1.0
-"""Seconds between two lines of one sort about one name."""
-_NAMES = 1000
-"""Of those, the most that are remembered: a breaker may have a key for each user."""
+"""Seconds between two lines that say the same of the same name."""
+_SUBJECTS = 1000
+"""The most that are remembered of what was said of whom."""
+_WORDS = {
+    Kind.CONNECTION: "connection error",
+    Kind.SERVER: "server error",
+    Kind.UNKNOWN: "unknown error",
+}
+_LONGEST = 200
+"""Characters of a name, a code or an id: servers and callers choose them."""
 
 
 class Line(NamedTuple):
-    """A line for the log."""
+    """A line for the log, with its facts by the names in `FACTS`, all of them."""
 
     level: int
     text: str
     facts: dict[str, Any]
-    """By the names in `FACTS`, all of them."""
 
 
-class Lines:
-    """Turns events into lines, of which the same one is not said twice within a second.
+def to_logging(line: Line) -> None:
+    """Say it by the `resilience` logger."""
+    _logger.log(line.level, "%s", line.text, extra=line.facts)
 
-    With `texts`, lines have the texts of exceptions, which may quote prompts and keys.
+
+class Log:
+    """Makes lines of events and hands them on; what says the same of the same name at most once a
+    second, with the number of those that were held back.
+
+    Safe from any thread.
     """
 
     def __init__(self) -> None:
         self.texts = False
+        """Whether lines have the texts of exceptions, which may quote prompts and keys."""
+        self.levels: dict[type[Event], int | None] = {**LEVELS}
+        """Of each class of events; None for no line."""
+        self.wants: Callable[[int], object] = _logger.isEnabledFor
+        self.say: Callable[[Line], object] = to_logging
         self._lock = new_lock()
-        self._said: dict[object, tuple[float, int]] = {}
+        # By clock, as each virtual time is a world of its own.
+        self._said: WeakKeyDictionary[Any, dict[Any, tuple[float, int]]] = WeakKeyDictionary()
 
-    def level(self, event: Event) -> int:
-        """How important an event is, as `logging` has it."""
-        return _LEVELS[type(event)]
+    def write(self, event: Event) -> None:
+        """Say what there is to be said of an event."""
+        level = self._level(event)
+        if level is None or not self.wants(level):
+            return
+        held = self._held(_subject(event))
+        if held is not None:
+            found = _Found(event, texts=self.texts)
+            self.say(Line(level, _clean(found.text()) + held, found.facts))
 
-    def line(self, event: Event) -> Line | None:
-        """What is said of an event; None for now, where it was just said of another."""
-        held = self._held_back((type(event), *map(event.__dict__.get, _SUBJECT)))
-        if held is None:
-            return None
-        found = _Found(event, texts=self.texts)
-        text = found.text() + (f" ({held} more like this)" if held else "")
-        return Line(self.level(event), text, found.facts)
+    def _level(self, event: Any) -> int | None:
+        kind = type(event)
+        if kind is CallFailed and type(event.failure.error) is StreamInterruptedError:
+            return None  # the line of the interruption says it all
+        if kind is FellBack and event.failure.kind is Kind.REJECTED:
+            kind = CallRejected
+        return next((self.levels[each] for each in kind.__mro__ if each in self.levels), None)
 
-    def _held_back(self, subject: object) -> int | None:
-        """How many lines were held back since the last one; None if this one is to be, too."""
+    def _held(self, subject: tuple[Any, ...]) -> str | None:
+        """What a line says of those that were held back since the last one like it; None if this
+        one is to be held back, too."""
+        here = get_ambient()
+        world: Any = None if here is None else here.world
         at = now()
         with self._lock:
-            last, held = self._said.get(subject, (-_PAUSE, 0))
+            said = self._said.setdefault(self if world is None else world, {})
+            if subject not in said and len(said) >= _SUBJECTS:
+                for each, (last, held) in list(said.items()):
+                    if not held and not 0 <= at - last < _PAUSE:
+                        del said[each]
+                if len(said) >= _SUBJECTS:
+                    subject = subject[:1]  # so many names share one line
+            last, held = said.get(subject, (at - _PAUSE, 0))
             if 0 <= at - last < _PAUSE:
-                self._said[subject] = last, held + 1
+                said[subject] = last, held + 1
                 return None
-            if len(self._said) >= _NAMES:
-                self._said.clear()
-            self._said[subject] = at, 0
-            return held
+            said[subject] = at, 0
+        return f" ({held} more like this in the last {_seconds(at - last)})" if held else ""
 
 
-_SUBJECT = ("pipeline", "function", "circuit", "model")
+def _subject(event: Any) -> tuple[Any, ...]:
+    """What a line is about: lines about the same are alike."""
+    facts = event.__dict__
+    attempt, attempts = facts.get("attempt"), facts.get("attempts")
+    failure = facts.get("failure") if attempt is None else attempt.failure
+    error = facts.get("error") if failure is None else failure.error
+    return (
+        type(event),
+        None if attempt is None else attempt.number,
+        None if failure is None else (failure.kind, failure.status, failure.code),
+        type(error).__name__,
+        attempts[-1].model if attempts else None,
+        *map(facts.get, ("pipeline", "function", "circuit", "model", "to", "new")),
+    )
 
-lines = Lines()
+
+log = Log()
 
 
-def write(event: Event) -> None:
-    """Say it to the `resilience` logger."""
-    if _logger.isEnabledFor(_LEVELS[type(event)]):
-        line = lines.line(event)
-        if line is not None:
-            _logger.log(line.level, "%s", line.text, extra=line.facts)
+def write_log(event: Event) -> None:
+    """What listens to events for the log."""
+    log.write(event)
+
+
+class _Complete(logging.Filter):
+    """Gives the attributes to those records, too, that are about no call."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for name in FACTS:
+            record.__dict__.setdefault(name, None)
+        return True
+
+
+_logger.addFilter(_Complete())
 
 
 class _Found:
@@ -141,102 +206,176 @@ class _Found:
     def __init__(self, event: Any, *, texts: bool) -> None:
         self.event = event
         self.texts = texts
-        self.name = event.pipeline or event.function
         self.facts: dict[str, Any] = dict.fromkeys(FACTS)
-        self.facts["pipeline"] = event.pipeline
+        self._fact("pipeline", event.pipeline)
+        self._fact("function", event.function)
+        self._fact("model", event.__dict__.get("model"))
 
     def text(self) -> str:
+        """The line; its facts are noted on the way."""
+        event = self.event
+        name = event.pipeline or event.function
+        said = self._of_circuit(event) if isinstance(event, CircuitChanged) else self._of_call()
+        return said if name is None else f"{_short(name)}: {said}"
+
+    def _of_call(self) -> str:
         event = self.event
         match event:
-            case CircuitChanged():
-                return self._of_circuit(event)
             case WaitBegan():
+                why = self._attempt(event.attempt)
                 self.facts["wait"] = event.seconds
-                what = self._attempt(event.attempt)
-                return f"{self.name}: {what}; next attempt in {_seconds(event.seconds)}"
+                return (
+                    f"attempt {event.attempt.number}{self._model()} failed with {why}; "
+                    f"retrying in {_seconds(event.seconds)}"
+                )
             case CallFailed():
-                made = len(event.attempts)
-                last = event.attempts[-1] if event.attempts else None
-                if last is not None:
-                    self._attempt(last)
-                why = self._why(event.failure)
-                reason = f"; {event.reason}" if event.reason else ""
-                return (
-                    f"{self.name}: failed after {made} attempt{'' if made == 1 else 's'} "
-                    f"in {_seconds(event.elapsed)}: {why}{reason}"
-                )
+                return self._given_up(event)
             case CallRecovered():
-                self._attempt(event.attempts[-1])
-                by = f" by {event.served_by}" if event.served_by else ""
-                return (
-                    f"{self.name}: answered{by} at attempt {len(event.attempts)}, "
-                    f"after {_seconds(event.elapsed)}"
-                )
-            case ModelLeft() | ModelSkipped():
-                self.facts["model"] = event.model
-                left = type(event) is ModelLeft
-                why = self._why(event.failure) if left else self._rejection(event.error)
-                verb = "failed" if left else "is not available"
-                return f"{self.name}: {event.model} {verb}, trying {event.to}: {why}"
+                last = event.attempts[-1]  # one that went well may not be recorded
+                number = last.number + (last.failure is not None)
+                self.facts["attempt"] = number
+                self._fact("model", event.served_by)
+                after = _seconds(event.elapsed)
+                return f"recovered at attempt {number}{self._model()} after {after}"
+            case ModelLeft():
+                why = self._why(event.failure)
+                return f"{_short(event.model)} failed with {why}; trying {_short(event.to)}"
+            case ModelSkipped():
+                why = self._rejection(event.error)
+                return f"skipped {_short(event.model)}: {why}; trying {_short(event.to)}"
             case FellBack():
-                return f"{self.name}: fell back: {self._why(event.failure)}"
+                error = event.failure.error
+                rejected = isinstance(error, RejectedError)
+                why = self._rejection(error) if rejected else self._why(event.failure)
+                return f"used the fallback: {why}"
             case CallRejected():
-                return f"{self.name}: rejected: {self._rejection(event.error)}"
+                return f"rejected: {self._rejection(event.error)}"
             case StreamInterrupted():
-                self.facts["model"] = event.model
-                items = f"{event.items} item{'' if event.items == 1 else 's'}"
-                return f"{self.name}: stream cut after {items}: {self._why(event.failure)}"
+                why = self._why(event.failure)
+                return f"stream{self._model()} cut after {_count(event.items, 'item')}: {why}"
             case StreamRestarted():
-                return f"{self.name}: stream goes on with a fresh attempt"
+                items = _count(event.items, "item")
+                return f"restarting a stream that was cut after {items}"
             case _:
-                return f"{self.name}: still running after its time limit, its thread is left behind"
+                return "ran past its time limit; its worker thread is busy until it returns"
+
+    def _given_up(self, event: CallFailed) -> str:
+        made = _count(event.attempts[-1].number if event.attempts else 0, "attempt")
+        if event.attempts:
+            self._attempt(event.attempts[-1])
+        why = self._why(event.failure)
+        if self.facts["model"] is not None:
+            why = f"{self.facts['model']} failed with {why}"
+        reason = event.reason
+        if reason == f"{event.failure.kind} is not retried":
+            reason = "not retried"
+        because = "" if reason is None or reason == f"{made} made" else f"; {reason}"
+        return f"gave up after {made} in {_seconds(event.elapsed)}: {why}{because}"
 
     def _of_circuit(self, event: CircuitChanged) -> str:
-        self.facts["circuit"] = event.circuit
-        self.facts["model"] = event.model
-        name = "circuit" if event.circuit is None else f"circuit {event.circuit!r}"
-        if event.model is not None:
-            name += f" of {event.model}"
+        self._fact("circuit", event.circuit)
+        name = "circuit" if event.circuit is None else f"circuit {_short(event.circuit)!r}"
+        name += self._model()
+        if event.shadow:
+            name += " in shadow (it rejects nothing)"
         if isinstance(event, CircuitOpened) and event.seconds is not None:
+            why = "" if event.failure is None else f" after {self._why(event.failure)}"
             self.facts["wait"] = event.seconds
-            why = "" if event.failure is None else f": {self._why(event.failure)}"
             return f"{name} opened for {_seconds(event.seconds)}{why}"
         if isinstance(event, CircuitClosed):
-            return f"{name} closed; {event.rejected} calls were rejected"
+            return f"{name} closed; it rejected {_count(event.rejected, 'call')}"
         if isinstance(event, CircuitHalfOpened):
-            return f"{name} half open: trials are let through"
-        return f"{name} {event.new}"
+            return f"{name} half open, letting trials through"
+        if event.new == "isolated":
+            return f"{name} isolated: it rejects every call until it is released"
+        return f"{name} disabled: it lets every call through"
 
     def _attempt(self, attempt: Attempt) -> str:
+        """Why an attempt has failed."""
         self.facts["attempt"] = attempt.number
-        self.facts["model"] = attempt.model
-        of = f" of {attempt.model}" if attempt.model else ""
-        why = "" if attempt.failure is None else self._why(attempt.failure)
-        return f"attempt {attempt.number}{of} failed: {why}"
+        self._fact("model", attempt.model)
+        return "" if attempt.failure is None else self._why(attempt.failure)
 
     def _why(self, failure: Failure) -> str:
-        """A failure in words; its facts are noted."""
         error = failure.error
-        self.facts["error_type"] = None if error is None else type(error).__name__
+        named = None if error is None else type(error).__name__
+        self._fact("error_type", named)
+        self._fact("code", failure.code)
+        self._fact("request_id", failure.request_id)
         self.facts["status_code"] = failure.status
-        self.facts["code"] = failure.code
-        self.facts["request_id"] = failure.request_id
-        parts = [str(part) for part in (failure.status, failure.code) if part is not None]
-        parts = parts or [failure.kind.value]
-        if error is not None:
-            parts.append(f"({type(error).__name__})")
+        self.facts["wait"] = failure.retry_after
+        said = [str(each) for each in (failure.status, self.facts["code"]) if each is not None]
+        if not said and (failure.kind is not Kind.UNKNOWN or error is None):
+            said = [_WORDS.get(failure.kind) or failure.kind.value.replace("_", " ")]
+        if isinstance(error, DeadlineExceededError):
+            said.append(f"after {_seconds(error.seconds)}")
+        if isinstance(error, StreamInterruptedError):
+            cause = error.__cause__
+            named = "it ended early" if cause is None else type(cause).__name__
+        details = [] if named is None else [_short(named)]
         if failure.request_id is not None:
-            parts.append(f"request {failure.request_id}")
+            details.append(f"request {self.facts['request_id']}")
+        if failure.retry_after:
+            details.append(f"retry after {_seconds(failure.retry_after)}")
+        if details:
+            said.append(f"({', '.join(details)})" if said else ", ".join(details))
         if self.texts and error is not None:
-            parts.append(f"- {error}")
-        return " ".join(parts)
+            said.append(f"- {_text_of(error)}")
+        return " ".join(said)
 
     def _rejection(self, error: RejectedError) -> str:
-        self.facts["error_type"] = type(error).__name__
+        """Why a policy has let no call through."""
+        self._fact("error_type", type(error).__name__)
         self.facts["wait"] = error.retry_after
+        what = type(error).__name__
+        if isinstance(error, CircuitOpenError):
+            self._fact("circuit", error.name)
+            named = "" if error.name is None else f" {_short(error.name)!r}"
+            what = f"circuit{named} is open"
+        elif isinstance(error, WorkersBusyError):
+            what = f"all {error.workers} worker threads are busy"
         when = "" if error.retry_after is None else f", retry after {_seconds(error.retry_after)}"
-        return f"{type(error).__name__}{when}"
+        return what + when
+
+    def _model(self) -> str:
+        model = self.facts["model"]
+        return "" if model is None else f" ({model})"
+
+    def _fact(self, name: str, value: str | None) -> None:
+        if value is not None:
+            self.facts[name] = _clean(_short(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _clean(text: str) -> str:
+    """On one line: whoever chooses a name or a code cannot write a line of his own."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return _short(str(error))
+    except Exception:
+        return "its text cannot be read"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s"
+    """A time as people say it, with two or three digits."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.0f} h"

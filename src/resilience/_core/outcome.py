@@ -16,7 +16,7 @@ __all__ = ["Outcome"]
 T = TypeVar("T")
 
 
-@frozen(eq=False, repr=False)
+@frozen(eq=False, repr=False, slots=False)  # without slots it is made faster
 class Outcome(Value, Generic[T]):
     """A call's value or its error, and how it came about: both only for a bad result that is given
     back.

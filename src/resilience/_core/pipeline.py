@@ -145,6 +145,7 @@ class Pipeline(Identity, Policy):
         refuse_unguardable(fn, decorating=True)
         self.check(fn)
         guard = Guard(self, fn)
+        self._emit.guards(fn)
         made = functools.update_wrapper(closure(guard), fn)
         made.__resilience__ = guard  # type: ignore[attr-defined]  # a function takes attributes
         return made  # type: ignore[return-value]

@@ -36,7 +36,7 @@ from resilience.sdks.streams import (
     watch_for_terminator,
 )
 
-from .call import Call
+from .call import Call, attempt_of
 from .completion import Completion, PendingResult
 from .control_flow import control_flow_in
 from .results import PLAIN, completion_of, generators, is_raw_stream, reading_of
@@ -490,7 +490,7 @@ class Reading:
             failure = self.call.failure(verdict)
             self.call.emit(
                 StreamInterrupted,
-                model=self.call.model,
+                model=attempt_of(self.call).model,
                 items=len(self._received),
                 failure=failure,
             )
@@ -501,7 +501,7 @@ class Reading:
         call = self.call
         if call.journal.guard.emit.listened[kind]:
             took = self.runtime.now() - call.branch.started
-            call.emit(kind, model=call.model, seconds=took, **facts)
+            call.emit(kind, model=attempt_of(call).model, seconds=took, **facts)
 
     def throw(self, error: BaseException) -> Any:
         """The next item of a generator that the consumer throws an error into; what comes out is

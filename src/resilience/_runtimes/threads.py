@@ -80,9 +80,7 @@ class Sync(Runtime):
         return timeout
 
     async def blocking(self, fn: Callable[[], T], call: Call | None = None) -> T:
-        if call is None or nearest(call.deadline, threaded=True) is None:
-            return fn()
-        return await super().blocking(fn, call)
+        return fn()
 
     async def _sleep(self, seconds: float, call: Call) -> None:
         serving.check()
@@ -137,6 +135,11 @@ class Threads(Sync, Real):
     def may_wait(self) -> bool:  # type: ignore[override]  # here it depends on the caller
         """Not on the thread of an event loop: whom it waits for may be a task of that loop."""
         return not loop_runs_here()
+
+    async def blocking(self, fn: Callable[[], T], call: Call | None = None) -> T:
+        if call is None or nearest(call.deadline, threaded=True) is None:
+            return fn()
+        return await Real.blocking(self, fn, call)
 
     def check(self) -> None:
         serving.check()

@@ -17,7 +17,7 @@ from resilience._core.locks import new_lock
 from resilience._core.runtime import Waiter
 from resilience.errors import WorkersBusyError
 
-__all__ = ["LIMIT", "Job", "elsewhere", "start"]
+__all__ = ["LIMIT", "Job", "elsewhere", "in_use", "start"]
 
 T = TypeVar("T")
 
@@ -168,6 +168,12 @@ def start(call: Callable[[], Any], then: Callable[[], object] | None = None) -> 
     job = Job(call, then)
     _pool.start(job)
     return job
+
+
+def in_use() -> tuple[int, int]:
+    """How many threads are busy, those left behind included, and how many are idle."""
+    idle = len(_pool._idle)
+    return max(0, _pool._alive - idle), idle
 
 
 async def elsewhere(fn: Callable[[], T], waiter: Waiter, call: Call | None = None) -> T:

@@ -50,7 +50,8 @@ class Circuit(Machine):
     """One circuit: `state`, `snapshot()`, and the manual commands `open()`, `close()`,
     `isolate()`, `disable()`, `shadow()`.
 
-    Safe from any thread. `key` is its value in a keyed breaker.
+    Safe from any thread. `key` is its value in a keyed breaker, `model` the same where the
+    key is the argument "model".
     """
 
     __slots__ = ()
@@ -115,8 +116,9 @@ class Circuit(Machine):
         )
 
     def __repr__(self) -> str:
-        key = "" if self.key is None else f" for {self.key!r}"
-        return f"<circuit {self.name or 'without a name'}{key}: {self._shown}>"
+        # What else is a key may be a secret.
+        model = "" if self.model is None else f" for {self.model!r}"
+        return f"<circuit {self.name or 'without a name'}{model}: {self._shown}>"
 
     @property
     def _shown(self) -> str:

@@ -27,6 +27,8 @@ class Limits:
     rates: tuple[Counted, ...] = ()
     trial_timeout: float = math.inf
     ramp: float = 0.0
+    by_model: bool = False
+    """Whether the key is the name of a model, which may be shown. Any other may be a secret."""
     slow_after: float = field(init=False)
     """Seconds from which on a call is bad for some rule, however it ends."""
 
@@ -63,6 +65,7 @@ class Limits:
             rates=rates,
             trial_timeout=math.inf if timeout is None else plain(timeout),
             ramp=0.0 if breaker.ramp is None else plain(breaker.ramp),
+            by_model=breaker.key == "model",
         )
 
 

@@ -40,14 +40,15 @@ def to_listeners(name: str, value: Any) -> tuple[Any, ...]:
     return listeners
 
 
-def emit(emitters: Emitters, circuit: Circuit, change: Change, *, by_model: bool) -> None:
-    """Publish a change as an event; `by_model`: the key is the name of a model."""
+def emit(emitters: Emitters, circuit: Circuit, change: Change) -> None:
+    """Publish a change as an event."""
     facts: dict[str, Any] = {
         "circuit": circuit.name,
         "key": circuit.key,
-        "model": circuit.key if by_model and isinstance(circuit.key, str) else None,
+        "model": circuit.model,
         "old": change.old,
         "new": change.new,
+        "shadow": circuit._shadow,
     }
     if change.new == HALF_OPEN:
         emitters.emit(CircuitHalfOpened, **facts)

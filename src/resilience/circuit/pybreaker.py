@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
+from resilience._core.clock import now as clock_now
 from resilience._core.clock import wall
 from resilience.policy import Call, Runtime
 
@@ -175,6 +176,10 @@ class Stored(SharedState):
     @property
     def unpublished(self) -> bool:
         return self._unwritten is not None or bool(self._verdicts)
+
+    @property
+    def reachable(self) -> bool:
+        return not self._is_left_alone(clock_now())
 
     def on_change(self, change: Change) -> None:
         """What was taken over need not be written back."""

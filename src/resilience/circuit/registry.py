@@ -75,6 +75,11 @@ class Circuits:
         self._ramping: dict[Circuit, float] = {}
         self._idles: tuple[ref[Any], ...] = ()  # of pipelines
 
+    def all(self) -> dict[Hashable, Circuit]:
+        """Those that exist, by the value of the key."""
+        with self._lock:
+            return dict(self._all)
+
     def at(self, value: Hashable) -> Circuit:
         """The circuit for one value of the key."""
         if self._ramping:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
-from attrs import frozen
+from attrs import field, fields, frozen
 
 from resilience._core.options import Value
 from resilience.failures import Failure
@@ -33,7 +34,7 @@ class Snapshot(Value):
     state: str
     shadow: bool
     name: str | None
-    key: Any
+    key: Any = field(repr=False)  # it may be a secret
     failures: int
     readings: tuple[Reading, ...]
     trials: int
@@ -57,5 +58,30 @@ class Snapshot(Value):
         """The share of slow calls, by the first `SlowCalls`; None without one, or a call."""
         return self._rate(SlowCalls)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data that `json.dumps` takes: times in ISO 8601, rules and the key in
+        words, of the last failure what is not empty."""
+        found = {each.name: getattr(self, each.name) for each in fields(Snapshot)}
+        for name in ("opened_at", "retry_at"):
+            found[name] = None if found[name] is None else found[name].isoformat()
+        if not isinstance(self.key, (str, int, float, bool, type(None))):
+            found["key"] = repr(self.key)
+        found["readings"] = [
+            {"rule": repr(each.rule), "calls": each.calls, "bad": each.bad, "rate": each.rate}
+            for each in self.readings
+        ]
+        found["last_failure"] = None if self.last_failure is None else _facts(self.last_failure)
+        return found
+
     def _rate(self, kind: type) -> float | None:
         return next((each.rate for each in self.readings if isinstance(each.rule, kind)), None)
+
+
+def _facts(failure: Failure) -> dict[str, Any]:
+    facts = {each.name: getattr(failure, each.name) for each in fields(Failure)}
+    del facts["error"]
+    return {
+        name: fact.value if isinstance(fact, Enum) else fact
+        for name, fact in facts.items()
+        if fact is not None
+    }

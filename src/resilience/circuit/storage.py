@@ -130,6 +130,11 @@ class SharedState(Publisher):
     every: float
     """Seconds between two looks at the others."""
 
+    @property
+    @abstractmethod
+    def reachable(self) -> bool:
+        """Whether the storage replied when it was last asked."""
+
     @abstractmethod
     def record(self, permit: Permit, ending: Ending) -> bool:
         """A call has ended, and the circuit knows. Never waits; whether there is something to

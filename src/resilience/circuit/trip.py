@@ -217,13 +217,8 @@ class Gauge:
 
     def __init__(self, rule: Counted) -> None:
         self.rule = rule
-        self.window: Window
-        self.clear()
-
-    def clear(self) -> None:
-        """Begin anew."""
-        calls, span = self.rule.calls, self.rule.span
-        self.window = TimeWindow(span) if span is not None else CallWindow(calls or 0)
+        calls, span = rule.calls, rule.span
+        self.window: Window = TimeWindow(span) if span is not None else CallWindow(calls or 0)
 
     def trips(self, now: float, failed: bool, took: float) -> bool:
         """Count a call; whether it was a bad one and one too many."""

@@ -49,11 +49,10 @@ class Asked(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What became of a question; `bare` is the bare client's error, None if it had an answer."""
+    """A question, and what became of it."""
 
     asked: Asked
     outcome: Outcome[str]
-    bare: Exception | None
 
 
 @frozen

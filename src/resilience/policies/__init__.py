@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resilience.circuit.trip import Consecutive, FailureRate, SlowCalls
+
     from .bad_result import BadResult
-    from .breaker import CircuitBreaker, Consecutive, FailureRate, SlowCalls
+    from .breaker import CircuitBreaker
     from .fallback import Fallback
     from .idempotency import IdempotencyKey
     from .models import Model, ModelFallback
@@ -33,19 +35,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BadResult": "bad_result",
-    "CircuitBreaker": "breaker",
-    "Consecutive": "breaker",
-    "FailureRate": "breaker",
-    "Fallback": "fallback",
-    "IdempotencyKey": "idempotency",
-    "Model": "models",
-    "ModelFallback": "models",
-    "Retry": "retry",
-    "SingleFlight": "single_flight",
-    "SlowCalls": "breaker",
-    "Streaming": "streaming",
-    "Timeout": "timeout",
+    "BadResult": "policies.bad_result",
+    "CircuitBreaker": "policies.breaker",
+    "Consecutive": "circuit.trip",
+    "FailureRate": "circuit.trip",
+    "Fallback": "policies.fallback",
+    "IdempotencyKey": "policies.idempotency",
+    "Model": "policies.models",
+    "ModelFallback": "policies.models",
+    "Retry": "policies.retry",
+    "SingleFlight": "policies.single_flight",
+    "SlowCalls": "circuit.trip",
+    "Streaming": "policies.streaming",
+    "Timeout": "policies.timeout",
 }
 
 if not TYPE_CHECKING:  # or a type checker would believe in any name
@@ -53,7 +55,7 @@ if not TYPE_CHECKING:  # or a type checker would believe in any name
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        found = getattr(import_module(f"resilience.{_HOMES[name]}"), name)
         globals()[name] = found
         return found
 

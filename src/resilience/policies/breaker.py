@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+from weakref import WeakSet
 
 from attrs import Factory, field, fields, frozen
 
@@ -18,6 +19,7 @@ from resilience._core.arguments import slot_of
 from resilience._core.clock import monotonic
 from resilience._core.clock import now as clock_now
 from resilience._core.identity import Identity
+from resilience._core.locks import new_lock
 from resilience._core.options import (
     Seconds,
     call_repr,
@@ -40,7 +42,6 @@ from resilience.circuit.machine import Permit, permit_of
 from resilience.circuit.opening import to_open_time
 from resilience.circuit.registry import Circuits
 from resilience.circuit.states import MANUAL, Change, Closed, Disabled, Ending, Open
-from resilience.circuit.trip import Consecutive, FailureRate, SlowCalls, to_trip
 from resilience.errors import RejectedError
 from resilience.failures import Failure, Kind
 from resilience.matching import SERVICE_FAULT, Match, On, kind, to_match
@@ -64,7 +65,15 @@ if TYPE_CHECKING:  # imported where first needed, as few breakers have a storage
     from resilience.circuit.snapshot import Snapshot
     from resilience.circuit.storage import SharedState
 
-__all__ = ["CircuitBreaker", "Consecutive", "FailureRate", "SlowCalls"]
+__all__ = ["CircuitBreaker"]
+
+
+def _to_optional_trip(value: Any) -> Any:
+    if value is None:
+        return None
+    from resilience.circuit.trip import to_trip  # imported where first needed
+
+    return to_trip("trip", value)
 
 
 def _to_tolerance(name: str, value: Any) -> float:
@@ -119,7 +128,7 @@ class CircuitBreaker(Identity, Gate):
 
     role: ClassVar[str | None] = "breaker"
 
-    trip: Any = checked(to_trip, None, optional=True, kw_only=True)
+    trip: Any = field(default=None, converter=_to_optional_trip, kw_only=True)
     failures: int | None = checked(
         to_count,
         Factory(lambda self: 5 if self.trip is None else None, takes_self=True),
@@ -169,6 +178,15 @@ class CircuitBreaker(Identity, Gate):
         if self.trip is not None:
             del options["failures"]
         return _made_of, (type(self), options)
+
+    def __attrs_post_init__(self) -> None:
+        with _making:
+            _known.add(self)
+
+    def circuits(self) -> dict[Hashable, Circuit]:
+        """The circuits that exist, by the value of the key; one for None without a key. Asking
+        makes none."""
+        return self._circuits.all()
 
     # Manual commands
 
@@ -451,9 +469,19 @@ class CircuitBreaker(Identity, Gate):
         if shared is not None:
             shared.on_change(change)
         if change.old != change.new:
-            emit(self._emitters, circuit, change, by_model=self.key == "model")
+            emit(self._emitters, circuit, change)
             if self._listeners is not None:
                 self._listeners.state_change(circuit, change)
+
+
+_known: WeakSet[CircuitBreaker] = WeakSet()
+_making = new_lock()
+
+
+def breakers() -> list[CircuitBreaker]:
+    """All that exist in this process."""
+    with _making:
+        return list(_known)
 
 
 _new = object.__new__

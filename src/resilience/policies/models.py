@@ -33,8 +33,6 @@ from resilience.matching import RECOVERABLE, Match, On, kind, to_match
 from resilience.policy import Arguments, Call, Effect, Inner, Policy, Runtime, record_served
 from resilience.waits import LONGEST
 
-from .timeout import Timeout
-
 __all__ = ["Model", "ModelFallback"]
 
 _OF_ACCOUNT = (Kind.QUOTA, Kind.AUTH, Kind.PERMISSION)
@@ -111,6 +109,8 @@ def _to_per_model(name: str, value: Any) -> Any:
         raise TypeError(f"{name} must be a policy, seconds or a function, got {value!r}")
     if isinstance(value, Policy) or callable(value):
         return value
+    from .timeout import Timeout  # imported where first needed
+
     return Timeout(to_seconds(name, value))
 
 

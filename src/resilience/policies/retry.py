@@ -220,6 +220,8 @@ class Retry(Policy):
         looks = not self.resting
         timed = looks or self.within is not None or self.stop is not None or not is_own(self.wait)
 
+        # One loop for errors, rejections and results, with many branches: every function more is a
+        # frame more in each attempt.
         async def retry(call: Call) -> Any:
             run: _Run | None = None
             started = _begun(call, runtime) if timed else 0.0
@@ -271,28 +273,33 @@ class Retry(Policy):
         if failure.kind is Kind.REJECTED or failure.error is None:
             return None
         try:
-            why_not = self._why_not(run, number, failure)
-            if why_not is not None:
-                return _gives_up(call, why_not, remark=False)
-            if self.attempts is not None and run.tally.begun >= self.attempts:
-                if self.attempts > 1:
-                    call.report(failure.error, exhausted=True)
-                made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-                return _gives_up(call, f"{made} made", remark=False)
-            if _ask(_INSIDE, call.refuses, self):
-                return _gives_up(call, "its circuit is open")
-            pause = self._pause(run, self._state(run, failure, failure.error, None))
-            if pause is None or _ask(_INSIDE, self._leaves, run, failure, pause):
-                return None
-            if self.adjust is not None:
-                _ask("Retry(adjust=)", self._adjust, run, self.adjust)
-            elif (used := used_up(call.args, call.kwargs)) is not None:
-                return _gives_up(call, f"{used} can be read only once")
-            if len(call.journal.attempts) > 1:
-                _trim(call, failure.error)
-            return pause if run.tally.begin(self.attempts) else None
+            return self._after_failure(run, number, failure)
         except _OptionError as problem:  # the call's own error wins
             return _gives_up(call, str(problem))
+
+    def _after_failure(self, run: _Run, number: int, failure: Failure) -> float | None:
+        call, error = run.call, failure.error
+        assert error is not None
+        why_not = self._why_not(run, number, failure)
+        if why_not is not None:
+            return _gives_up(call, why_not, remark=False)
+        if self.attempts is not None and run.tally.begun >= self.attempts:
+            if self.attempts > 1:
+                call.report(error, exhausted=True)
+            made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+            return _gives_up(call, f"{made} made", remark=False)
+        if _ask(_INSIDE, call.refuses, self):
+            return _gives_up(call, "its circuit is open")
+        pause = self._pause(run, self._state(run, failure, error, None))
+        if pause is None or _ask(_INSIDE, self._leaves, run, failure, pause):
+            return None
+        if self.adjust is not None:
+            _ask("Retry(adjust=)", self._adjust, run, self.adjust)
+        elif (used := used_up(call.args, call.kwargs)) is not None:
+            return _gives_up(call, f"{used} can be read only once")
+        if len(call.journal.attempts) > 1:
+            _trim(call, error)
+        return pause if run.tally.begin(self.attempts) else None
 
     def _after_rejection(self, run: _Run, error: RejectedError) -> float | None:
         """The same for a call that was rejected: it is worth trying when `retry_at` is there."""
@@ -382,10 +389,9 @@ class Retry(Policy):
         """Why this failure is not to be retried at all; None if it is."""
         error = failure.error
         assert error is not None
-        if not self.retry_exhausted:
-            for report in run.call.reported(number, error):
-                if report.exhausted:
-                    return "retried further in"
+        reports = run.call.reported(number, error)
+        if not self.retry_exhausted and any(report.exhausted for report in reports):
+            return "retried further in"
         if failure.sent is not False and not self._repeatable(run.call):
             return "it may have been executed"
         unwanted = f"{failure.kind.value} is not retried"

@@ -146,8 +146,12 @@ class Chat(Format):
         }
 
     def _tail(self) -> dict[str, Any]:
-        asked, said = self.counts
-        usage = {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+        prompt_tokens, answer_tokens = self.counts
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": answer_tokens,
+            "total_tokens": prompt_tokens + answer_tokens,
+        }
         return {"usage": usage, "routing_metadata": _routing(self.model)}
 
 
@@ -185,17 +189,19 @@ class Messages(Format):
     @staticmethod
     def error(number: int, error: Error) -> dict[str, Any]:
         usual = "api_error" if error.http_status >= 500 else "invalid_request_error"
-        told = {
+        fields = {
             "type": _ANTHROPIC_TYPES.get(error.http_status, usual),
             "message": _message(error),
             "details": {"error_code": error.code},
         }
-        return {"type": "error", "error": told, "request_id": f"req_{number:08d}"}
+        return {"type": "error", "error": fields, "request_id": f"req_{number:08d}"}
 
     def failure(self, error: Error) -> bytes:
         return _named(self.error(self.number, error))
 
-    def _message(self, content: list[Any], reason: str | None, said: int) -> dict[str, Any]:
+    def _message(
+        self, content: list[Any], reason: str | None, answer_tokens: int
+    ) -> dict[str, Any]:
         return {
             "id": f"msg_{self.number:08d}",
             "type": "message",
@@ -204,7 +210,7 @@ class Messages(Format):
             "content": content,
             "stop_reason": reason,
             "stop_sequence": None,
-            "usage": {"input_tokens": self.counts[0], "output_tokens": said},
+            "usage": {"input_tokens": self.counts[0], "output_tokens": answer_tokens},
         }
 
 
@@ -250,8 +256,8 @@ class Responses(Format):
         return Chat.error(number, error)
 
     def failure(self, error: Error) -> bytes:
-        told = self.error(self.number, error)["error"]
-        return self._next("error", code=error.code, message=told["message"], param=error.param)
+        fields = self.error(self.number, error)["error"]
+        return self._next("error", code=error.code, message=fields["message"], param=error.param)
 
     def _next(self, kind: str, **facts: Any) -> bytes:
         self._serial += 1
@@ -271,13 +277,13 @@ class Responses(Format):
         }
 
     def _response(self, status: str, output: list[Any]) -> dict[str, Any]:
-        asked, said = self.counts
+        prompt_tokens, answer_tokens = self.counts
         usage = {
-            "input_tokens": asked,
+            "input_tokens": prompt_tokens,
             "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": said,
+            "output_tokens": answer_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": asked + said,
+            "total_tokens": prompt_tokens + answer_tokens,
         }
         return {
             "id": f"resp_{self.number:08d}",

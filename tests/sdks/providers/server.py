@@ -11,8 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
 from typing import Any
 
-import pytest
-
 from .faults import DATE, FAULTS, Fault
 
 __all__ = ["Server", "closed_port", "serving"]
@@ -82,7 +80,6 @@ class Server(ThreadingHTTPServer):
         self.faults = [*FAULTS]
         self._provider = provider
         self._ended = threading.Event()
-        self._patch = pytest.MonkeyPatch()
 
     def url(self, fault: Fault) -> str:
         """Where this fault happens; it may be none of the list."""
@@ -126,7 +123,6 @@ class Server(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *args: object) -> None:
-        self._patch.undo()
         self._ended.set()
         self.shutdown()
         self.server_close()

@@ -97,6 +97,10 @@ class SharedCircuit(SharedState):
         self._unpublished.record(permit, ending)
         return (self._is_urgent or self._unpublished.failures > 0) and self._may_begin(ending.now)
 
+    @property
+    def reachable(self) -> bool:
+        return not self.server.lost
+
     def on_change(self, change: Change) -> None:
         """Publish a manual command; remember that a rule has tripped.
 

@@ -1,0 +1,91 @@
+"""How the library stands in this process, for readiness probes and dashboards."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from ._core.guard import CODES, Guard
+from ._core.options import title
+from ._runtimes.workers import LIMIT, in_use
+from .policies.breaker import CircuitBreaker, breakers
+
+__all__ = ["health"]
+
+_OUTCOMES = (Guard.run.__code__, Guard.conduct.__code__)
+"""What `outcome()` calls, with no guarded function around it."""
+
+
+def health() -> dict[str, Any]:
+    """How the library stands in this process, as plain data that `json.dumps` takes.
+
+    - "circuits": how many there are in each state; "not_closed": those that are not closed, each as
+      `Snapshot.to_dict()` has it. Its key is there only where it is a model's name, as any other
+      may be a secret: `CircuitBreaker.circuits()` has them all.
+    - "calls": how many calls of each guarded function are under way, in threads and in tasks of the
+      event loop that runs here.
+    - "workers": threads that serve calls with a time limit, `busy` ones and `idle` ones, of a
+      `limit`; those left behind are busy.
+    - "storages": of circuits shared with other processes, whether the storage did reply.
+
+    It makes nothing and changes nothing; calls pay nothing for it. From any thread.
+    """
+    states: Counter[str] = Counter()
+    not_closed: list[dict[str, Any]] = []
+    storages: list[dict[str, Any]] = []
+    for breaker in breakers():
+        reachable = []
+        for circuit in breaker.circuits().values():
+            states[circuit.state] += 1
+            if circuit.state != "closed":
+                not_closed.append(_of_circuit(breaker, circuit))
+            if circuit._storage is not None:
+                reachable.append(circuit._storage.reachable)
+        if breaker.storage is not None:
+            kind = type(breaker.storage).__name__
+            storages.append({"circuit": breaker.name, "storage": kind, "reachable": all(reachable)})
+    busy, idle = in_use()
+    return {
+        "circuits": dict(states),
+        "not_closed": not_closed,
+        "calls": dict(Counter(_under_way())),
+        "workers": {"busy": busy, "idle": idle, "limit": LIMIT},
+        "storages": storages,
+    }
+
+
+def _of_circuit(breaker: CircuitBreaker, circuit: Any) -> dict[str, Any]:
+    found: dict[str, Any] = circuit.snapshot().to_dict()
+    if breaker.key != "model":
+        del found["key"]
+    return found
+
+
+def _under_way() -> Iterator[str]:
+    """The names of the guarded functions that are being called."""
+    for frame in sys._current_frames().values():
+        above: Any = frame
+        while above is not None:
+            yield from _name_of(above)
+            above = above.f_back
+    try:
+        current, tasks = asyncio.current_task(), asyncio.all_tasks()
+    except RuntimeError:  # no event loop runs here
+        return
+    for task in tasks - {current}:
+        inner: Any = task.get_coro()
+        while inner is not None:
+            frame = getattr(inner, "cr_frame", None)
+            if frame is not None:
+                yield from _name_of(frame)
+            inner = getattr(inner, "cr_await", None)
+
+
+def _name_of(frame: Any) -> Iterator[str]:
+    if frame.f_code in CODES:
+        yield title(frame.f_locals["fn"])
+    elif frame.f_code in _OUTCOMES and frame.f_locals.get("outcome"):
+        yield title(frame.f_locals["self"].fn)
