@@ -41,7 +41,7 @@ $(VENV)/.mutation: $(VENV)/.test
 	$(PIP) install -q --group mutation
 	@touch $@
 
-demo: $(VENV)/.demo  ## a scripted bad minute against a local gateway, with the real SDK
+demo: $(VENV)/.demo  ## a scripted bad minute with the real SDK, and a page about it: resilience-demo.html
 	$(BIN)/resilience demo --fast
 
 # What goes by real time, which is mostly waiting; and beside it, in two halves for two cores, what
@@ -136,7 +136,7 @@ bench: $(VENV)/.bench  ## cost in time and in calls, against by hand and other l
 failover: $(VENV)/.test  ## sixteen faults of a provider, for the bare SDKs and under policies; 3 minutes
 	$(BIN)/python tests/failover/exam.py
 
-pictures: $(VENV)/.test  ## what docs/pictures has, from what the examples of the pages do
+pictures: $(VENV)/.test  ## what docs/pictures has: the examples of the pages, and the demo's minute
 	$(BIN)/python docs/pictures.py
 
 soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat
@@ -155,4 +155,4 @@ mutation: $(VENV)/.mutation  ## breaks the code in thousands of small ways; the 
 	$(BIN)/python docs/project/mutants.py
 
 clean:
-	rm -rf mutants $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf mutants resilience-demo.html $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,6 +221,26 @@ def test_importing_the_library_takes_no_event_loop_and_no_network_along() -> Non
     """asyncio, ssl, email and urllib are not imported, but for what attrs and tenacity import."""
     new = modules_after("import resilience") - modules_after("import attrs, tenacity")
     assert not {each.split(".")[0] for each in new} & {"asyncio", "ssl", "email", "urllib"}
+
+
+@pytest.mark.fault(124)
+@pytest.mark.real
+def test_what_few_need_is_imported_where_it_is_first_needed() -> None:
+    """Policies, each by itself; of a breaker, what shares and what rates take."""
+    new = modules_after("import resilience")
+    assert not {each for each in new if each.startswith(("resilience.policies.", "resilience.cir"))}
+    new = modules_after("from resilience import CircuitBreaker; CircuitBreaker().close()")
+    assert "resilience.circuit.machine" in new
+    assert not {f"resilience.circuit.{each}" for each in ("storage", "trip", "snapshot")} & new
+    assert "resilience.policies.retry" not in new
+
+
+@pytest.mark.parametrize("package", [resilience, policies], ids=lambda package: package.__name__)
+def test_a_package_tells_its_names(package: Any) -> None:
+    """Those that are imported where first needed, too; a name that is not there is an error."""
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match="Retri"):
+        package.Retri  # noqa: B018
 
 
 # What is there

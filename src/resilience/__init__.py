@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import policies as _policies
+from . import policies
 from ._core.attempt import Attempt
 from ._core.guarded import Guarded, guarded
 from ._core.history import history
@@ -94,8 +94,8 @@ if not TYPE_CHECKING:  # or a type checker would believe in any name
         """What few programs need is imported where it is first needed."""
         if name == "health":
             from ._health import health as found
-        elif name in _policies.__all__:
-            found = getattr(_policies, name)
+        elif name in policies.__all__:
+            found = getattr(policies, name)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = found

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 __all__ = ["main"]
 
@@ -15,6 +16,8 @@ _FAST = 8 / 60
 """Eight seconds for the minute: with its start, within fifteen on a slow machine."""
 
 _LIVE_CALLS = 3
+
+_REPORT = Path("resilience-demo.html")
 
 _IMPORTED = "The module is imported, so its code runs. "
 
@@ -47,11 +50,23 @@ def _demo(options: argparse.Namespace) -> int:
         return _usage("--base-url goes with --live")
     if options.live and not os.environ.get("AURIKO_API_KEY"):
         return _usage("--live needs a key in AURIKO_API_KEY")
+    if options.report and options.live:
+        return _usage("--report does not go with --live")
+    report = None if options.no_report else options.report or _REPORT
+    if report and not options.live and not _writable(report):
+        return _usage(f"cannot write {report}: --report names another file, or --no-report")
     from .demo import scenario, show
 
     if options.live:
         return show.live(_LIVE_CALLS, options.base_url)
-    return show.play(scenario.bad_minute(_FAST if options.fast else 1.0))
+    return show.play(scenario.bad_minute(_FAST if options.fast else 1.0), report_to=report)
+
+
+def _writable(path: Path) -> bool:
+    """Whether a file can be written there: asked before the minute is played."""
+    if path.is_dir() or not path.parent.is_dir():
+        return False
+    return os.access(path if path.exists() else path.parent, os.W_OK)
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -90,7 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="a scripted bad minute against a local gateway, with the real Auriko client",
-        description="A scripted bad minute against a local gateway, with the real Auriko client. "
+        description="A scripted bad minute against a local gateway, with the real Auriko client: "
+        "bare, with its own retries, and with this library. Writes a report that compares them. "
         "Exit status 0 if every promise was held, 1 if one was broken.",
     )
     demo.set_defaults(run=_demo)
@@ -102,6 +118,14 @@ def _parser() -> argparse.ArgumentParser:
         help="instead, a few calls to the real service with the key in AURIKO_API_KEY",
     )
     demo.add_argument("--base-url", metavar="URL", help="with --live: another address to call")
+    page = demo.add_mutually_exclusive_group()
+    page.add_argument(
+        "--report",
+        metavar="PATH",
+        type=Path,
+        help=f"where to write the report, a page of HTML; {_REPORT} by default",
+    )
+    page.add_argument("--no-report", action="store_true", help="write no report")
 
     explain = commands.add_parser(
         "explain",

@@ -67,8 +67,8 @@ class RejectedError(ResilienceError):
 class CircuitOpenError(RejectedError):
     """The circuit is open (or half open with all its slots for trials taken).
 
-    `name` is the breaker's, `key` the value of a keyed breaker's key (None for a plain one), `model`
-    the same where the key is the argument "model". No other key is in the text, or in the repr.
+    `name` is the breaker's, `key` the value of a keyed breaker's key (None for a plain one), and
+    `model` the same where the key is the argument "model": no other key is in the text or the repr.
     `__cause__` is the failure that opened the circuit, where there was one.
     """
 

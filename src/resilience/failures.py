@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, final
 
@@ -25,6 +24,7 @@ from attrs import evolve
 from resilience._core.anatomy import causes
 from resilience._core.control_flow import control_flow
 from resilience._core.failure import Advice, Failure, Kind
+from resilience._core.options import warn
 from resilience.errors import (
     BadResultError,
     DeadlineExceededError,
@@ -128,7 +128,7 @@ class Describe:
         if name in self._logged or len(self._logged) >= _MOST_LOGGED:
             return
         self._logged.add(name)
-        logging.getLogger("resilience").warning(
+        warn(
             "%s is unknown, so policies with their default on= do not act on it. If they should, "
             "name it (on=%s | raised(%s)) or say what it means (@describe.register(%s))",
             *(name, on, cls.__qualname__, cls.__qualname__),
@@ -188,7 +188,7 @@ def _ask(reader: Callable[[Any], Any], error: Exception) -> Failure | None:
             raise TypeError
     except Exception as problem:
         what = f"{type(problem).__name__} from the reader of {type(error).__name__}"
-        logging.getLogger("resilience").warning("%s: taken for unknown", what)
+        warn("%s: taken for unknown", what)
         raise
     return failure
 

@@ -181,7 +181,7 @@ class Exponential(_Growing):
 class FullJitter(_Growing):
     """Anything from 0 up to an exponential bound: `initial` (0.5), `factor` (2), `max` (30).
 
-    Spreads a crowd best: of the published jitters it costs the fewest calls under contention.
+    Spreads many clients best: of the published jitters it costs the fewest calls under contention.
     """
 
     initial: Seconds = seconds(0.5, positive=False)
@@ -198,7 +198,7 @@ class FullJitter(_Growing):
 class Decorrelated(_Growing):
     """Between `initial` (0.5) and three times the wait before, at most `max` (30).
 
-    The wait before is the call's own; nothing is kept in this object.
+    The wait before is that of the same call; this object keeps no state.
     """
 
     initial: Seconds = seconds(0.5, positive=False)
@@ -239,18 +239,18 @@ def to_wait(name: str, value: Any) -> Any:
 @suggesting
 @frozen(eq=False, repr=False)
 class RetryAfter(_Wait):
-    """What the server asked for, never less; without a word from it, `otherwise` (Exponential()).
-    A server that says "now" (0, or a date in the past) is taken at its word once; when that did
-    not help, `otherwise` is waited too.
+    """As long as the server asks for, never less; if it does not ask, `otherwise` (Exponential()).
+    If it says "now" (0, or a date in the past), the first retry is made at once, and the others
+    after `otherwise`.
 
-    Up to `spread` (0.25, a share) is added to what it asked, because a crowd told the same
-    instant would come back at the same instant. When it asked for more than `longest` seconds
-    (60): with `too_long="stop"` retrying ends at once, so that the next model takes over or the
-    error comes out; with `"clamp"`, `longest` is waited.
+    Up to `spread` (0.25, a share) is added, so that many clients do not return at the same
+    instant. If the server asks for more than `longest` seconds (60): with `too_long="stop"` there
+    is no retry, so that the next model takes over or the error is raised; with `"clamp"`, the wait
+    is `longest`.
 
-    With `resets=True`, an error without Retry-After is waited out by its rate limit's reset headers
-    (`x-ratelimit-reset-*` and their like), at most `longest`. They say when the whole limit is
-    back, which is longer than one call needs; so this is off by default.
+    With `resets=True`, an error without Retry-After is waited for by its rate limit's reset headers
+    (`x-ratelimit-reset-*` and the like), at most `longest`. They say when the whole limit is
+    restored, which is longer than one call needs; so this is off by default.
     """
 
     otherwise: Any = checked(to_wait, Factory(Exponential))

@@ -78,7 +78,7 @@ def test_to_ask_makes_no_circuit(world: World) -> None:
     with pytest.raises(ConnectionError):
         world.run(Pipeline(policy, breaker).wrap(world.function("ok")), model="m")
     assert policy.found == [(False, 0)]
-    assert "m" not in breaker._circuits
+    assert "m" not in breaker._circuits._all
 
 
 @pytest.mark.parametrize("key", ["model", lambda **kwargs: 1 / 0])

@@ -395,16 +395,20 @@ def test_a_trial_that_takes_just_so_long_is_not_slow(clock: VirtualTime) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "shown"),
+    ("name", "key", "by_model", "shown"),
     [
-        (None, None, "<circuit without a name: closed>"),
-        ("chat", None, "<circuit chat: closed>"),
-        ("chat", "a", "<circuit chat for 'a': closed>"),
+        (None, None, False, "<circuit without a name: closed>"),
+        ("chat", None, False, "<circuit chat: closed>"),
+        ("chat", "a", True, "<circuit chat for 'a': closed>"),
+        ("chat", "tenant", False, "<circuit chat: closed>"),
+        ("chat", ("a", 1), True, "<circuit chat: closed>"),
     ],
 )
-def test_a_circuit_is_printed_with_its_name_and_its_key(name: Any, key: Any, shown: str) -> None:
-    """Where it has them, and with its state."""
-    circuit = Told(name, key).circuit
+def test_a_circuit_is_printed_with_its_name_and_model(
+    name: Any, key: Any, by_model: bool, shown: str
+) -> None:
+    """Where it has them, and with its state; any other key may be a secret."""
+    circuit = Told(name, key, by_model=by_model).circuit
     assert repr(circuit) == shown
     assert (circuit.name, circuit.key) == (name, key)
 

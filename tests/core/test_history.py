@@ -247,3 +247,16 @@ def test_a_history_with_a_bad_result_in_it_pickles(world: World) -> None:
             Kind.UNKNOWN,
             Kind.CONNECTION,
         ]
+
+
+def test_a_note_on_a_call_of_which_nothing_ran(world: World) -> None:
+    """It counts no attempts; it says which models were skipped."""
+    breaker = CircuitBreaker(key="model", failures=1, reset_after=9)
+    for model in "ab":
+        breaker.circuit(model).open()
+    chain = Pipeline(ModelFallback("a", "b"), Retry(), breaker)
+    error = error_of(world, chain.wrap(world.function("ok")))
+
+    assert type(error) is CircuitOpenError
+    (note,) = error.__notes__
+    assert "no attempt;" in note

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from attrs import Factory, define, field
+from attrs import Factory, define, field, frozen
 
 from resilience._core import options
 from support.calling import message_of as says
@@ -337,3 +338,42 @@ def test_a_function_has_a_title() -> None:
     assert options.title(math.sin) == "sin"
     assert options.title(functools.partial(math.sin, "secret")) == "partial(sin, ...)"
     assert options.title(Nameless()) == f"<{Nameless.__qualname__}>"
+
+
+def test_values_compare_by_their_fields() -> None:
+    """Of one class, by all fields but those left out; they hash as they compare."""
+
+    @frozen(eq=False, repr=False)
+    class One(options.Value):
+        size: int = 1
+        label: Any = field(default=None, eq=False)
+
+    class Other(One):
+        __slots__ = ()
+
+    assert One(1, "a") == One(1, "b") != One(2)
+    assert len({One(1, "a"), One(1, "b"), One(2)}) == 2
+    assert One() != Other()
+    assert Other() != 1
+    assert repr(One(2)).endswith("One(size=2, label=None)")
+
+
+def test_a_constructor_shows_what_it_takes() -> None:
+    """To `help()` and to editors: types as declared, defaults as they come out."""
+
+    @options.suggesting
+    @frozen(eq=False, repr=False)
+    class Given:
+        limit: options.Seconds = options.seconds(60.0)
+        label: str | None = options.checked(options.to_text, None, optional=True)
+        made: list[int] = field(default=Factory(lambda: [1]), converter=list)
+        shown: int = options.count(
+            Factory(lambda self: 20, takes_self=True), metadata={"shown": 20}
+        )
+
+    found = inspect.signature(Given)
+    assert str(found) == (
+        "(limit: 'options.Seconds' = 60.0, label: 'str | None' = None, made: 'list[int]' = [1], "
+        "shown: 'int' = 20)"
+    )
+    assert [*inspect.signature(Given.__init__).parameters] == ["self", *found.parameters]

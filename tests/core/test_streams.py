@@ -8,6 +8,7 @@ import gc
 import inspect
 import pickle
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -383,6 +384,14 @@ def test_a_silent_first_model_leads_on(world: World) -> None:
 
     assert got.items == ["b"]
     assert [kwargs["model"] for _, kwargs in source.calls] == ["a", "b"]
+
+
+@pytest.mark.fault(322)
+def test_an_attribute_of_the_same_name_makes_no_stream(world: World) -> None:
+    """A result may have anything in it."""
+    sensor = SimpleNamespace(_reading=21.5)
+    fn = Pipeline(Retry(attempts=1), Streaming(first=3)).wrap(world.function(sensor))
+    assert world.run(fn) is sensor
 
 
 # The whole
@@ -932,6 +941,26 @@ class AsyncStream:
 
 register_stream(Stream)
 register_stream(AsyncStream)
+
+
+@async_worlds
+def test_two_items_are_asked_for_before_either_is_awaited(world: World) -> None:
+    """Each is the next one at the time at which it is awaited."""
+
+    async def numbers() -> Any:
+        for number in range(3):
+            yield number
+
+    @resilient(Retry())
+    async def opened() -> AsyncStream:
+        return AsyncStream(numbers())
+
+    async def main() -> list[int]:
+        stream: Any = await opened()
+        first, second = stream.__anext__(), stream.__anext__()
+        return [await first, await second, *[item async for item in stream]]
+
+    assert world.run(main) == [0, 1, 2]
 
 
 def registered(world: World, *scripts: list[Any]) -> Any:

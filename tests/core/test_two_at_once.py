@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -372,17 +371,18 @@ def test_a_single_branch_is_the_call_itself(world: RealWorld) -> None:
 
 
 def calls_of(world: RealWorld, *policies: Policy) -> list[str]:
-    """The models that are called, where every call takes a while and fails."""
+    """The models that are called, where every call fails: the first when the second has begun."""
     called: list[str] = []
+    meetings = {model: Meeting(world.way) for model in ("", "a", "b")}
 
     def fn(*, model: str = "") -> None:
         called.append(model)
-        time.sleep(WAIT)
+        meetings[model].wait()
         raise ConnectionError(model)
 
     async def afn(*, model: str = "") -> None:
         called.append(model)
-        await (trio.sleep(WAIT) if world.way == "trio" else asyncio.sleep(WAIT))
+        await meetings[model].await_()
         raise ConnectionError(model)
 
     world.error_of(Pipeline(*policies).call, fn if world.way == "sync" else afn)

@@ -190,8 +190,14 @@ any_policy = st.one_of(retries, chains, breakers, timeouts, others)
 
 @st.composite
 def pipelines(draw: st.DrawFn) -> Pipeline:
-    """Up to six policies in any order, some of them in a pipeline of their own."""
-    made = [make() for make in draw(st.lists(any_policy, max_size=6))]
+    """Up to six policies in any order, or a chain, something, a Retry, a breaker and a limit; some
+    of them in a pipeline of their own."""
+    usual = [chains, any_policy, retries, breakers, timeouts]
+    if draw(st.booleans()):
+        makes = [draw(each) for each in usual if draw(st.integers(0, 3))]
+    else:
+        makes = draw(st.lists(any_policy, max_size=6))
+    made = [make() for make in makes]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PolicyOrderWarning: any order will do here
         cut = draw(st.integers(0, len(made)))
@@ -364,8 +370,22 @@ def test_the_longest_is_taken(
         # As many rounds as there may be, each after as long as a circuit is waited for.
         ([ModelFallback("a", "b"), Retry(attempts=1), CircuitBreaker(), Timeout(5)], 2, 160),
         ([CircuitBreaker(wait_for_trial=3), Timeout(10)], 1, 13),
+        # 9 s for a call, and 60 + 4 s until a model whose circuit is open has its second turn.
+        (
+            [
+                ModelFallback("a", "b"),
+                Retry(attempts=1, wait=1),
+                CircuitBreaker(wait_for_trial=3),
+                CircuitBreaker(wait_for_trial=1),
+                Timeout(5),
+            ],
+            2,
+            2 * (9 + 64),
+        ),
         ([Streaming(on_interrupted="restart"), Timeout(10)], 4, 10),
         ([Stamp(), Twice(), Timeout(1)], 2, 3.5),
+        ([ModelFallback("a", "b", rounds=1), Turnstile(), Retry(attempts=1), Timeout(3)], 2, 7.4),
+        ([ModelFallback("a", "b", rounds=1), Twice(), Retry(attempts=1), Timeout(3)], 4, 15),
     ],
 )
 def test_figures(policies: list[Policy], most: float, longest: float) -> None:

@@ -421,6 +421,7 @@ def test_repr(value: Any, text: str) -> None:
             "seed=1, extra={'top': 2, 'api_key': ..., 'deep': {'auth': ..., 3: 4}}",
         ),
         ({"headers": {"x": 1}}, "headers=..."),
+        ({"system": "You are"}, "system=<str>"),
         ({"extra_body": {"top_k": 5, "api_key": "sk"}}, "extra_body={'top_k': 5, 'api_key': ...}"),
     ],
     ids=str,

@@ -330,6 +330,34 @@ def test_an_option_that_raises_over_a_rejection(world: World, option: str) -> No
     assert world.calls == []
 
 
+class SecondRejected(Policy):
+    """Rejects the second call."""
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        async def second_rejected(call: Call) -> Any:
+            if call.journal.attempts:
+                raise RejectedError(1.0)
+            return await inner(call)
+
+        return second_rejected
+
+
+@pytest.mark.fault(328)
+def test_a_predicate_that_raises_over_a_rejection_is_named(world: World) -> None:
+    """In the note on the error of the attempt before it."""
+
+    def odd(error: BaseException) -> bool:
+        if isinstance(error, RejectedError):
+            raise LookupError
+        return True
+
+    retry = Retry(wait=0, on=tenacity.retry_if_exception(odd))
+    error = error_of(world, Pipeline(retry, SecondRejected()).wrap(world.function(ConnectionError)))
+
+    assert type(error) is ConnectionError
+    assert note_of(error).endswith("Retry(on=) raised LookupError")
+
+
 class Confused(Policy):
     """Does not know whether it would reject a call."""
 

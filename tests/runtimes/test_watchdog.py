@@ -157,3 +157,14 @@ def test_what_is_over_leaves_the_watchdog(monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(5000):
         fn()
     assert len(dog._heap) <= 2500
+
+
+def test_a_stream_is_looked_at_when_its_next_limit_is() -> None:
+    """Content makes no work for the watchdog, unless it has to look earlier than it would."""
+    watch = watchdog.Watch(60.0, math.inf, 0.0)
+    first = watch.queued
+    watch.limit_to(60.0)
+    assert watch.queued == first
+    watch.limit_to(1.0)
+    assert watch.queued < first
+    watch.stop()

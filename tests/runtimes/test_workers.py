@@ -83,6 +83,7 @@ def test_one_worker_where_the_outer_limit_ends_first(
     assert (threads[0] == threads[1]) is same
 
 
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 @pytest.mark.fault(110)
 def test_time_limits_nested_deeper_than_there_are_workers(
     monkeypatch: pytest.MonkeyPatch,

@@ -20,16 +20,20 @@ def arriving(
     left = step
 
     def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal left
         if frame.f_code.co_filename not in files:
             return None
         frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return trace_steps
+
+    def trace_steps(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
         if event == "opcode":
             left -= 1
             if left == 0:
                 sys.settrace(None)
                 act()
-        return trace
+        return trace_steps
 
     before = sys.gettrace()
     sys._getframe().f_trace_opcodes = True  # 3.12 looks for this when tracing begins

@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,21 +181,43 @@ def running() -> Iterator[Server]:
     server.close()
 
 
+@contextmanager
+def connections_closed() -> Iterator[None]:
+    """In the end, all connections of clients made meanwhile are closed.
+
+    A client in a cycle may be collected after its socket, which then warns in whatever test runs.
+    """
+    pools: list[Any] = []
+    make = redis.ConnectionPool.__init__
+
+    def made(self: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        pools.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis.ConnectionPool, "__init__", made)
+        yield
+    for pool in pools:
+        pool.disconnect()
+
+
 @pytest.fixture
-def server(running: Server) -> Server:
+def server(running: Server) -> Iterator[Server]:
     """The server, empty but for our script, which it would be sent with the first question."""
     running.client().flushall()
     running.client().script_load(SCRIPT)
     running.client().config_resetstat()
-    return running
+    with connections_closed():
+        yield running
 
 
 @pytest.fixture
 def own_server() -> Iterator[Server]:
     """A server of the test's own, which may be maltreated."""
     server = Server()
-    server.client().script_load(SCRIPT)
-    yield server
+    with connections_closed():
+        server.client().script_load(SCRIPT)
+        yield server
     server.close()
 
 

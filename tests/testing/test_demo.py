@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,10 +33,12 @@ KEY = "sk-of-nobody"
 class Fast:
     """`resilience demo --fast` in a process of its own, begun before the other tests here."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Path) -> None:
+        self.report = report
         self._began = time.monotonic()
+        demo = ["-m", "resilience", "demo", "--fast", "--report", str(report)]
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "resilience", "demo", "--fast"],
+            [sys.executable, "-W", "error", *demo],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,8 +59,8 @@ class Fast:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[Fast]:
-    fast = Fast()
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fast]:
+    fast = Fast(tmp_path_factory.mktemp("demo") / "report.html")
     yield fast
     fast.stop()
 
@@ -109,6 +112,16 @@ def test_a_line_is_printed_for_each_attempt(fast: Fast) -> None:
     assert "\x1b" not in output
     lines = re.findall(r"^ *\d+\.\d\d  [a-z ]{15} +\d+\.\d ", output, re.MULTILINE)
     assert len(lines) == int(row(output, "in all")[-3])
+
+
+def test_its_last_line_names_the_report(fast: Fast) -> None:
+    """A page, which has what the table has."""
+    assert fast.output().splitlines()[-1] == f"report: {fast.report}"
+    total = row(fast.output(), "in all")
+    answered = re.search(r"calls answered</th>(.*)</tr>", fast.report.read_text())
+    assert answered
+    cells = re.findall(r"<td>(\d+)</td>", answered[1])
+    assert (cells[-1], cells[0]) == (total[1], total[-1])
 
 
 # Promises are checks

@@ -15,6 +15,7 @@ from resilience.sdks.streams import is_manager
 
 from .in_hand import Args, InHand, Kwargs
 from .outcome import Outcome
+from .results import reading_of
 
 __all__ = ["async_generator_closure", "deferred"]
 
@@ -26,7 +27,7 @@ def deferred(guard: Any, args: Args, kwargs: Kwargs, first: InHand, outcome: boo
     manager, of which there was no attempt yet.
     """
     if not is_manager(first.ready):
-        opening = _calling(guard, guard.fn, first, lambda made: made)
+        opening = _calling(guard, first, lambda made: made)
         if outcome:
             return opening.conduct(args, kwargs, None, True)
         return async_generator_closure(guard.fn, opening)(*args, **kwargs)
@@ -38,8 +39,9 @@ def deferred(guard: Any, args: Args, kwargs: Kwargs, first: InHand, outcome: boo
     return Outcome(entered, None, (), None, False, 0.0) if outcome else entered
 
 
-def _calling(guard: Any, fn: Callable[..., Any], first: InHand, step: Callable[..., Any]) -> Any:
-    """A guard of the same pipeline, whose attempts make `fn`'s result and take a `step` with it."""
+def _calling(guard: Any, first: InHand, step: Callable[..., Any]) -> Any:
+    """A guard of the same pipeline, whose attempts take a `step` with the function's result."""
+    fn = guard.fn
 
     @functools.wraps(fn)
     def attempt(*args: Any, **kwargs: Any) -> Any:
@@ -81,38 +83,56 @@ class _Entering:
     """One guarded context manager: the call to make when it is entered, and what was entered."""
 
     def __init__(self, guard: Any, args: Args, kwargs: Kwargs, first: InHand) -> None:
+        self.guard = guard
         self.args, self.kwargs = args, kwargs
         self.first = first
         self.manager: Any = None
         self.value: Any = None
-        self.sync = _calling(guard, guard.fn, first, self._enter)
-        self.asynchronous = _calling(guard, guard.fn, first, self._aenter)
 
     def __del__(self) -> None:
         for held in getattr(self.first.ready, "__dict__", {}).values():
             if type(held) is CoroutineType:  # the request that nobody has sent
                 held.close()
 
+    def enter(self) -> Any:
+        """What the manager gives, entered under guard."""
+        try:
+            self.value = _calling(self.guard, self.first, self._enter).run(self.args, self.kwargs)
+        except BaseException:
+            self._give_up()
+            raise
+        return self.value
+
+    async def aenter(self) -> Any:
+        """The same in an event loop."""
+        attempt = _calling(self.guard, self.first, self._aenter)
+        try:
+            self.value = await attempt.conduct(self.args, self.kwargs)
+        except Exception:
+            await self._agive_up()
+            raise
+        return self.value
+
     def _enter(self, manager: Any) -> Any:
-        self.leave()
+        self._give_up()
         value = manager.__enter__()
         self.manager = manager
         return value
 
     async def _aenter(self, manager: Any) -> Any:
-        await self.aleave()
+        await self._agive_up()
         value = await manager.__aenter__()
         self.manager = manager
         return value
 
-    def leave(self) -> None:
+    def _give_up(self) -> None:
         """Leave what a failed attempt has entered."""
         manager, self.manager = self.manager, None
         if manager is not None:
             with contextlib.suppress(Exception):
                 manager.__exit__(None, None, None)
 
-    async def aleave(self) -> None:
+    async def _agive_up(self) -> None:
         """The same in an event loop."""
         manager, self.manager = self.manager, None
         if manager is not None:
@@ -123,12 +143,9 @@ class _Entering:
         """The manager to leave, if anything was entered; its stream is abandoned, unless it has
         ended."""
         value, self.value = self.value, None
-        reading = getattr(value, "_reading", None)
+        reading = reading_of(value)
         if reading is not None:
-            from .streams import Reading  # imported where first needed
-
-            if isinstance(reading, Reading):
-                reading.abandon()
+            reading.abandon()
         manager, self.manager = self.manager, None
         return manager
 
@@ -141,26 +158,14 @@ class _Manager:
     _entering: _Entering
 
     def __enter__(self) -> Any:
-        entering = self._entering
-        try:
-            entering.value = entering.sync.run(entering.args, entering.kwargs)
-        except BaseException:
-            entering.leave()
-            raise
-        return entering.value
+        return self._entering.enter()
 
     def __exit__(self, *exc_info: Any) -> Any:
         manager = self._entering.left()
         return None if manager is None else manager.__exit__(*exc_info)
 
     async def __aenter__(self) -> Any:
-        entering = self._entering
-        try:
-            entering.value = await entering.asynchronous.conduct(entering.args, entering.kwargs)
-        except Exception:
-            await entering.aleave()
-            raise
-        return entering.value
+        return await self._entering.aenter()
 
     async def __aexit__(self, *exc_info: Any) -> Any:
         manager = self._entering.left()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -13,12 +14,14 @@ from resilience.events import (
     CallEnded,
     CallStarted,
     Event,
+    TokensUsed,
     WaitBegan,
 )
 
 from . import logs
 from .attempt import Attempt
-from .listening import Subscription, add, deliverers, everyone, follow
+from .call import attempt_of
+from .listening import Enter, Subscription, add, deliverers, entering, everyone, follow
 from .locks import new_lock
 from .options import title
 
@@ -48,6 +51,7 @@ class Emitter:
         "_call_ended",
         "_call_started",
         "_own",
+        "enters",
         "functions",
         "healthy",
         "idle",
@@ -66,6 +70,8 @@ class Emitter:
         self._own = tuple(own)
         self.listened = _Listened(self._own)
         """Whom to give the events of a class."""
+        self.enters: tuple[Enter, ...] = ()
+        """What sets context variables for the function of an attempt."""
         follow(self)
 
     def guards(self, fn: Callable[..., Any]) -> None:
@@ -76,9 +82,12 @@ class Emitter:
 
     def refresh(self) -> None:
         self.listened = listened = _Listened(self._own)
-        healthy = [listened[kind] for kind in HEALTHY]
-        self._call_started, self._attempt_started, self._attempt_ended, self._call_ended = healthy
-        self.healthy = any(healthy)
+        self._call_started = listened[CallStarted]
+        self._attempt_started = listened[AttemptStarted]
+        self._attempt_ended = listened[AttemptEnded]
+        self._call_ended = listened[CallEnded]
+        self.healthy = any(listened[kind] for kind in HEALTHY)
+        self.enters = entering(self._own)
 
     def refreshed(self) -> None:
         if self.idle is not None:
@@ -170,10 +179,27 @@ class Emitter:
             for deliver in listened:
                 deliver(event)
 
+    def enter(self, serial: int, number: int) -> Callable[[], object]:
+        """Set context variables for the function of an attempt; what is returned restores them."""
+        leaves = [leave for enter in self.enters if (leave := enter(serial, number)) is not None]
+        return partial(_leave, leaves)
+
+    def tokens_used(self, call: Any, read: Callable[[Any], Any], answer: Any) -> None:
+        """How many tokens an attempt took, if `read` finds that in its answer."""
+        if self.listened[TokensUsed] and (found := read(answer)) is not None:
+            attempt, (prompt, said) = attempt_of(call), found
+            facts = {"number": attempt.number, "model": attempt.model}
+            self.publish(TokensUsed, call.journal, **facts, input=prompt, output=said)
+
     def waiting(self, call: Any, seconds: float) -> None:
         """A wait begins."""
         if self.listened[WaitBegan]:
             self.publish(WaitBegan, call.journal, attempt=call.last_attempt(), seconds=seconds)
+
+
+def _leave(leaves: list[Callable[[], object]]) -> None:
+    while leaves:
+        leaves.pop()()
 
 
 def _title(guard: Any) -> str:

@@ -103,7 +103,8 @@ def _replaced(pipeline: Pipeline, policy: Policy, at: int | None) -> Pipeline:
     if at is None and len(places) > 1:
         each = ", ".join(f"{n}: {pipeline._flat[i]!r}" for n, i in enumerate(places))
         raise ValueError(
-            f"at must say which {kind.__name__} to replace, as there are {len(places)} ({each})"
+            f"there are {len(places)} policies of type {kind.__name__}: say which to replace with "
+            f"at= ({each})"
         )
     try:
         place = places[at or 0]

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import evolve
 
 from resilience.failures import describe
+from resilience.sdks.tokens import tokens_of
 
 from .arguments import time_slot
 from .attempt import Attempt
@@ -64,9 +65,13 @@ def invoke(runtime: Runtime) -> Inner:
         if journal.began is None:
             journal.began = started
         token: Any = None
+        leave: Any = None
         try:
             if journal.keeps:
-                journal.guard.emit.attempt_started(call)
+                emit = journal.guard.emit
+                emit.attempt_started(call)
+                if emit.enters:
+                    leave = emit.enter(journal.serial, branch.number)
             token = _set(call)
             result = fn(*call.args, **call.kwargs)
             if type(result) is CoroutineType and asynchronous:
@@ -92,6 +97,8 @@ def invoke(runtime: Runtime) -> Inner:
                 pass  # an abandoned coroutine is being closed in another context
             except TypeError:
                 _set(journal.outer)  # Ctrl-C came before there was a token
+            if leave is not None:
+                leave()
         if type(result) in PLAIN:
             if not asynchronous:
                 journal.guard.facts.plain = True
@@ -184,6 +191,8 @@ def _judge(call: Call, result: Any) -> None:
     assert call.judge is not None
     bad = call.judge(result)
     if bad is not None:
+        if call.journal.keeps:
+            call.journal.guard.emit.tokens_used(call, tokens_of, result)
         try:
             raise bad
         finally:
@@ -215,6 +224,7 @@ def _succeeded(call: Call, now: Callable[[], float], result: Any) -> Any:
         return result
     started = call.branch.started
     if pending is None:
+        call.journal.guard.emit.tokens_used(call, tokens_of, result)
         call.journal.add(attempt_of(call, now() - started))
         return result
     attempt = attempt_of(call)

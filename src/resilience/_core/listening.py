@@ -7,7 +7,6 @@ it calls through pipelines of its own is not told to it again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import Any, Protocol, TypeAlias
@@ -15,6 +14,7 @@ from weakref import WeakSet
 
 from .clock import monotonic
 from .locks import new_lock
+from .options import warn
 
 __all__ = [
     "SLOW",
@@ -27,8 +27,6 @@ __all__ = [
     "everyone",
     "follow",
 ]
-
-_logger = logging.getLogger("resilience")
 
 SLOW = 0.1
 """Seconds that a listener may take; longer holds up the call, and an event loop with it."""
@@ -87,10 +85,7 @@ class Subscription:
         if not self._complained:
             self._complained = True
             name = getattr(self.callback, "__qualname__", type(self.callback).__qualname__)
-            try:
-                _logger.warning("the listener %s %s at %s", name, what, type(event).__name__)
-            except Exception:  # a handler of the log's raises, perhaps the very listener
-                pass
+            warn("the listener %s %s at %s", name, what, type(event).__name__)
 
 
 class Follower(Protocol):

@@ -101,8 +101,7 @@ class Line(NamedTuple):
     facts: dict[str, Any]
 
 
-def to_logging(line: Line) -> None:
-    """Say it by the `resilience` logger."""
+def _to_logging(line: Line) -> None:
     _logger.log(line.level, "%s", line.text, extra=line.facts)
 
 
@@ -118,21 +117,25 @@ class Log:
         """Whether lines have the texts of exceptions, which may quote prompts and keys."""
         self.levels: dict[type[Event], int | None] = {**LEVELS}
         """Of each class of events; None for no line."""
-        self.wants: Callable[[int], object] = _logger.isEnabledFor
-        self.say: Callable[[Line], object] = to_logging
+        self._say: Callable[[Line], object] | None = None
         self._lock = new_lock()
         # By clock, as each virtual time is a world of its own.
         self._said: WeakKeyDictionary[Any, dict[Any, tuple[float, int]]] = WeakKeyDictionary()
 
+    def say_by(self, say: Callable[[Line], object] | None = None) -> None:
+        """Have lines said by a function; None for the `resilience` logger."""
+        self._say = say
+
     def write(self, event: Event) -> None:
         """Say what there is to be said of an event."""
-        level = self._level(event)
-        if level is None or not self.wants(level):
+        say, level = self._say, self._level(event)
+        if level is None or (say is None and not _logger.isEnabledFor(level)):
             return
         held = self._held(_subject(event))
         if held is not None:
             found = _Found(event, texts=self.texts)
-            self.say(Line(level, _clean(found.text()) + held, found.facts))
+            line = Line(level, _clean(found.text()) + held, found.facts)
+            (say or _to_logging)(line)
 
     def _level(self, event: Any) -> int | None:
         kind = type(event)
@@ -242,12 +245,14 @@ class _Found:
                 return f"{_short(event.model)} failed with {why}; trying {_short(event.to)}"
             case ModelSkipped():
                 why = self._rejection(event.error)
+                if event.to == event.model:
+                    return f"waiting for {_short(event.model)}: {why}"
                 return f"skipped {_short(event.model)}: {why}; trying {_short(event.to)}"
             case FellBack():
                 error = event.failure.error
-                rejected = isinstance(error, RejectedError)
-                why = self._rejection(error) if rejected else self._why(event.failure)
-                return f"used the fallback: {why}"
+                if isinstance(error, RejectedError):
+                    return f"used the fallback: {self._rejection(error)}"
+                return f"used the fallback: {self._why(event.failure)}"
             case CallRejected():
                 return f"rejected: {self._rejection(event.error)}"
             case StreamInterrupted():
@@ -260,8 +265,9 @@ class _Found:
                 return "ran past its time limit; its worker thread is busy until it returns"
 
     def _given_up(self, event: CallFailed) -> str:
-        made = _count(event.attempts[-1].number if event.attempts else 0, "attempt")
+        made = "no attempt"
         if event.attempts:
+            made = _count(event.attempts[-1].number, "attempt")
             self._attempt(event.attempts[-1])
         why = self._why(event.failure)
         if self.facts["model"] is not None:
@@ -269,7 +275,8 @@ class _Found:
         reason = event.reason
         if reason == f"{event.failure.kind} is not retried":
             reason = "not retried"
-        because = "" if reason is None or reason == f"{made} made" else f"; {reason}"
+        known = reason is None or reason.endswith((" attempt made", " attempts made"))
+        because = "" if known else f"; {reason}"
         return f"gave up after {made} in {_seconds(event.elapsed)}: {why}{because}"
 
     def _of_circuit(self, event: CircuitChanged) -> str:
@@ -372,7 +379,7 @@ def _count(number: int, noun: str) -> str:
 
 def _seconds(seconds: float) -> str:
     """A time as people say it, with two or three digits."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.2g} s"

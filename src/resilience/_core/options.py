@@ -1,6 +1,6 @@
 """Fields for options: what is converted and checked, and how a policy reads when printed.
 
-Every bad value is refused at construction, with a message that names field, rule and value.
+Every bad value is rejected at construction, with a message that names field, rule and value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def to_number(name: str, value: Any, least: float = -math.inf, most: float = mat
     try:
         found = float(value)
     except OverflowError:
-        raise ValueError(f"{name} must be finite, got an integer that no float can hold") from None
+        raise ValueError(f"{name} must be finite, got an integer too large for a float") from None
     if not math.isfinite(found):
         raise ValueError(f"{name} must be finite, got {value!r}")
     if not least <= found <= most:
@@ -194,7 +194,7 @@ class _Documented:
         parameters = []
         for parameter in inspect.signature(self.init).parameters.values():
             option = options.get(parameter.name)
-            if option is not None and parameter.annotation in ("Any", Any):
+            if option is not None and parameter.annotation in (inspect.Parameter.empty, "Any"):
                 parameter = parameter.replace(annotation=option.type)
             default: Any = parameter.default
             if option is not None and default is NOTHING:
@@ -206,10 +206,10 @@ class _Documented:
         return inspect.Signature(parameters)
 
 
-def fields_repr(value: Any) -> str:
-    """How attrs shows a value: its class and its fields."""
-    cls: Any = type(value)
-    shown = [f"{each.name}={getattr(value, each.name)!r}" for each in fields(cls) if each.repr]
+def fields_repr(self: Any) -> str:
+    """A `__repr__` as attrs makes it: the class and its fields."""
+    cls: Any = type(self)
+    shown = [f"{each.name}={getattr(self, each.name)!r}" for each in fields(cls) if each.repr]
     return f"{cls.__qualname__}({', '.join(shown)})"
 
 
@@ -248,9 +248,26 @@ def call_repr(value: Any, positional: tuple[str, ...] = ()) -> str:
     return f"{type(value).__name__}({', '.join(parts)})"
 
 
+def unquoted(value: Any) -> str:
+    """A value that may be a prompt, an answer or a key, for people: its class, unless it is None or
+    a number. Of an exception the text is left out, too."""
+    if value is None or type(value) in (bool, int, float):
+        return repr(value)
+    return f"<{type(value).__qualname__}>"
+
+
+def warn(text: str, *args: object, level: int = logging.WARNING) -> None:
+    """Log something about the program. What a handler or filter of the log raises would otherwise
+    be the result of a call."""
+    try:
+        logging.getLogger("resilience").log(level, text, *args)
+    except Exception:
+        pass
+
+
 def warn_option_failed(what: str, problem: Exception) -> None:
     """Log what a user's option has raised, by its class, after a call that has itself gone well."""
-    logging.getLogger("resilience").warning("%s raised %s", what, type(problem).__name__)
+    warn("%s raised %s", what, type(problem).__name__)
 
 
 def _is_default(found: Any, attribute: Attribute[Any], value: Any) -> bool:

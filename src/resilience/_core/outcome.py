@@ -9,7 +9,7 @@ from attrs import frozen
 from resilience.errors import BadResultError
 
 from .attempt import Attempt
-from .options import Value, to_count
+from .options import Value, to_count, unquoted
 
 __all__ = ["Outcome"]
 
@@ -22,7 +22,8 @@ class Outcome(Value, Generic[T]):
     back.
 
     `served_by` is the model that answered, `degraded` whether something other than the first
-    choice did (a later model, a fallback). `elapsed` is in seconds.
+    choice did (a later model, a fallback). `elapsed` is in seconds. The repr shows of value and
+    error the classes alone.
     """
 
     value: T | None = None
@@ -31,6 +32,13 @@ class Outcome(Value, Generic[T]):
     served_by: str | None = None
     degraded: bool = False
     elapsed: float = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"Outcome(value={unquoted(self.value)}, error={unquoted(self.error)}, "
+            f"attempts={self.attempts!r}, served_by={self.served_by!r}, "
+            f"degraded={self.degraded}, elapsed={self.elapsed!r})"
+        )
 
     def unwrap(self) -> T:
         """What the call itself would have done: return the value, or raise the error."""

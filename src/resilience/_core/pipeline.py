@@ -167,7 +167,7 @@ class Pipeline(Identity, Policy):
 
         return copy_of(client, self.wrap)
 
-    def attempts(self, **arguments: Any) -> Attempts:
+    def attempts(self, /, **arguments: Any) -> Attempts:
         """A block of code instead of a function, for a `for` loop, or an `async for`:
 
             for attempt in pipeline.attempts():

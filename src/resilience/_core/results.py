@@ -48,7 +48,7 @@ def completion_of(result: object) -> Completion | None:
     """The completion of a pending result; None for a result that is settled at its return."""
     if isinstance(result, PendingResult):
         return result.completion
-    reading = reading_of(result) if type(result) in _GENERATORS else None
+    reading = reading_of(result)
     return None if reading is None else reading.completion
 
 
@@ -63,7 +63,7 @@ def reading_of(result: object) -> Any:
     if type(result) in _GENERATORS:
         found = generators.get(result)
         return None if found is None else found()
-    return getattr(result, "_reading", None)
+    return getattr(result, "_reading", None) if isinstance(result, PendingResult) else None
 
 
 def is_raw_stream(result: object) -> bool:

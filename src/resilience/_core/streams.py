@@ -16,7 +16,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NoReturn
 from weakref import ref
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from resilience.errors import DeadlineExceededError, StreamInterruptedError
 from resilience.events import (
@@ -35,10 +35,13 @@ from resilience.sdks.streams import (
     watch_bytes,
     watch_for_terminator,
 )
+from resilience.sdks.tokens import tokens_of_stream
 
 from .call import Call, attempt_of
 from .completion import Completion, PendingResult
 from .control_flow import control_flow_in
+from .entering import stepping
+from .options import unquoted
 from .results import PLAIN, completion_of, generators, is_raw_stream, reading_of
 from .runtime import Runtime
 from .signals import NO_VERDICT
@@ -138,7 +141,7 @@ class Restarted:
     """
 
     after: int
-    error: Exception
+    error: Exception = field(repr=unquoted)
 
 
 class Reading:
@@ -223,6 +226,10 @@ class Reading:
         if not hasattr(stream, step):
             stream = stream.__aiter__() if asynchronous else iter(stream)
         self._source, self._pull = stream, getattr(stream, step)
+        emit = call.journal.guard.emit
+        if emit.enters and type(stream) in _GENERATORS:
+            enter = partial(emit.enter, call.journal.serial, call.branch.number)
+            self._pull = stepping(enter, self._pull, asynchronous=asynchronous)
         self._over = False
 
     def __del__(self) -> None:
@@ -570,6 +577,7 @@ class Reading:
     def _settle(self, verdict: BaseException | None) -> None:
         if self.watch is not None:
             self.watch.stop()
+        self.call.journal.guard.emit.tokens_used(self.call, tokens_of_stream, self._received)
         self.completion.settle(verdict)
 
     def close(self, *, quietly: bool = False) -> None:

@@ -117,7 +117,7 @@ class Circuit(Machine):
 
     def __repr__(self) -> str:
         # What else is a key may be a secret.
-        model = "" if self.model is None else f" for {self.model!r}"
+        model = "" if self._model is None else f" for {self._model!r}"
         return f"<circuit {self.name or 'without a name'}{model}: {self._shown}>"
 
     @property

@@ -1,4 +1,4 @@
-"""What our circuits tell of themselves: events, and pybreaker's listeners.
+"""What our circuits publish: events, and pybreaker's listeners.
 
 pybreaker itself is imported only when one is given; see `pybreaker`.
 """
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from resilience._core.options import warn
 from resilience.events import (
     CircuitChanged,
     CircuitClosed,
@@ -22,8 +23,6 @@ from .circuit import Circuit
 from .states import CLOSED, DISABLED, HALF_OPEN, OPEN, Change, Event
 
 __all__ = ["Listeners", "emit", "to_listeners"]
-
-_logger = logging.getLogger("resilience")
 
 
 def to_listeners(name: str, value: Any) -> tuple[Any, ...]:
@@ -45,7 +44,7 @@ def emit(emitters: Emitters, circuit: Circuit, change: Change) -> None:
     facts: dict[str, Any] = {
         "circuit": circuit.name,
         "key": circuit.key,
-        "model": circuit.model,
+        "model": circuit._model,
         "old": change.old,
         "new": change.new,
         "shadow": circuit._shadow,
@@ -140,9 +139,10 @@ class Listeners:
         old, new = _Named(change.old), _Named(change.new)
         self._each(lambda each: each.state_change(_Breaker(circuit), old, new))
 
-    def _each(self, tell: Callable[[Any], None]) -> None:
+    def _each(self, notify: Callable[[Any], None]) -> None:
         for each in self._all:
             try:
-                tell(each)
+                notify(each)
             except Exception as problem:
-                _logger.error("a pybreaker listener raised %s", type(problem).__name__)
+                name = type(problem).__name__
+                warn("a pybreaker listener raised %s", name, level=logging.ERROR)

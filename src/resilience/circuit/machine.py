@@ -286,7 +286,7 @@ class Machine(Identity):
         return trials
 
     @property
-    def model(self) -> str | None:
+    def _model(self) -> str | None:
         """The value of the key, where that is the name of a model."""
         key = self.key
         return key if self._owner.limits.by_model and isinstance(key, str) else None
@@ -301,7 +301,7 @@ class Machine(Identity):
         state = self._locked(count)
         ramp = state.ramp if type(state) is Closed else None
         left = self._left(now) if ramp is None else ramp - now
-        refusal = CircuitOpenError(left, moment(left), self._owner.name, self.key, self.model)
+        refusal = CircuitOpenError(left, moment(left), self._owner.name, self.key, self._model)
         refusal.__cause__ = self._cause
         return refusal
 

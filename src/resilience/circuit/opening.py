@@ -7,6 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 from resilience._core.clock import chance
+from resilience._core.options import warn
 from resilience.failures import Failure
 from resilience.waits import State, to_wait
 
@@ -50,7 +51,7 @@ def open_time(wait: Any, opening: Opening) -> float:
         if math.isnan(seconds):
             raise ValueError  # of what is raised here, only the class is told
     except Exception as problem:
-        logging.getLogger("resilience").error("reset_after raised %s", type(problem).__name__)
+        warn("reset_after raised %s", type(problem).__name__, level=logging.ERROR)
         return OTHERWISE
     # "Give up" is no answer here: a circuit is always tried again some time.
     return max(0.0, seconds) if math.isfinite(seconds) else OTHERWISE

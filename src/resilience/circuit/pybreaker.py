@@ -207,9 +207,9 @@ class Stored(SharedState):
                 return
             self._asked = now
         seen = self.circuit._state
-        told: tuple[str, Any, Any] | None = await self._try(runtime, self._read, call)
-        if told is not None:
-            self._take_over(seen, *told, runtime.now())
+        found: tuple[str, Any, Any] | None = await self._try(runtime, self._read, call)
+        if found is not None:
+            self._take_over(seen, *found, runtime.now())
 
     def _take_over(self, seen: State, state: str, opened: Any, counter: Any, now: float) -> None:
         failures = counter if state == CLOSED and isinstance(counter, int) else 0

@@ -60,7 +60,7 @@ class Circuits:
         self.name = name
         self._most = most
         self._forget_after = forget_after
-        self.publish: Callable[[Circuit, Change], None] = publish
+        self.publish: Any = publish  # typed, it would be taken for a method
         """Tells everybody of a change of state."""
         self._lock: Any = new_lock()
         self._all: dict[Hashable, Circuit] = {}

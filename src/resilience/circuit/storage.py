@@ -106,7 +106,7 @@ def _finish() -> None:
     that hangs does not keep the program from its end."""
     runtime = sync_runtime()
     end = runtime.now() + _AT_EXIT
-    late = [publisher for publisher in list(_all) if publisher.unpublished]
+    late = [each for each in list(_all) if each.unpublished or holding_thread(each._publishing)]
     jobs = []
     for lane in filter(None, (late[first::_LANES] for first in range(_LANES))):
 

@@ -13,7 +13,10 @@ from resilience.testing.gateway import Received
 from .phase import Asked, Call, Seen
 from .scenario import Scenario
 
-__all__ = ["Played", "Recorded", "Run"]
+__all__ = ["NAMES", "Played", "Recorded", "Run"]
+
+NAMES = ("bare client", "SDK's retries", "resilience")
+"""The clients: one without retries, one with those of its own, and the first under a pipeline."""
 
 
 class Recorded(NamedTuple):
@@ -37,21 +40,22 @@ class Run:
 
 @frozen
 class Played:
-    """A scenario, and the same minute for the bare client, with the SDK's retries, and with the
-    pipeline."""
+    """A scenario, and the same minute for each of the clients that NAMES has; `sdk` is theirs."""
 
     scenario: Scenario
     sdk: str
-    bare: Run
-    retries: Run
-    guarded: Run
+    runs: tuple[Run, ...]
 
     @property
-    def runs(self) -> tuple[Run, Run, Run]:
-        return self.bare, self.retries, self.guarded
+    def bare(self) -> Run:
+        return self.runs[0]
+
+    @property
+    def guarded(self) -> Run:
+        return self.runs[-1]
 
     def phases(self) -> list[Seen]:
-        """The pipeline's minute, phase by phase."""
+        """The minute under the pipeline, phase by phase."""
         calls, requests = self.guarded.calls, self.guarded.requests
         return [
             Seen(

@@ -1,11 +1,14 @@
-"""Runs a scenario: the same calls at the same times, with the pipeline and with a bare client."""
+"""Runs a scenario: the same calls at the same times, for a bare client, for one that retries by
+itself, and for one under a pipeline."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import ContextVar
+from importlib.metadata import version
 from typing import Any, TypeAlias
 
 from auriko._client import Client
@@ -15,7 +18,8 @@ from resilience.events import Event
 from resilience.testing.gateway import Gateway
 from resilience.waits import Exponential, RetryAfter
 
-from .phase import Asked, Call, Limits, Seen
+from .phase import Asked, Call, Limits
+from .record import NAMES, Played, Recorded, Run
 from .scenario import Scenario
 
 __all__ = ["Build", "Watch", "live", "run", "standard"]
@@ -26,7 +30,7 @@ Watch: TypeAlias = Callable[[Asked, float, Event], object]
 Build: TypeAlias = Callable[[Limits, Sequence[Callable[[Any], object]]], Pipeline]
 """Makes the pipeline from its figures and its listeners."""
 
-_CALLERS = 64  # threads; a call that hangs for both clients takes two
+_CALLERS = 64  # threads; a call that hangs for all three clients takes three
 
 _asked: ContextVar[Asked] = ContextVar("asked")
 
@@ -49,69 +53,117 @@ def standard(limits: Limits, listeners: Sequence[Callable[[Any], object]] = ()) 
     )
 
 
-class _Caller:
-    """Asks through the pipeline; `watch` receives its events."""
+def unguarded(limits: Limits, listeners: Sequence[Callable[[Any], object]] = ()) -> Pipeline:
+    """No policies: calls are recorded, and left alone."""
+    return Pipeline(listeners=listeners)
 
-    def __init__(self, client: Client, limits: Limits, watch: Watch, build: Build) -> None:
-        self._client, self._limits, self._watch = client, limits, watch
+
+class _Paced(Client):
+    """The SDK's client, whose own waits take as many times longer as the scenario does."""
+
+    pace = 1.0
+
+    def _calculate_retry_delay(  # type: ignore[override]  # it is static
+        self, attempt: int, retry_after_header: str | None = None
+    ) -> float:
+        asked = None if retry_after_header is None else str(float(retry_after_header) / self.pace)
+        return super()._calculate_retry_delay(attempt, asked) * self.pace
+
+
+class _Caller:
+    """Asks through a client and a pipeline, and keeps the events; `watch` receives them as well."""
+
+    def __init__(
+        self, client: Client, limits: Limits, build: Build, watch: Watch | None = None
+    ) -> None:
+        self._client, self._model, self._watch = client, limits.models[0], watch
         self._pipeline = build(limits, [self._received])
+        self.events: list[Recorded] = []
         self.began = time.monotonic()
 
     def now(self) -> float:
         return time.monotonic() - self.began
 
-    def outcome(self, asked: Asked) -> Outcome[str]:
+    def ask(self, asked: Asked) -> Call:
         _asked.set(asked)
-        return self._pipeline.outcome(_ask, self._client, model=self._limits.models[0])
+        return Call(asked, self._pipeline.outcome(_ask, self._client, model=self._model))
+
+    def setup(self) -> str:
+        """How it asks, in words."""
+        client = f"max_retries={self._client.max_retries}, timeout {self._client.timeout:.3g} s"
+        policies = " > ".join(type(policy).__name__ for policy in self._pipeline.policies)
+        return f"{client}, under {policies}" if policies else f"{client}, {self._model} alone"
 
     def _received(self, event: Event) -> None:
-        self._watch(_asked.get(), self.now(), event)
+        recorded = Recorded(_asked.get(), self.now(), event)
+        self.events.append(recorded)
+        if self._watch is not None:
+            self._watch(*recorded)
 
 
-def run(scenario: Scenario, watch: Watch, build: Build = standard) -> list[Seen]:
-    """Play the scenario in real time, on two gateways of the same plan."""
+def run(scenario: Scenario, watch: Watch, build: Build = standard) -> Played:
+    """Play the scenario in real time, for the three side by side, each with a gateway of the same
+    plan; `watch` receives the events of the one under the pipeline."""
     limits, plan = scenario.limits, scenario.plan()
     with (
-        ThreadPoolExecutor(_CALLERS) as callers,  # last to end: without gateways nothing hangs
-        Gateway(plan) as gateway,
-        Gateway(plan) as other,
-        _client(limits, gateway.base_url, "demo") as client,
-        _client(limits, other.base_url, "demo") as bare,
+        ThreadPoolExecutor(_CALLERS) as threads,  # last to end: without gateways nothing hangs
+        ExitStack() as stack,
     ):
-        gateway.reset()
-        other.reset()
-        caller = _Caller(client, limits, watch, build)
-        under_way: list[tuple[Asked, Future[Outcome[str]], Future[Exception | None]]] = []
-        for number, (at, phase) in enumerate(scenario.asks(), 1):
-            time.sleep(max(0.0, at - caller.now()))
-            asked = Asked(number, phase.name, at)
-            guarded = callers.submit(caller.outcome, asked)
-            under_way.append((asked, guarded, callers.submit(_bare, bare, limits.models[0])))
-        calls = [Call(asked, a.result(), b.result()) for asked, a, b in under_way]
-        requests = gateway.requests
-    return [
-        Seen(
-            phase,
-            start,
-            limits,
-            tuple(call for call in calls if call.asked.phase == phase.name),
-            tuple(r for r in requests if start <= r.at < start + phase.seconds),
+        gateways = [stack.enter_context(Gateway(plan)) for _ in NAMES]
+        bare, retrying, single = (
+            stack.enter_context(_client(limits, gateway.base_url, "demo", retries, scenario.every))
+            for gateway, retries in zip(gateways, (0, None, 0), strict=True)
         )
-        for start, phase in scenario.timed()
-    ]
+        callers = (
+            _Caller(bare, limits, unguarded),
+            _Caller(retrying, limits, unguarded),
+            _Caller(single, limits, build, watch),
+        )
+        for gateway, caller in zip(gateways, callers, strict=True):
+            gateway.reset()
+            caller.began = time.monotonic()
+        calls = _ask_all(scenario, callers, threads)
+        runs = tuple(
+            Run(name, caller.setup(), made, tuple(caller.events), tuple(gateway.requests))
+            for name, caller, made, gateway in zip(NAMES, callers, calls, gateways, strict=True)
+        )
+    return Played(scenario, f"auriko {version('auriko')}", runs)
+
+
+def _ask_all(
+    scenario: Scenario, callers: Sequence[_Caller], threads: ThreadPoolExecutor
+) -> list[tuple[Call, ...]]:
+    """Each question at its second, to every caller; what became of them, for each caller."""
+    under_way: list[list[Future[Call]]] = [[] for _ in callers]
+    for number, (at, phase) in enumerate(scenario.asks(), 1):
+        time.sleep(max(0.0, at - callers[-1].now()))
+        asked = Asked(number, phase.name, at)
+        for futures, caller in zip(under_way, callers, strict=True):
+            futures.append(threads.submit(caller.ask, asked))
+    return [tuple(future.result() for future in futures) for futures in under_way]
 
 
 def live(calls: int, watch: Watch, base_url: str | None = None) -> list[Outcome[str]]:
     """Some calls to the real service, one after the other; the key is in the environment."""
     limits = Limits()
     with _client(limits, base_url) as client:
-        caller = _Caller(client, limits, watch, standard)
-        return [caller.outcome(Asked(n, "live", caller.now())) for n in range(1, calls + 1)]
+        caller = _Caller(client, limits, standard, watch)
+        return [caller.ask(Asked(n, "live", caller.now())).outcome for n in range(1, calls + 1)]
 
 
-def _client(limits: Limits, base_url: str | None, api_key: str | None = None) -> Client:
-    """Without retries of its own, and with no more patience than the pipeline."""
-    return Client(api_key=api_key, base_url=base_url, timeout=limits.total, max_retries=0)
+def _client(
+    limits: Limits,
+    base_url: str | None,
+    api_key: str | None = None,
+    max_retries: int | None = 0,
+    pace: float = 1.0,
+) -> Client:
+    """With no more patience than the pipeline; `max_retries` None is the SDK's own."""
+    client = _Paced(
+        api_key=api_key, base_url=base_url, timeout=limits.total, max_retries=max_retries
+    )
+    client.pace = pace
+    return client
 
 
 def _ask(client: Client, model: str) -> str:
@@ -122,11 +174,3 @@ def _ask(client: Client, model: str) -> str:
         max_tokens=16,
     )
     return answer.choices[0].message.content or ""
-
-
-def _bare(client: Client, model: str) -> Exception | None:
-    try:
-        _ask(client, model)
-    except Exception as error:
-        return error
-    return None

@@ -18,16 +18,16 @@ __all__ = ["Bounds", "bounds"]
 class Bounds:
     """Of what is inside some layer, at most.
 
-    - `calls`, `seconds`: for one call that comes in.
-    - `model_calls`, `model_seconds`: over all the rounds in which a chain comes to one model.
-      Infinite where nothing limits them but the number of rounds.
+    - `calls`, `seconds`: for one call that comes in. The calls are those of all the rounds in which
+      a chain comes to one model, unless what is inside begins `anew` in each of them.
+    - `model_seconds`: over all those rounds. Infinite where only their number limits it.
     - `pause`: the longest wait after which a chain may come back; None if it never does.
     - `rejection`: seconds that a call may wait only to be rejected; None if nothing rejects it.
     """
 
     calls: float = 1
     seconds: float = math.inf
-    model_calls: float = math.inf
+    anew: bool = False
     model_seconds: float = math.inf
     pause: float | None = None
     rejection: float | None = None
@@ -56,17 +56,10 @@ def bounds(layers: Layers, *, stranger: bool, in_chain: bool = False) -> Bounds:
     if layer.rejects:
         outer = evolve(outer, rejection=(inner.rejection or 0.0) + effect.waits)
     if effect.pause is None:
-        return evolve(
-            outer,
-            model_calls=inner.model_calls if effect.calls == 1 else math.inf,
-            model_seconds=inner.model_seconds
-            if effect.calls == 1 and not effect.waits
-            else math.inf,
-        )
-    if inner.pause is not None:  # one of them may come back when the other has had enough
-        pause = max(inner.pause, effect.pause)
-        return evolve(outer, model_calls=math.inf, model_seconds=math.inf, pause=pause)
-    return evolve(outer, model_calls=calls, model_seconds=seconds, pause=effect.pause)
+        same = effect.calls == 1 and not effect.waits
+        return evolve(outer, model_seconds=inner.model_seconds if same else math.inf)
+    pause = max(effect.pause, inner.pause or 0.0)
+    return evolve(outer, model_seconds=seconds, pause=pause)
 
 
 def _of_chain(chain: Layer, inside: Layers, *, stranger: bool, in_chain: bool) -> Bounds:
@@ -78,15 +71,18 @@ def _of_chain(chain: Layer, inside: Layers, *, stranger: bool, in_chain: bool) -
         turns.append(_worst(turns))
     calls = seconds = 0.0
     for turn in turns:
-        again = effect.rounds - 1 if turn.pause is not None and len(turns) > 1 else 0
+        again = 0
+        if turn.pause is not None and (len(turns) > 1 or turn.anew):  # else nobody leaves anything
+            again = effect.rounds - 1
         back = _back(turn) if again else 0.0
-        calls += min((again + 1) * turn.calls, turn.model_calls)
+        calls += turn.calls * (again + 1 if turn.anew else 1)
         seconds += min(
             (again + 1) * turn.seconds + again * back,
             turn.model_seconds + (again * back if turn.rejection is not None else 0.0),
         )
     worst = _worst(turns)
-    return Bounds(calls, min(effect.limit, seconds), pause=worst.pause, rejection=worst.rejection)
+    seconds = min(effect.limit, seconds + effect.waits)
+    return Bounds(calls, seconds, True, pause=worst.pause, rejection=worst.rejection)
 
 
 def _worst(turns: list[Bounds]) -> Bounds:

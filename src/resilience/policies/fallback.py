@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 
 from attrs import frozen
 
-from resilience._core.options import checked, suggesting, title, to_callable
+from resilience._core.options import checked, suggesting, title, to_callable, unquoted
 from resilience._core.results import is_awaitable
 from resilience.events import FellBack
 from resilience.failures import Failure
@@ -40,10 +40,10 @@ _NOTHING = _Nothing.NOTHING
 class Fallback(Policy):
     """`Fallback(value)` returns the value; `Fallback(call=function)` what the function returns.
 
-    A list, dict or set is copied for each caller, with all that is in it. The function gets the
-    `Failure`, then the call's own arguments; in an async call it may be async. What it raises comes
-    out. `on` (`Exception`): which failures. An `Outcome` of such a call is marked degraded. Values
-    only: safe from any thread.
+    A list, dict or set is copied for each caller, nested values included. The function gets the
+    `Failure`, then the call's own arguments; in an async call it may be async. Its own errors
+    are raised. `on` (`Exception`): which failures. An `Outcome` of such a call is marked degraded.
+    Values only: safe from any thread.
     """
 
     role: ClassVar[str | None] = "fallback"
@@ -59,7 +59,7 @@ class Fallback(Policy):
             raise TypeError(f"Fallback takes a value or call=, got {given}")
 
     def __repr__(self) -> str:
-        what = repr(self.value) if self.call is None else f"call={title(self.call)}"
+        what = unquoted(self.value) if self.call is None else f"call={title(self.call)}"
         on = "" if self.on == raised(Exception) else f", on={self.on!r}"
         return f"Fallback({what}{on})"
 

@@ -1,7 +1,7 @@
 """One key for all attempts of a call, so that a server can tell a repeated request from a new one.
 
-For requests that do something: a payment, an order, a tool call. It helps only where the server, or
-the function's own code, goes by the key; where nobody does, `Retry(idempotent=False)` is the way.
+For requests that do something: a payment, an order, a tool call. It helps only if the server, or
+the function's own code, checks the key; otherwise use `Retry(idempotent=False)`.
 """
 
 from __future__ import annotations

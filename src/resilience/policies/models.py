@@ -25,6 +25,7 @@ from resilience._core.options import (
     to_callable,
     to_seconds,
     to_text,
+    unquoted,
 )
 from resilience.errors import RejectedError
 from resilience.events import Event, ModelLeft, ModelSkipped
@@ -40,7 +41,7 @@ _OF_ACCOUNT = (Kind.QUOTA, Kind.AUTH, Kind.PERMISSION)
 
 @frozen(init=False, repr=False)
 class Model:
-    """A model of a chain: its name, and what else changes in the call when it is its turn.
+    """A model of a chain: its name, and what else it changes in the call.
 
     `overrides` are arguments for this model; a dict is merged into the call's own dict of that
     name, leaf by leaf. `call` is another function to call, such as another client's `create`; it
@@ -126,14 +127,14 @@ class ModelFallback(Policy):
     - `argument` ("model"): the argument that carries the model's name.
     - `per_model` (None): what goes around each model's turn: seconds, a policy, or a function of
       the model's name that gives a policy (called once for each, so that each has its own state).
-    - `rounds` (2): how often a model's turn may come. When all models have been tried, the chain
+    - `rounds` (2): how many turns a model gets at most. When all models have been tried, the chain
       waits for the one that is available first, of those that a `Retry` inside has left because
-      they asked for a wait, were silent or had their circuit open. That has to fit into the
-      deadline and into that Retry's `attempts`, `within` and longest wait.
+      they asked for a wait, did not answer in time or had their circuit open. That has to fit into
+      the deadline and into that Retry's `attempts`, `within` and longest wait.
     - `raise_first` (False): raise the first model's error instead of the last one's.
 
-    The last error that a model gave comes out; `history()` has all of them in order. Values only:
-    safe from any thread.
+    The last model's error is raised; `history()` has all of them in order. A stream that breaks off
+    and is restarted begins with the next model. Values only: safe from any thread.
     """
 
     role: ClassVar[str | None] = "models"
@@ -523,7 +524,7 @@ def _shown(name: str, value: Any) -> str:
         return "..."
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {_shown(str(k), v)}" for k, v in value.items()) + "}"
-    return repr(value)
+    return unquoted(value)
 
 
 def _merged(own: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""Call again what failed in passing: a rate limit, an outage, a cut connection.
+"""Retry transient failures: a rate limit, an outage, a cut connection.
 
-Not for errors that will come again (a bad request, an empty quota): `TRANSIENT` leaves those out.
-Put it inside `ModelFallback` and outside `CircuitBreaker`, and one retry only on any path: what an
-inner `Retry` has given up on, an outer one leaves alone.
+Not for permanent ones (a bad request, an exhausted quota): `TRANSIENT` leaves those out. Put it
+inside `ModelFallback` and outside `CircuitBreaker`, and one only on any path: an outer `Retry` does
+not retry an error on which an inner one has given up.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar, cast
 
 from attrs import Factory, field, frozen
@@ -29,7 +31,6 @@ from resilience._core.options import (
     title,
     to_count,
     to_plain_function,
-    warn_option_failed,
 )
 from resilience.errors import RejectedError
 from resilience.events import GaveUp
@@ -41,8 +42,6 @@ from resilience.waits import LONGEST, RetryAfter, State, Wait, is_own, to_wait
 __all__ = ["Retry"]
 
 T = TypeVar("T")
-
-_INSIDE = "a policy further in"
 
 
 def _to_on(name: str, value: Any) -> Match | retry_base:
@@ -67,22 +66,20 @@ def _to_idempotent(name: str, value: Any) -> Any:
     return to_plain_function(name, value)
 
 
+_counting = new_lock()
+
+
 class _Tally:
     """What counts for `attempts`: those that were begun. In a chain of models they are one model's,
     over all the rounds and in all branches of the call."""
 
-    __slots__ = ("begun", "limits", "lock", "started", "waited")
+    begun = 0
+    started = waited = 0.0
+    limits: Mapping[object, int] = MappingProxyType({})
 
-    def __init__(self, started: float) -> None:
-        self.started = started
-        self.begun = 0
-        self.waited = 0.0
-        self.limits: dict[object, int] = {}
-        self.lock = new_lock()
-
-    def begin(self, most: int | None = None) -> bool:
+    def begin(self, most: int | None) -> bool:
         """Count one more, unless there are as many as there may be."""
-        with self.lock:
+        with _counting:
             if most is not None and self.begun >= most:
                 return False
             self.begun += 1
@@ -98,32 +95,37 @@ class _Run:
         self.call = call
         self.runtime = runtime
         self.tally = tally
-        tally.begin()
+        with _counting:
+            tally.begun += 1
 
 
 class _OptionError(Exception):
-    """`what` has raised `problem`."""
+    """An `option` has raised `problem`."""
 
-    def __init__(self, what: str, problem: Exception) -> None:
-        self.what = what
+    def __init__(self, option: str, problem: Exception) -> None:
+        self.option = option
         self.problem = problem
 
-    def __str__(self) -> str:
-        return f"{self.what} raised {type(self.problem).__name__}"
 
-
-def _ask(what: str, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """The result of the user's code: of a function given as an option, or of a policy inside."""
+def _ask(option: str, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """The result of a function that was given as an option."""
     try:
         return fn(*args, **kwargs)
     except Exception as problem:
-        raise _OptionError(what, problem) from None
+        raise _OptionError(option, problem) from None
+
+
+def _told(problem: Exception) -> str:
+    """What has raised, and the class of what it has raised; never its text."""
+    if type(problem) is _OptionError:
+        return f"{problem.option} raised {type(problem.problem).__name__}"
+    return f"a policy further in raised {type(problem).__name__}"
 
 
 @suggesting
 @frozen(eq=False, repr=False)
 class Retry(Policy):
-    """Call again, up to `attempts` times in all, while `on` matches the failure.
+    """Call again while `on` matches the failure, up to `attempts` times in all.
 
     - `attempts` (3): calls in all, the first included; None for no end, as by default with `stop`.
       In a chain of models, calls of each model. Where a policy outside makes several calls at the
@@ -133,16 +135,16 @@ class Retry(Policy):
       A rejection is retried where its class or kind is named: not before its `retry_at`.
     - `wait` (`RetryAfter()`): how long before the next; see `resilience.waits`. Also any tenacity
       wait, or seconds.
-    - `within` (None): seconds of retrying in all; a wait that would end later is not begun.
+    - `within` (None): seconds for all attempts; no wait begins that would end later.
     - `stop` (None): a tenacity stop, which may end it earlier.
     - `adjust` (None): a function of the failed `Attempt`, its args and its kwargs that gives the
       `(args, kwargs)` of the next one.
     - `patience` (5): in a chain of models, the longest wait that a server may ask for (advice
-      WAIT) and still be waited for. A longer one, or one without a number, is left to the next
-      model while one is available; so is a model that has not answered in time.
+      WAIT). While another model is available, the chain moves on from one that asks for more, or
+      gives no number, or has not answered in time.
     - `idempotent` (True): with False, only failures where the request surely was not executed.
       Also a function of the call's arguments that says which.
-    - `retry_exhausted` (False): retry even what a `Retry` further in has given up on.
+    - `retry_exhausted` (False): retry also an error on which a `Retry` inside has given up.
 
     The failing call's own exception comes out. No wait and no attempt when a circuit inside has
     just opened, when the wait would end after the nearest deadline, or when an argument can be
@@ -260,9 +262,12 @@ class Retry(Policy):
 
     def _run(self, call: Call, runtime: Runtime, started: float) -> _Run:
         if call.model is None and call.branch is call.journal:
-            return _Run(call, runtime, _Tally(started))
-        key = (self, call.place, call.model)
-        return _Run(call, runtime, call.journal.remember(key, _Tally, started))
+            tally = _Tally()
+        else:
+            tally = call.journal.remember((self, call.place, call.model), _Tally)
+        if not tally.begun:
+            tally.started = started
+        return _Run(call, runtime, tally)
 
     def _after_error(self, run: _Run, number: int, error: Exception) -> float | None:
         """Seconds to wait before the next attempt; None to let the error out."""
@@ -272,34 +277,30 @@ class Retry(Policy):
         failure = call.failure(error)
         if failure.kind is Kind.REJECTED or failure.error is None:
             return None
+        # Many branches, as there are many reasons not to retry; each is one or two lines.
         try:
-            return self._after_failure(run, number, failure)
-        except _OptionError as problem:  # the call's own error wins
-            return _gives_up(call, str(problem))
-
-    def _after_failure(self, run: _Run, number: int, failure: Failure) -> float | None:
-        call, error = run.call, failure.error
-        assert error is not None
-        why_not = self._why_not(run, number, failure)
-        if why_not is not None:
-            return _gives_up(call, why_not, remark=False)
-        if self.attempts is not None and run.tally.begun >= self.attempts:
-            if self.attempts > 1:
-                call.report(error, exhausted=True)
-            made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-            return _gives_up(call, f"{made} made", remark=False)
-        if _ask(_INSIDE, call.refuses, self):
-            return _gives_up(call, "its circuit is open")
-        pause = self._pause(run, self._state(run, failure, error, None))
-        if pause is None or _ask(_INSIDE, self._leaves, run, failure, pause):
-            return None
-        if self.adjust is not None:
-            _ask("Retry(adjust=)", self._adjust, run, self.adjust)
-        elif (used := used_up(call.args, call.kwargs)) is not None:
-            return _gives_up(call, f"{used} can be read only once")
-        if len(call.journal.attempts) > 1:
-            _trim(call, error)
-        return pause if run.tally.begin(self.attempts) else None
+            why_not = self._why_not(run, number, failure)
+            if why_not is not None:
+                return _gives_up(call, why_not, remark=False)
+            if self.attempts is not None and run.tally.begun >= self.attempts:
+                if self.attempts > 1:
+                    call.report(failure.error, exhausted=True)
+                made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+                return _gives_up(call, f"{made} made", remark=False)
+            if call.refuses(self):
+                return _gives_up(call, "its circuit is open")
+            pause = self._pause(run, self._state(run, failure, failure.error, None))
+            if pause is None or self._leaves(run, failure, pause):
+                return None
+            if self.adjust is not None:
+                _ask("Retry(adjust=)", self._adjust, run, self.adjust)
+            elif (used := used_up(call.args, call.kwargs)) is not None:
+                return _gives_up(call, f"{used} can be read only once")
+            if len(call.journal.attempts) > 1:
+                _trim(call, failure.error)
+            return pause if run.tally.begin(self.attempts) else None
+        except Exception as problem:  # the call's own error wins
+            return _gives_up(call, _told(problem))
 
     def _after_rejection(self, run: _Run, error: RejectedError) -> float | None:
         """The same for a call that was rejected: it is worth trying when `retry_at` is there."""
@@ -316,11 +317,11 @@ class Retry(Policy):
             pause = self._pause(run, self._state(run, failure, error, None), failure.retry_after)
             if pause is None:
                 return None
-            if named and _ask(_INSIDE, self._offer, run, failure) > pause:
+            if named and self._offer(run, failure) > pause:
                 return pause if run.tally.begin(self.attempts) else None
             call.report(error, wait=pause, latest=self._latest(run))
-        except _OptionError as problem:
-            call.journal.remark(f"no retry: {problem}")
+        except Exception as problem:
+            call.journal.remark(f"no retry: {_told(problem)}")
         return None
 
     def _names(self, run: _Run, failure: Failure) -> bool:
@@ -373,7 +374,7 @@ class Retry(Policy):
                 return None
             if self.attempts is not None and run.tally.begun >= self.attempts:
                 return None
-            if _ask(_INSIDE, run.call.refuses, self):
+            if run.call.refuses(self):
                 return None
             pause = self._pause(run, state)
             if pause is None:
@@ -381,17 +382,18 @@ class Retry(Policy):
             if self.adjust is not None:
                 _ask("Retry(adjust=)", self._adjust, run, self.adjust)
             return pause if run.tally.begin(self.attempts) else None
-        except _OptionError as failed:  # the call has succeeded, and that must not undo it
-            warn_option_failed(failed.what, failed.problem)
+        except Exception as problem:  # the call has succeeded, and this must not undo it
+            logging.getLogger("resilience").warning("%s", _told(problem))
             return None
 
     def _why_not(self, run: _Run, number: int, failure: Failure) -> str | None:
         """Why this failure is not to be retried at all; None if it is."""
         error = failure.error
         assert error is not None
-        reports = run.call.reported(number, error)
-        if not self.retry_exhausted and any(report.exhausted for report in reports):
-            return "retried further in"
+        if not self.retry_exhausted:
+            for report in run.call.reported(number, error):
+                if report.exhausted:
+                    return "retried further in"
         if failure.sent is not False and not self._repeatable(run.call):
             return "it may have been executed"
         unwanted = f"{failure.kind.value} is not retried"
@@ -406,9 +408,10 @@ class Retry(Policy):
         limit = failure.retry_limit
         if limit is None or not _ask("Retry(on=)", on.by_advice, failure):
             return None
-        limits, subject = run.tally.limits, failure.code or failure.kind
-        limits[subject] = limits.get(subject, 0) + 1
-        return None if limits[subject] <= limit else f"{unwanted} more than {limit} times"
+        tally, subject = run.tally, failure.code or failure.kind
+        times = tally.limits.get(subject, 0) + 1
+        tally.limits = {**tally.limits, subject: times}
+        return None if times <= limit else f"{unwanted} more than {limit} times"
 
     def _repeatable(self, call: Call) -> bool:
         """Whether a request that may have been executed may be sent again."""
@@ -420,7 +423,7 @@ class Retry(Policy):
     def _pause(self, run: _Run, state: State, least: float = 0.0) -> float | None:
         """The wait, `least` seconds or more, unless there is a reason not to begin it."""
         call = run.call
-        pause = max(least, _ask("Retry(wait=)", _seconds, self.wait, state))
+        pause = max(least, _seconds(self.wait, state))
         if math.isinf(pause) or (least > LONGEST and not isinstance(self.wait, RetryAfter)):
             return _gives_up(call, _too_long(call))
         state.upcoming_sleep = run.tally.waited = pause
@@ -429,7 +432,7 @@ class Retry(Policy):
         room = self._room(run)
         if pause >= room:
             left = f"{max(0.0, room):.3g} s left"
-            return _gives_up(call, f"a wait of {pause:.3g} s does not fit into the {left}")
+            return _gives_up(call, f"a wait of {pause:.3g} s would not have fitted into the {left}")
         return pause
 
     def _latest(self, run: _Run) -> float:
@@ -469,9 +472,12 @@ class Retry(Policy):
 
 
 def _seconds(wait: Any, state: State) -> float:
-    found = float(wait(state))
-    if math.isnan(found):
-        raise ValueError  # the note has its class only
+    try:
+        found = float(wait(state))
+        if math.isnan(found):
+            raise ValueError
+    except Exception as problem:
+        raise _OptionError("Retry(wait=)", problem) from None
     return found
 
 
@@ -501,7 +507,7 @@ def _too_long(call: Call) -> str:
     last = call.last_attempt()
     asked = last.failure.retry_after if last.failure is not None else None
     if asked is None:
-        return "the wait has no end"
+        return "its wait said to give up"
     at = f" (retry at {last.retry_at:%Y-%m-%d %H:%M:%S} UTC)" if last.retry_at else ""
     return f"the server asked for {asked:.6g} s, longer than the longest wait{at}"
 

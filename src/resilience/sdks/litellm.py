@@ -65,8 +65,13 @@ def read(error: Exception) -> Failure:
         failure = _answered(error, beneath, provider) or describe(beneath)
         if failure.kind is not Kind.UNKNOWN:
             sent = True if begun else failure.sent
-            said = provider or failure.provider
-            return evolve(failure, sdk="litellm", provider=said, sent=sent, error=error)
+            return evolve(
+                failure,
+                sdk="litellm",
+                provider=provider or failure.provider,
+                sent=sent,
+                error=error,
+            )
     headers = peek(error, "litellm_response_headers") or peek(error, "headers")
     fields = error_in(peek(error, "body"))
     if headers is None and not fields and code is None:

@@ -398,9 +398,7 @@ def _warn(source: Source, attempts: float, retries: float) -> None:
     figure = f"{_count(attempts)} x {_count(1 + retries)}"
     if math.isfinite(attempts * retries):
         figure += f" = {attempts * (1 + retries):g}"
-    package = package_of(
-        type(source.thing).__module__ if source.kind is not _LITELLM else "litellm"
-    )
+    package = package_of(source.thing.__module__)
     warnings.warn(
         f"the client retries, too ({package}: {_count(retries)} times): a call that fails makes "
         f"up to {figure} requests. Let one of the two retry: own_retries(client) switches the "

@@ -138,8 +138,8 @@ def _responses(event: Any, seen: Seen) -> bool:
 def _failure_of(event: Any) -> Failure:
     from resilience.failures import describe_result  # which needs this package
 
-    told = event.response.error if event.type == "response.failed" else event
-    body = {name: getattr(told, name, None) for name in ("code", "message", "param")}
+    source = event.response.error if event.type == "response.failed" else event
+    body = {name: getattr(source, name, None) for name in ("code", "message", "param")}
     return describe_result({"error": body}) or Failure(Kind.SERVER, Advice.RETRY)
 
 
@@ -376,7 +376,7 @@ def _users(registered: Registered) -> Format:
 
 
 def watch_for_terminator(stream: object, seen: Seen) -> None:
-    """Have `seen` told of OpenAI's `[DONE]`, which reaches no consumer, and of error events, where
+    """Have `seen` record OpenAI's `[DONE]`, which reaches no consumer, and error events, where
     they can be seen."""
     raw = getattr(stream, "_raw_stream", stream)
     decoder: Any = getattr(raw, "_decoder", None)
@@ -415,9 +415,9 @@ def server_error(error: Exception, seen: Seen) -> Exception:
     import json  # which the SDK has imported
 
     event = SimpleNamespace(**json.loads(seen.error))  # as the SDK has read it, too
-    told = BadResultError(event, _failure_of(event))
-    told.__cause__ = error
-    return told
+    found = BadResultError(event, _failure_of(event))
+    found.__cause__ = error
+    return found
 
 
 def watch_bytes(stream: Any, bounded: Any, touched: Callable[[], object]) -> bool:
@@ -458,5 +458,5 @@ def _watched(source: Any, bounded: Any, touched: Callable[[], object]) -> Any:
         await source.aclose()
 
     facts = {"close": close, "aclose": aclose, "__iter__": __iter__, "__aiter__": __aiter__}
-    heard: Any = type(type(source).__name__, (type(source),), facts)
-    return object.__new__(heard)
+    watched: Any = type(type(source).__name__, (type(source),), facts)
+    return object.__new__(watched)
