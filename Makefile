@@ -132,6 +132,7 @@ bench: $(VENV)/.bench  ## cost in time and in calls, against by hand and other l
 	$(BIN)/python benchmarks/outage.py --check
 	$(BIN)/python benchmarks/describe.py --check
 	$(BIN)/python benchmarks/streams.py --check
+	$(BIN)/python benchmarks/seeing.py --check
 
 failover: $(VENV)/.test  ## sixteen faults of a provider, for the bare SDKs and under policies; 3 minutes
 	$(BIN)/python tests/failover/exam.py

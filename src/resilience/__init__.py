@@ -43,6 +43,19 @@ if TYPE_CHECKING:
         Streaming,
         Timeout,
     )
+else:  # or a type checker would believe in any name
+
+    def __getattr__(name: str) -> Any:
+        """What few programs need is imported where it is first needed."""
+        if name == "health":
+            from ._health import health as found
+        elif name in policies.__all__:
+            found = getattr(policies, name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
 
 __all__ = [
     "Attempt",
@@ -87,19 +100,6 @@ __all__ = [
     "retries_of",
     "served_by",
 ]
-
-if not TYPE_CHECKING:  # or a type checker would believe in any name
-
-    def __getattr__(name: str) -> Any:
-        """What few programs need is imported where it is first needed."""
-        if name == "health":
-            from ._health import health as found
-        elif name in policies.__all__:
-            found = getattr(policies, name)
-        else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = found
-        return found
 
 
 def __dir__() -> list[str]:

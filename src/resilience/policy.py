@@ -20,8 +20,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from attrs import evolve
-
 from ._core.call import Branch, Call, Journal
 from ._core.completion import Completion, PendingResult, Verdict
 from ._core.context import record_served
@@ -164,7 +162,7 @@ class Gate(Policy):
     def effect(self) -> Effect:
         """As of any policy; but one that waits in `enter` may wait without a limit."""
         waits = 0.0 if type(self).enter is Gate.enter else math.inf
-        return evolve(super().effect(), waits=waits)
+        return Effect(line=super().effect().line, waits=waits, assumed=True)
 
     def resume(self, permit: Any, call: Call, in_hand: InHand) -> Any:
         """The permit of an attempt that was made at rest; `permit` is what `begin` held, if

@@ -29,7 +29,10 @@ INCLUSIONS = [
     for inclusion in INCLUDED.findall(page.read_text("utf-8"))
 ]
 # What the `resilience` logger says without any set-up would be between the warnings.
-QUIET = "import logging as _l; _l.getLogger('resilience').addHandler(_l.NullHandler())\n"
+QUIETLY = """import logging, sys
+logging.getLogger("resilience").addHandler(logging.NullHandler())
+exec(compile(sys.argv.pop(), "<example>", "exec"))
+"""
 # Tests in an example are run, as pytest would.
 RUN_TESTS = """
 for _name in [name for name in globals() if name.startswith("test_")]:
@@ -51,7 +54,7 @@ def test_example(code: str, printed: str, gateway: Gateway) -> None:
     path = os.pathsep.join(filter(None, [str(FILES), os.environ.get("PYTHONPATH")]))
     service = {"OPENAI_BASE_URL": gateway.base_url, "OPENAI_API_KEY": "any"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", QUIET + code + RUN_TESTS],
+        [sys.executable, "-W", "error", "-c", QUIETLY, code + RUN_TESTS],
         capture_output=True,
         text=True,
         timeout=60,

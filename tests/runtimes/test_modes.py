@@ -92,8 +92,10 @@ if sys.platform != "win32":  # uvloop is not to be had there
 GEVENT = """
 import gevent.monkey
 gevent.monkey.patch_all()
+import logging
 import time
 import gevent
+logging.getLogger("resilience").addHandler(logging.NullHandler())  # what fails does so on purpose
 from resilience import CircuitBreaker, Pipeline, Retry, Timeout
 from resilience.waits import Fixed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import sys
 from typing import Any
@@ -28,6 +29,8 @@ from resilience.failures import Advice, Failure, Kind, describe
 from resilience.matching import TRANSIENT, status
 from resilience.sdks.headers import pick
 from resilience.testing import script, virtual_time
+
+logging.getLogger("resilience").addHandler(logging.NullHandler())  # what fails does so on purpose
 from resilience.waits import Exponential, Fixed
 
 

@@ -243,4 +243,4 @@ class Emitters:
                 deliver(event)
 
 
-add(Subscription(logs.write_log, tuple(logs.LEVELS)))
+add(Subscription(logs.log.write, tuple(logs.LEVELS)))

@@ -105,7 +105,9 @@ def _sync_closure(fn: Callable[..., Any], guard: Guard, here: Any = _here) -> Ca
             guard.abandoned(held)
             raise
         else:
-            if type(result) in here.PLAIN:
+            kind = type(result)
+            if kind is guard.kind or kind in here.PLAIN:
+                guard.kind = kind
                 if guard.idle.period is period and (
                     hooks is None or hooks.end is None or hooks.end(held, None, result)
                 ):
@@ -193,6 +195,7 @@ class Guard:
         "fn",
         "hooks",
         "idle",
+        "kind",
         "pipeline",
         "restarts",
         "slots",
@@ -206,6 +209,8 @@ class Guard:
         self.fn = fn
         self.facts = facts = facts_of(fn)
         self.slots: dict[tuple[str, bool], Slot] = {}
+        self.kind: type = type(None)
+        """Of the latest plain result: most functions' are all of one kind."""
         self.restarts = 0
         self.continues = False
         self.stream_end: float | None = None

@@ -10,7 +10,7 @@ texts of exceptions are in no line.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -45,7 +45,7 @@ from .context import get_ambient
 from .failure import Failure, Kind
 from .locks import new_lock
 
-__all__ = ["FACTS", "LEVELS", "Line", "Log", "log", "write_log"]
+__all__ = ["FACTS", "LEVELS", "Levels", "Line", "Log", "log"]
 
 FACTS = (
     "error_type",
@@ -105,6 +105,14 @@ def _to_logging(line: Line) -> None:
     _logger.log(line.level, "%s", line.text, extra=line.facts)
 
 
+class Levels(dict[type[Event], "int | None"]):
+    """Of each class of events, its subclasses included; None for no line."""
+
+    def __missing__(self, kind: type[Event]) -> int | None:
+        found = self[kind] = next((self[each] for each in kind.__mro__ if each in self), None)
+        return found
+
+
 class Log:
     """Makes lines of events and hands them on; what says the same of the same name at most once a
     second, with the number of those that were held back.
@@ -115,8 +123,7 @@ class Log:
     def __init__(self) -> None:
         self.texts = False
         """Whether lines have the texts of exceptions, which may quote prompts and keys."""
-        self.levels: dict[type[Event], int | None] = {**LEVELS}
-        """Of each class of events; None for no line."""
+        self.levels: Mapping[type[Event], int | None] = Levels(LEVELS)
         self._say: Callable[[Line], object] | None = None
         self._lock = new_lock()
         # By clock, as each virtual time is a world of its own.
@@ -128,7 +135,9 @@ class Log:
 
     def write(self, event: Event) -> None:
         """Say what there is to be said of an event."""
-        say, level = self._say, self._level(event)
+        say, level = self._say, self.levels[type(event)]
+        if isinstance(event, (CallFailed, FellBack)):
+            level = self._of_failure(event, level)
         if level is None or (say is None and not _logger.isEnabledFor(level)):
             return
         held = self._held(_subject(event))
@@ -137,13 +146,12 @@ class Log:
             line = Line(level, _clean(found.text()) + held, found.facts)
             (say or _to_logging)(line)
 
-    def _level(self, event: Any) -> int | None:
-        kind = type(event)
-        if kind is CallFailed and type(event.failure.error) is StreamInterruptedError:
-            return None  # the line of the interruption says it all
-        if kind is FellBack and event.failure.kind is Kind.REJECTED:
-            kind = CallRejected
-        return next((self.levels[each] for each in kind.__mro__ if each in self.levels), None)
+    def _of_failure(self, event: CallFailed | FellBack, level: int | None) -> int | None:
+        """The level of a failure, which may have been said already, or be a rejection."""
+        if isinstance(event, CallFailed):
+            interrupted = isinstance(event.failure.error, StreamInterruptedError)
+            return None if interrupted else level
+        return self.levels[CallRejected] if event.failure.kind is Kind.REJECTED else level
 
     def _held(self, subject: tuple[Any, ...]) -> str | None:
         """What a line says of those that were held back since the last one like it; None if this
@@ -184,11 +192,6 @@ def _subject(event: Any) -> tuple[Any, ...]:
 
 
 log = Log()
-
-
-def write_log(event: Event) -> None:
-    """What listens to events for the log."""
-    log.write(event)
 
 
 class _Complete(logging.Filter):

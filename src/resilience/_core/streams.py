@@ -16,7 +16,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NoReturn
 from weakref import ref
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 
 from resilience.errors import DeadlineExceededError, StreamInterruptedError
 from resilience.events import (
@@ -41,7 +41,6 @@ from .call import Call, attempt_of
 from .completion import Completion, PendingResult
 from .control_flow import control_flow_in
 from .entering import stepping
-from .options import unquoted
 from .results import PLAIN, completion_of, generators, is_raw_stream, reading_of
 from .runtime import Runtime
 from .signals import NO_VERDICT
@@ -81,7 +80,7 @@ class Terms:
     complete: bool = True
     whole: bool = False
     content: Callable[[Any], object] | None = None
-    bytes_are_life: bool = False
+    alive_by_bytes: bool = False
     """Whether whatever the server sends counts for `idle`."""
     resume: Callable[..., Any] | None = None
     """What gives the arguments of a fresh attempt after an interruption."""
@@ -141,7 +140,7 @@ class Restarted:
     """
 
     after: int
-    error: Exception = field(repr=unquoted)
+    error: Exception
 
 
 class Reading:
@@ -215,10 +214,10 @@ class Reading:
         self.error: Exception | None = None
         """What reading has failed with."""
         self._judges_items = (
-            terms.content is not None or terms.bytes_are_life or terms.resume is not None
+            terms.content is not None or terms.alive_by_bytes or terms.resume is not None
         )
         watch_for_terminator(stream, self._seen)
-        if terms.bytes_are_life and terms.idle is not None:
+        if terms.alive_by_bytes and terms.idle is not None:
             self._watch_bytes(terms.idle, asynchronous)
         if terms.watch is not None:
             terms.watch.stream = stream

@@ -175,10 +175,10 @@ class Threads(Sync, Real):
                 if call.terms is not None and call.terms.watch is not None:
                     call.terms.watch.thread = threading.get_ident()
                 result = fn(*args, **kwargs)
-                if type(result) in PLAIN or not is_raw_stream(result):
+                if type(result) in PLAIN or not (
+                    hasattr(result, "__iter__") and is_raw_stream(result)
+                ):
                     return result
-                if not hasattr(result, "__iter__"):
-                    return result  # it goes on in an event loop
                 from resilience._core.streams import open_sync  # imported where first needed
 
                 return open_sync(call, self, result)  # here, within the time of the call

@@ -31,7 +31,8 @@ __all__ = ["Jobs", "Publisher", "SharedState", "Sharing", "warn"]
 
 T = TypeVar("T")
 
-_AT_EXIT = 5.0  # seconds for which the end of a program waits for what is to be published
+_AT_EXIT = 1.0  # seconds for which the end of a program waits for a thread that is publishing
+_MOST = 5.0  # seconds for which it waits in all
 _LANES = 8  # threads that publish it
 
 
@@ -105,21 +106,21 @@ def _finish() -> None:
     """A program may end right after a failure or a command: it is published first, but a storage
     that hangs does not keep the program from its end."""
     runtime = sync_runtime()
-    end = runtime.now() + _AT_EXIT
+    began = runtime.now()
     late = [each for each in list(_all) if each.unpublished or holding_thread(each._publishing)]
     jobs = []
     for lane in filter(None, (late[first::_LANES] for first in range(_LANES))):
 
         def publish(lane: list[Publisher] = lane) -> None:
             for publisher in lane:
-                drive(publisher._finish(runtime, end))
+                drive(publisher._finish(runtime, began + _AT_EXIT))
 
         try:
             jobs.append(start_job(publish))
         except WorkersBusyError:  # Python 3.12 starts no new threads at the end
             publish()
     for job in jobs:
-        job.wait(end - runtime.now())
+        job.wait(began + _MOST - runtime.now())
 
 
 @define(eq=False)

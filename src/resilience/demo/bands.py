@@ -15,12 +15,12 @@ from .record import Played, Run
 
 __all__ = ["bands"]
 
-# In pixels, but for the last.
+# In pixels, but for the last two.
 _EDGE = 6  # above and below what is drawn in a row
 _MARK = 14  # of a call, or a model's answer
 _REQUESTS = 76  # of the most requests in a column that were answered, and that failed
 _STATE = 8  # of a circuit's state
-_GAP = 0.14  # of a column
+_GAP, _LEAST = 0.14, 0.02  # of a column; what has no width at all is not drawn
 
 
 def bands(played: Played) -> Iterator[str]:
@@ -215,8 +215,9 @@ def _states(played: Played, circuit: Circuit, top: float) -> Iterator[str]:
             yield f'<path class="closed" d="M{begin:.2f} {top + _STATE / 2:g}H{end:.2f}"/>'
         else:
             kind, more = ("half-open", 2) if each.state == "half-open" else ("open", 0)
+            width = max(end - begin, _LEAST)
             yield (
-                f'<rect class="{kind}" x="{begin:.2f}" y="{top - more}" width="{end - begin:.2f}"'
+                f'<rect class="{kind}" x="{begin:.2f}" y="{top - more}" width="{width:.2f}"'
                 f' height="{_STATE + 2 * more}"><title>{each.state}, {each.begin:.2f} to '
                 f"{each.end:.2f} s</title></rect>"
             )

@@ -16,6 +16,8 @@ from .style import stylesheet
 
 __all__ = ["page"]
 
+_SPACE = "\N{NO-BREAK SPACE}"
+
 
 def page(played: Played) -> str:
     """The whole page, of ASCII characters alone."""
@@ -144,7 +146,7 @@ def _doing(phase: Phase) -> str:
     for model, answer in phase.trouble.items():
         groups.setdefault(_answer(answer), []).append(model)
     what = "; ".join(f"{', '.join(models)}: {words}" for words, models in groups.items())
-    return what if phase.lasts is None else f"{what}, for {phase.lasts:.3g} s"
+    return what if phase.lasts is None else f"{what}, for {phase.lasts:.3g}{_SPACE}s"
 
 
 def _answer(answer: Answer) -> str:
@@ -152,5 +154,5 @@ def _answer(answer: Answer) -> str:
         return "no answer at all"
     if not isinstance(answer, Error):
         return answer.name
-    asks = f", Retry-After {answer.retry_after:.3g} s" if answer.retry_after else ""
+    asks = f", Retry-After {answer.retry_after:.3g}{_SPACE}s" if answer.retry_after else ""
     return f"{answer.http_status} {answer.code}{asks}"

@@ -39,6 +39,7 @@ __all__ = [
     "Installed",
     "Values",
     "circuits",
+    "clean",
     "error_type",
     "outcome_of_call",
     "type_name",
@@ -50,8 +51,16 @@ Values: TypeAlias = "tuple[str | int | None, ...]"
 End: TypeAlias = Callable[[], object]
 Add: TypeAlias = Callable[[Metric, Values, float], object]
 
+_LONGEST = 200
+"""Characters of a name: callers and servers choose them."""
 _STATES = ("closed", "half-open", "open")
 _REASONS: dict[type, str] = {CircuitOpenError: "circuit_open", WorkersBusyError: "workers_busy"}
+
+
+def clean(text: str) -> str:
+    """A name as exporters take it: of a bounded length, and without what cannot be encoded."""
+    text = text[:_LONGEST]
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def type_name(error: BaseException) -> str:
@@ -221,6 +230,7 @@ class Bounded:
     def _bounded(self, label: str, value: str | int) -> str | int:
         if not isinstance(value, str):
             return value
+        value = clean(value)
         with self._lock:
             known = self._known.setdefault(label, set())
             if value not in known and len(known) >= self._limit:

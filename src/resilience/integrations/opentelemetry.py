@@ -43,6 +43,7 @@ from ._figures import (
     Installed,
     Values,
     circuits,
+    clean,
     error_type,
     outcome_of_call,
     type_name,
@@ -200,10 +201,11 @@ class _Reporter:
     def _call_started(self, event: CallStarted) -> None:
         if self._get_value(self._suppressed):
             return  # an exporter's own call
-        facts: dict[str, Any] = {names.FUNCTION: event.function}
+        function = clean(str(event.function))
+        facts: dict[str, Any] = {names.FUNCTION: function}
         if event.pipeline is not None:
-            facts[names.PIPELINE] = event.pipeline
-        span = self._start(f"call {event.function}", kind=self._kind, attributes=facts)
+            facts[names.PIPELINE] = clean(event.pipeline)
+        span = self._start(f"call {function}", kind=self._kind, attributes=facts)
         self._calls[_number(event)] = _Call(span, self._in_context(span))
 
     def _attempt_started(self, event: AttemptStarted) -> None:
@@ -211,8 +213,9 @@ class _Reporter:
         call = self._calls[_number(event)]
         facts: dict[str, Any] = {names.ATTEMPT: event.number, names.WAIT: event.waited}
         if event.model is not None:
-            facts[names.MODEL] = event.model
-        span = self._start(f"attempt {event.function}", call.context, self._kind, facts)
+            facts[names.MODEL] = clean(event.model)
+        name = f"attempt {clean(str(event.function))}"
+        span = self._start(name, call.context, self._kind, facts)
         call.attempts[event.number] = span, event.model
 
     def enter(self, serial: int, number: int) -> Callable[[], object] | None:
@@ -244,7 +247,7 @@ class _Reporter:
             return
         span, model = begun
         if attempt.model is not None and model is None:  # it was not known yet
-            span.set_attribute(names.MODEL, attempt.model)
+            span.set_attribute(names.MODEL, clean(attempt.model))
         if attempt.failure is not None:
             span.set_attribute(names.ERROR_TYPE, error_type(attempt.failure))
             self._describe(span, attempt.failure)
@@ -258,7 +261,7 @@ class _Reporter:
 
     def _model_skipped(self, event: ModelSkipped) -> None:
         self._figures.moved_on(event)
-        facts = {names.MODEL: event.model, names.TO: event.to}
+        facts = {names.MODEL: clean(event.model), names.TO: clean(event.to)}
         facts[names.ERROR_TYPE] = type_name(event.error)
         self._calls[_number(event)].span.add_event(names.MODEL_SKIPPED, facts)
 
@@ -279,7 +282,7 @@ class _Reporter:
             names.ATTEMPTS: len(event.attempts),
         }
         if event.served_by is not None:
-            facts[names.SERVED_BY] = event.served_by
+            facts[names.SERVED_BY] = clean(event.served_by)
         if error is not None:
             facts[names.ERROR_TYPE] = type_name(error)
             if isinstance(error, Exception):

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from .single_flight import SingleFlight
     from .streaming import Streaming
     from .timeout import Timeout
+else:  # or a type checker would believe in any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f"resilience.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+
 
 __all__ = [
     "BadResult",
@@ -49,15 +58,6 @@ _HOMES = {
     "Streaming": "policies.streaming",
     "Timeout": "policies.timeout",
 }
-
-if not TYPE_CHECKING:  # or a type checker would believe in any name
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = getattr(import_module(f"resilience.{_HOMES[name]}"), name)
-        globals()[name] = found
-        return found
 
 
 def __dir__() -> list[str]:

@@ -499,7 +499,8 @@ def _gives_up(call: Call, reason: str, *, remark: bool = True) -> float | None:
     call.journal.reason = reason
     if remark:
         call.journal.remark(f"no retry: {reason}")
-    call.emit(GaveUp, attempt=call.last_attempt(), reason=reason)
+    if call.journal.guard.emit.listened[GaveUp]:
+        call.emit(GaveUp, attempt=call.last_attempt(), reason=reason)
     return None
 
 

@@ -148,7 +148,7 @@ class Streaming(Policy):
             complete=self.complete and outer.complete,
             whole=self.deliver == "whole" or outer.whole,
             content=outer.content if self.first_content is None else self._is_content,
-            bytes_are_life=self.alive == "bytes" or outer.bytes_are_life,
+            alive_by_bytes=self.alive == "bytes" or outer.alive_by_bytes,
             resume=(restart if self.on_interrupted == "restart" else resume) or outer.resume,
             watch=watch,
         )
