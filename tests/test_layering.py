@@ -253,6 +253,8 @@ def test_a_package_tells_its_names(package: Any) -> None:
         ".errors",
         ".events",
         ".failures",
+        ".integrations.logging",
+        ".integrations.structlog",
         ".matching",
         ".policies",
         ".policy",

@@ -14,6 +14,7 @@ from ._core.time_left import deadline, remaining
 from .decorator import resilient
 from .errors import (
     BadResultError,
+    BulkheadFullError,
     CircuitOpenError,
     DeadlineExceededError,
     RejectedError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ._health import health
     from .policies import (
         BadResult,
+        Bulkhead,
         CircuitBreaker,
         Consecutive,
         FailureRate,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         Model,
         ModelFallback,
         Retry,
+        RetryBudget,
         SingleFlight,
         SlowCalls,
         Streaming,
@@ -61,6 +64,8 @@ __all__ = [
     "Attempt",
     "BadResult",
     "BadResultError",
+    "Bulkhead",
+    "BulkheadFullError",
     "CircuitBreaker",
     "CircuitOpenError",
     "Consecutive",
@@ -79,6 +84,7 @@ __all__ = [
     "RejectedError",
     "ResilienceError",
     "Retry",
+    "RetryBudget",
     "RetryMultiplicationWarning",
     "SingleFlight",
     "SlowCalls",

@@ -4,6 +4,7 @@
     └── ResilienceError
         ├── RejectedError            a policy rejected the call; retry_after, retry_at
         │   ├── CircuitOpenError     name, key, model; __cause__ is the failure that opened it
+        │   ├── BulkheadFullError    limit, waiting, waited, name, key, model
         │   └── WorkersBusyError     no worker thread was free for a call with a time limit
         ├── DeadlineExceededError    seconds; also a TimeoutError
         ├── BadResultError           a check of `BadResult` rejected the result; result, failure
@@ -23,6 +24,7 @@ from ._core.options import fields_repr
 
 __all__ = [
     "BadResultError",
+    "BulkheadFullError",
     "CircuitOpenError",
     "DeadlineExceededError",
     "RejectedError",
@@ -80,6 +82,31 @@ class CircuitOpenError(RejectedError):
         circuit = "circuit" if self.name is None else f"circuit {self.name!r}"
         model = "" if self.model is None else f" for {self.model!r}"
         return f"{circuit}{model} is open{self._when()}"
+
+
+@define(eq=False, repr=False, slots=False)
+class BulkheadFullError(RejectedError):
+    """The bulkhead's `limit` calls are under way, and none ended in time for this one.
+
+    `waiting` calls were in its queue; `waited` is how many seconds this one was, 0 where the queue
+    was full. `name` is the bulkhead's, `key` the value of its key (None without one), and `model`
+    the same where the key is the argument "model": no other key is in the text or the repr.
+    """
+
+    name: str | None = None
+    key: Any = field(default=None, repr=False)
+    model: str | None = None
+    limit: int = 0
+    waiting: int = 0
+    waited: float = 0.0
+
+    def __str__(self) -> str:
+        bulkhead = "bulkhead" if self.name is None else f"bulkhead {self.name!r}"
+        model = "" if self.model is None else f" for {self.model!r}"
+        waited = f"; waited {self.waited:.3g} s" if self.waited >= 0.001 else ""
+        return (
+            f"{bulkhead}{model} is full: {self.limit} under way, {self.waiting} waiting{waited}"
+        )
 
 
 @define(eq=False, repr=False, slots=False)

@@ -40,6 +40,7 @@ from .errors import RejectedError
 __all__ = [
     "AttemptEnded",
     "AttemptStarted",
+    "BudgetSpent",
     "CallEnded",
     "CallFailed",
     "CallRecovered",
@@ -202,6 +203,15 @@ class CallRejected(Event):
     """A policy (an open circuit, workers that are all busy) has let no call through."""
 
     error: RejectedError
+
+
+@frozen(slots=False, eq=False, repr=False)
+class BudgetSpent(Event):
+    """A `RetryBudget`, whose name is `budget`, has no extra call left: a retry, or a call of
+    another model, is not made."""
+
+    budget: str | None
+    model: str | None
 
 
 @frozen(slots=False, eq=False, repr=False)

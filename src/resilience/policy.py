@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from ._core.call import Branch, Call, Journal
+from ._core.call import Branch, Budget, Call, Journal
 from ._core.completion import Completion, PendingResult, Verdict
 from ._core.context import record_served
 from ._core.effect import Effect
@@ -38,6 +38,7 @@ __all__ = [
     "NO_VERDICT",
     "Arguments",
     "Branch",
+    "Budget",
     "Call",
     "Completion",
     "Effect",
@@ -184,7 +185,8 @@ class Gate(Policy):
                         call.journal.begin(runtime)
                         permit = await self.enter(call, runtime)
                 except RejectedError as error:
-                    call.emit(CallRejected, error=error)
+                    if call.journal.guard.emit.listened[CallRejected]:
+                        call.emit(CallRejected, error=error)
                     raise
             try:
                 result = await inner(call)

@@ -164,6 +164,24 @@ def test_a_circuits_life(world: World, caplog: pytest.LogCaptureFixture) -> None
     assert (rejected.error_type, rejected.wait) == ("CircuitOpenError", 5)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("how", ["logging", "configure"])
+def test_rejections_may_be_wanted_later(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Pipelines are often made before logging is set up: nobody listens to rejections then, which
+    are to cost next to nothing."""
+    with caplog.at_level(INFO, "resilience"):
+        fn = Pipeline(CircuitBreaker(failures=1), name="chat").wrap(script(ConnectionError))
+        if how == "configure":
+            configure(levels={CallRejected: WARNING})
+        else:
+            caplog.set_level(DEBUG, "resilience")
+        with virtual_time() as clock:
+            for _ in range(2):
+                with pytest.raises(Exception):  # noqa: B017, PT011
+                    fn()
+                clock.advance(2)
+    has(said(caplog)[2:], (DEBUG if how == "logging" else WARNING, "rejected: circuit is open"))
+
+
 def test_manual_commands(caplog: pytest.LogCaptureFixture) -> None:
     """What they do to calls; of one in shadow, that it does nothing."""
     breaker = CircuitBreaker(failures=1, name="api")
@@ -237,9 +255,44 @@ def test_a_cut_stream_is_one_warning(world: World, caplog: pytest.LogCaptureFixt
     caplog.clear()
     source = Source(world, ["a", "b", ConnectionError()])
     world.clock.advance(1)
-    with pytest.raises(StreamInterruptedError):
+    with recording(CallFailed) as events, pytest.raises(StreamInterruptedError) as caught:
         world.run(consume(world), Pipeline(Streaming(), name="chat"), source)
+    assert [event.failure.error for event in events] == [caught.value]  # what comes out
     has(said(caplog), (WARNING, "chat: stream cut after 2 items: connection error (ConnectionE"))
+
+
+def test_a_call_that_reads_a_cut_stream_has_a_line_of_its_own(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that fails because a stream further in did."""
+    source = Source(world, ["a", ConnectionError()])
+    read, inner = consume(world), Pipeline(Streaming(), name="inner")
+
+    def outer() -> Any:
+        return read(inner, source)
+
+    async def aouter() -> Any:
+        return await read(inner, source)
+
+    error_of(
+        world,
+        Pipeline(CircuitBreaker(), name="outer").wrap(aouter if world.asynchronous else outer),
+    )
+    has(said(caplog), (WARNING, "inner: stream cut"), (WARNING, "outer: gave up"))
+
+
+def test_a_block_of_code_has_the_name_of_its_pipeline(caplog: pytest.LogCaptureFixture) -> None:
+    """Or, without one, says that it is a block."""
+
+    def block(name: str | None) -> None:
+        for attempt in Pipeline(Retry(), name=name).attempts():
+            with attempt:
+                raise KeyError
+
+    for name in ("import", None):
+        with virtual_time(), pytest.raises(KeyError):
+            block(name)
+    assert [text.partition(":")[0] for _, text in said(caplog)] == ["import", "block"]
 
 
 def consume(world: World) -> Callable[..., Any]:

@@ -242,8 +242,11 @@ def test_sixteen_threads_lose_no_call_while_it_is_scraped(scraped: Scraped) -> N
 
 
 @pytest.mark.fault(353)
-def test_a_stream_that_is_collected_during_a_scrape_is_counted(scraped: Scraped) -> None:
-    """A finalizer publishes its end in the midst of what puts the figures together."""
+@pytest.mark.parametrize("most", [0, 1000], ids=["in a call", "in a scrape"])
+def test_a_stream_that_is_collected_while_figures_are_put_together_is_counted(
+    scraped: Scraped, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A finalizer publishes its end in the midst of that."""
 
     def count() -> Iterator[int]:
         yield from range(3)
@@ -251,15 +254,21 @@ def test_a_stream_that_is_collected_during_a_scrape_is_counted(scraped: Scraped)
     streams = [Pipeline(Retry(), name="stream").wrap(count)()]
     assert next(streams[0]) == 0
 
-    class Dropping:
-        def collect(self) -> Iterator[Any]:
-            streams.clear()
-            gc.collect()
-            return iter(())
+    class Name(str):
+        """Is cut to its length while figures are put together."""
 
-    scraped.registry.register(Dropping())  # type: ignore[arg-type]
+        __slots__ = ()
+
+        def __getitem__(self, key: Any) -> str:
+            streams.clear()
+            return str.__getitem__(self, key)
+
+    monkeypatch.setattr(prometheus, "_MOST", most)
+    Pipeline(Retry(), name=Name("plain")).call(lambda: "ok")
     assert scraped.text()
-    assert list(scraped.samples(CALLS).values()) == [1]
+    found = {dict(each)["pipeline"]: count for each, count in scraped.samples(CALLS).items()}
+    assert streams == []
+    assert found == {"stream": 1, "plain": 1}
 
 
 # Installing it

@@ -51,6 +51,9 @@ async def _block(**arguments: Any) -> None:
     await _BLOCK
 
 
+_block.__qualname__ = "block"  # what events and the log call it
+
+
 class _Stepping(Runtime):
     """A runtime that stops where another would wait before an attempt; else it is that other."""
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from attrs import evolve
 
@@ -29,9 +29,12 @@ from .locks import new_lock
 from .results import Unguardable
 from .signals import Carried, Expired, Report
 
-__all__ = ["Branch", "Call", "Journal", "attempt_of"]
+__all__ = ["Branch", "Budget", "Call", "Journal", "attempt_of"]
 
 T = TypeVar("T")
+
+Budget: TypeAlias = "Callable[[Call], Callable[[], object] | None]"
+"""Asked for one more attempt in a call: what gives it back, or None if there is none left."""
 
 _KEPT = 1000
 """Attempts kept of one call, half of them the first ones: a Retry may be endless."""
@@ -114,6 +117,8 @@ class Journal(Branch):
     fell_back = False
     withdrawn = False
     """Whether an attempt was begun that is to be begun again."""
+    extras: tuple[_Extra, ...] = ()
+    """What budgets have given for further attempts."""
 
     def __init__(self, guard: Any, outer: Ambient | None, in_hand: InHand | None = None) -> None:
         global serials
@@ -128,6 +133,8 @@ class Journal(Branch):
         """What was around the call when it began."""
         self.born_in = None if outer is None else live(outer.deadline)
         """The deadline that the call was made under."""
+        if outer is not None and (around := outer.attempt) is not None and around.budgets:
+            around.journal.guard.nests()
         self.keeps = guard.emit.healthy
         """Whether attempts that go well are recorded, too."""
         self.attempts: Sequence[Attempt] = ()
@@ -228,12 +235,33 @@ class Journal(Branch):
 
     def close(self) -> None:
         """Let go of errors, whose tracebacks lead back here, and of the call that this one is in:
-        a task may start its own successor for ever."""
+        a task may start its own successor for ever. Budgets get back what was not used."""
+        extras, self.extras = self.extras, ()
+        for extra in extras:
+            if not extra.used:
+                extra.give_back()
         self.attempts = self.reports = self.interrupted = ()
         self.memo = None
         if self.outer is not None:
             self.outer = Surroundings(self.outer)
             self.outer.attempt = None
+
+
+class _Extra(NamedTuple):
+    """What budgets have given for one more attempt in a branch, after attempt `number`."""
+
+    branch: Branch
+    number: int
+    returns: tuple[Callable[[], object], ...]
+
+    @property
+    def used(self) -> bool:
+        """Whether that attempt was made."""
+        return self.branch.number != self.number
+
+    def give_back(self) -> None:
+        for give_back in self.returns:
+            give_back()
 
 
 class Call:
@@ -246,6 +274,7 @@ class Call:
       model is available that may do what this one did not (0: now, infinite: never).
     - `terms`: on what terms a stream is read, as `Streaming` says.
     - `judge`: a function of the attempt's result that gives the error to raise instead, or None.
+    - `budgets`: what policies further out have put around the extra attempts of this call, or None.
     - `journal`, `branch`: the record of this call, and of this line of attempts.
     """
 
@@ -253,6 +282,7 @@ class Call:
         "alternatives",
         "args",
         "branch",
+        "budgets",
         "deadline",
         "fn",
         "journal",
@@ -272,6 +302,7 @@ class Call:
     alternatives: Callable[[Failure], float] | None
     judge: Callable[[Any], Exception | None] | None
     terms: Any
+    budgets: tuple[Budget, ...] | None
     journal: Journal
     branch: Branch
 
@@ -279,7 +310,7 @@ class Call:
 
     def replace(self, **changes: Any) -> Call:
         """A copy with other values of some of: `fn`, `args`, `kwargs`, `model`, `deadline`,
-        `alternatives`, `judge`, `terms`."""
+        `alternatives`, `judge`, `terms`, `budgets`."""
         copy = self.until(self.deadline)
         for name, value in changes.items():
             setattr(copy, name, value)
@@ -298,6 +329,7 @@ class Call:
         copy.alternatives = self.alternatives
         copy.judge = self.judge
         copy.terms = self.terms
+        copy.budgets = self.budgets
         copy.place = self.place
         return copy
 
@@ -333,6 +365,35 @@ class Call:
     def free_in(self) -> float:
         """Seconds until all policies of the pipeline would let such a call begin."""
         return float(self.journal.guard.pipeline.free_in(self))
+
+    def afford(self) -> bool:
+        """Ask all `all_budgets()` for one more attempt than the caller asked for, before the wait
+        for it: a retry, a call of another model. If one has none left, do not make it. What they
+        gave goes back to them if the call ends without that attempt, as when it is cancelled."""
+        if self.budgets is None and self.journal.outer is None:
+            return True
+        journal, branch = self.journal, self.branch
+        if any(extra.branch is branch and not extra.used for extra in journal.extras):
+            return True  # the last one was not made: its call was rejected
+        extra = _Extra(branch, branch.number, ())
+        for budget in self.all_budgets():
+            give_back = budget(self)
+            if give_back is None:
+                extra.give_back()
+                return False
+            extra = extra._replace(returns=(*extra.returns, give_back))
+        if extra.returns:
+            unused = (each for each in journal.extras if not each.used)
+            journal.extras = (*unused, extra)
+        return True
+
+    def all_budgets(self) -> Iterator[Budget]:
+        """The budgets around this call, and around those in whose attempts it was made."""
+        call: Call | None = self
+        while call is not None:
+            yield from call.budgets or ()
+            outer = call.journal.outer
+            call = None if outer is None else outer.attempt
 
     def room(self, now: float) -> float:
         """Seconds left until the nearest deadline."""

@@ -72,6 +72,7 @@ class Emitter:
         """Whom to give the events of a class."""
         self.enters: tuple[Enter, ...] = ()
         """What sets context variables for the function of an attempt."""
+        logs.log.listen()
         follow(self)
 
     def guards(self, fn: Callable[..., Any]) -> None:
@@ -243,4 +244,4 @@ class Emitters:
                 deliver(event)
 
 
-add(Subscription(logs.log.write, tuple(logs.LEVELS)))
+logs.log.listening = add(Subscription(logs.log.write, logs.log.kinds()))

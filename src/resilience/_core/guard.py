@@ -249,8 +249,12 @@ class Guard:
         """What to hand to the chain after an error; `begun` is what `in_hand` takes."""
         reports = reported_inside(error, serial, self)
         if reports:
-            self.idle = BUSY_FOR_EVER
+            self.nests()
         return self.in_hand(*begun, error=error, reports=reports)
+
+    def nests(self) -> None:
+        """The function calls guarded functions, which must find the call in the context."""
+        self.idle = BUSY_FOR_EVER
 
     def looked(
         self, result: Any, period: Period, started: float, args: Args, kwargs: Kwargs, held: Any
@@ -317,7 +321,7 @@ class Guard:
         call.fn = self.fn
         call.args = args
         call.kwargs = kwargs
-        call.model = call.alternatives = call.judge = call.terms = call.place = None
+        call.model = call.alternatives = call.judge = call.terms = call.place = call.budgets = None
         call.deadline = journal.born_in
         if outcome:
             journal.keeps = True
@@ -388,7 +392,7 @@ class Guard:
         call.fn = self.fn
         call.args = args
         call.kwargs = kwargs
-        call.model = call.alternatives = call.judge = call.terms = call.place = None
+        call.model = call.alternatives = call.judge = call.terms = call.place = call.budgets = None
         call.deadline = journal.born_in
         if outcome:
             journal.keeps = True

@@ -167,7 +167,7 @@ def _outcome(
 def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> None:
     emit: Emitter = journal.guard.emit
     attempts = journal.attempts
-    if error is None and not attempts and not journal.keeps:
+    if not attempts and not journal.keeps and (error is None or isinstance(error, RejectedError)):
         return  # nothing is recorded, and nobody listens
     now = runtime.now()
     elapsed = now - (journal.began or now)

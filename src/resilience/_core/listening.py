@@ -63,6 +63,12 @@ class Subscription:
         """Listen no longer. Doing it twice changes nothing."""
         _remove(self)
 
+    def change(self, kinds: tuple[type, ...]) -> None:
+        """Listen to these classes from now on."""
+        if kinds != self.kinds:
+            self.kinds = kinds
+            _change(_all)
+
     def _guarded(self, event: object) -> None:
         thread = get_ident()
         if thread in self._inside:

@@ -43,6 +43,7 @@ from .attempt import Attempt
 from .clock import now
 from .context import get_ambient
 from .failure import Failure, Kind
+from .listening import Subscription
 from .locks import new_lock
 
 __all__ = ["FACTS", "LEVELS", "Levels", "Line", "Log", "log"]
@@ -125,6 +126,10 @@ class Log:
         """Whether lines have the texts of exceptions, which may quote prompts and keys."""
         self.levels: Mapping[type[Event], int | None] = Levels(LEVELS)
         self._say: Callable[[Line], object] | None = None
+        self.listening: Subscription | None = None
+        """How this one listens."""
+        self._interrupted: int | None = None
+        """The call whose stream was last said to have broken off."""
         self._lock = new_lock()
         # By clock, as each virtual time is a world of its own.
         self._said: WeakKeyDictionary[Any, dict[Any, tuple[float, int]]] = WeakKeyDictionary()
@@ -132,26 +137,43 @@ class Log:
     def say_by(self, say: Callable[[Line], object] | None = None) -> None:
         """Have lines said by a function; None for the `resilience` logger."""
         self._say = say
+        self.listen()
+
+    def hears_rejections(self) -> bool:
+        """Whether somebody wants to read of rejections. Looked up when a pipeline is made and when
+        a circuit changes, as a rejected call should cost next to nothing."""
+        level = self.levels[CallRejected]
+        return level is not None and (self._say is not None or _logger.isEnabledFor(level))
+
+    def kinds(self) -> tuple[type[Event], ...]:
+        """What to listen to."""
+        if self.hears_rejections():
+            return tuple(LEVELS)
+        return tuple(kind for kind in LEVELS if kind is not CallRejected)
+
+    def listen(self) -> None:
+        """Listen to what is to be said, and to nothing else."""
+        if self.listening is not None:
+            self.listening.change(self.kinds())
 
     def write(self, event: Event) -> None:
         """Say what there is to be said of an event."""
+        if isinstance(event, CircuitChanged):
+            self.listen()
         say, level = self._say, self.levels[type(event)]
-        if isinstance(event, (CallFailed, FellBack)):
-            level = self._of_failure(event, level)
+        if isinstance(event, FellBack) and event.failure.kind is Kind.REJECTED:
+            level = self.levels[CallRejected]
         if level is None or (say is None and not _logger.isEnabledFor(level)):
             return
+        if isinstance(event, StreamInterrupted):
+            self._interrupted = event.call
+        elif isinstance(event, CallFailed) and event.call == self._interrupted:
+            return  # comes right after that, and is the same fact
         held = self._held(_subject(event))
         if held is not None:
             found = _Found(event, texts=self.texts)
             line = Line(level, _clean(found.text()) + held, found.facts)
             (say or _to_logging)(line)
-
-    def _of_failure(self, event: CallFailed | FellBack, level: int | None) -> int | None:
-        """The level of a failure, which may have been said already, or be a rejection."""
-        if isinstance(event, CallFailed):
-            interrupted = isinstance(event.failure.error, StreamInterruptedError)
-            return None if interrupted else level
-        return self.levels[CallRejected] if event.failure.kind is Kind.REJECTED else level
 
     def _held(self, subject: tuple[Any, ...]) -> str | None:
         """What a line says of those that were held back since the last one like it; None if this

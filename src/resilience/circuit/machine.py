@@ -293,12 +293,11 @@ class Machine(Identity):
 
     def _refusal(self, now: float) -> CircuitOpenError:
         """What a call gets that is rejected."""
-
-        def count() -> State:
+        with self._lock:
             self._refused += 1
-            return self._state
-
-        state = self._locked(count)
+            state = self._state
+        if self._inbox:
+            self._apply(self._catch_up)
         ramp = state.ramp if type(state) is Closed else None
         left = self._left(now) if ramp is None else ramp - now
         refusal = CircuitOpenError(left, moment(left), self._owner.name, self.key, self._model)

@@ -48,3 +48,5 @@ def configure(
             )
     log.texts = texts
     log.levels = Levels({**LEVELS, **given})
+    log.listen()
+    log.listen()

@@ -81,7 +81,7 @@ def install(
 
     A second time for the same providers changes nothing and returns the same function; ValueError
     with another limit. ImportError without opentelemetry-api, TypeError or ValueError for a wrong
-    option. From any thread. Calls under way when it begins or ends are left out.
+    option. From any thread. Calls under way when it begins or ends may be left out.
     """
     try:
         from opentelemetry import metrics, trace

@@ -120,6 +120,8 @@ class _Collector:
         self._buckets = buckets
         self._bounded = Bounded(limit)
         self._lock = new_lock()
+        self._busy = False
+        """Whether figures are put together: the lock lets a finalizer in the same thread in."""
         self._queue: deque[tuple[names.Metric, Values, float]] = deque()
         self._durations: dict[names.Metric, dict[tuple[str, ...], _Duration]] = {
             metric: {} for metric in names.DURATIONS
@@ -136,16 +138,16 @@ class _Collector:
         self._queue.append((metric, values, amount))
         if len(self._queue) > _MOST and self._lock.acquire(blocking=False):
             try:
-                self._put_together()
+                if not self._busy:
+                    self._busy = True
+                    self._put_together()
+                    self._busy = False
             finally:
                 self._lock.release()
 
     def _put_together(self) -> None:
         for _ in range(len(self._queue)):
-            try:
-                metric, values, amount = self._queue.popleft()
-            except IndexError:  # a finalizer of this thread has just done it
-                return
+            metric, values, amount = self._queue.popleft()
             labels = self._labels(metric, values)
             durations = self._durations.get(metric)
             if durations is None:
@@ -170,9 +172,11 @@ class _Collector:
         """The figures as they are now."""
         families = self._families()
         with self._lock:
+            self._busy = True
             self._put_together()
             for family, metric in zip(families, self._METRICS, strict=True):
                 self._fill(family, metric)
+            self._busy = False
         return iter(families)
 
     _METRICS = (*names.DURATIONS, *names.COUNTERS, names.CIRCUIT_STATE)

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
     from .bad_result import BadResult
     from .breaker import CircuitBreaker
+    from .bulkhead import Bulkhead
     from .fallback import Fallback
     from .idempotency import IdempotencyKey
     from .models import Model, ModelFallback
     from .retry import Retry
+    from .retry_budget import RetryBudget
     from .single_flight import SingleFlight
     from .streaming import Streaming
     from .timeout import Timeout
@@ -29,6 +31,7 @@ else:  # or a type checker would believe in any name
 
 __all__ = [
     "BadResult",
+    "Bulkhead",
     "CircuitBreaker",
     "Consecutive",
     "FailureRate",
@@ -37,6 +40,7 @@ __all__ = [
     "Model",
     "ModelFallback",
     "Retry",
+    "RetryBudget",
     "SingleFlight",
     "SlowCalls",
     "Streaming",
@@ -45,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "BadResult": "policies.bad_result",
+    "Bulkhead": "policies.bulkhead",
     "CircuitBreaker": "policies.breaker",
     "Consecutive": "circuit.trip",
     "FailureRate": "circuit.trip",
@@ -53,6 +58,7 @@ _HOMES = {
     "Model": "policies.models",
     "ModelFallback": "policies.models",
     "Retry": "policies.retry",
+    "RetryBudget": "policies.retry_budget",
     "SingleFlight": "policies.single_flight",
     "SlowCalls": "circuit.trip",
     "Streaming": "policies.streaming",

@@ -85,6 +85,9 @@ class Model:
         return f"Model({', '.join(parts)})"
 
 
+_new = tuple.__new__
+
+
 class _Place(NamedTuple):
     """Whose turn it is in a chain's run; turns of one place are one to a `Retry`."""
 
@@ -287,7 +290,7 @@ class ModelFallback(Policy):
                         raise
                 else:
                     call.journal.answered_by(
-                        turn.model, degraded=turn.place.model is not chain.start
+                        turn.model, degraded=chain.order[chain.at] is not chain.start
                     )
                     return result
                 if pause > 0:
@@ -375,7 +378,7 @@ class _Chain:
         call, model = self.call, self.order[at]
         turn = call.until(call.deadline)
         turn.model = model.name
-        turn.place = _Place(self, at)
+        turn.place = _new(_Place, (self, at))
         turn.args, turn.kwargs = self.slot.replaced(call.args, call.kwargs, model.name)
         if model.overrides:
             turn.args, turn.kwargs = _overridden(model, call.fn, turn.args, turn.kwargs)
@@ -405,14 +408,26 @@ class _Chain:
         *_, to = found
         if rejected:
             self._skipped(error)
+            if call.journal.attempts and not self._affords(to):
+                return None
             self._emit(ModelSkipped, to, error=error)
         elif (used := used_up(call.args, call.kwargs)) is not None:
             call.journal.remark(f"no other model: {used} can be read only once")
+            return None
+        elif not self._affords(to):
             return None
         else:
             self._emit(ModelLeft, to, failure=failure)
         *_, pause, self.at = found
         return pause
+
+    def _affords(self, to: int) -> bool:
+        """Whether budgets have another model's call left."""
+        if self.turn(to).afford():
+            return True
+        self.call.journal.reason = "the retry budget is spent"
+        self.call.journal.remark("no other model: the retry budget is spent")
+        return False
 
     def _emit(self, kind: type[Event], to: int, **facts: Any) -> None:
         self.call.emit(kind, model=self.order[self.at].name, to=self.order[to].name, **facts)

@@ -296,6 +296,8 @@ class Retry(Policy):
                 _ask("Retry(adjust=)", self._adjust, run, self.adjust)
             elif (used := used_up(call.args, call.kwargs)) is not None:
                 return _gives_up(call, f"{used} can be read only once")
+            if not run.call.afford():
+                return _gives_up(call, "the retry budget is spent")
             if len(call.journal.attempts) > 1:
                 _trim(call, failure.error)
             return pause if run.tally.begin(self.attempts) else None
@@ -318,6 +320,8 @@ class Retry(Policy):
             if pause is None:
                 return None
             if named and self._offer(run, failure) > pause:
+                if call.journal.attempts and not call.afford():
+                    return _gives_up(call, "the retry budget is spent")
                 return pause if run.tally.begin(self.attempts) else None
             call.report(error, wait=pause, latest=self._latest(run))
         except Exception as problem:
@@ -381,6 +385,8 @@ class Retry(Policy):
                 return None
             if self.adjust is not None:
                 _ask("Retry(adjust=)", self._adjust, run, self.adjust)
+            if not run.call.afford():
+                return _gives_up(run.call, "the retry budget is spent", remark=False)
             return pause if run.tally.begin(self.attempts) else None
         except Exception as problem:  # the call has succeeded, and this must not undo it
             logging.getLogger("resilience").warning("%s", _told(problem))

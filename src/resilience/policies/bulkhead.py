@@ -1,0 +1,387 @@
+"""Limit how many calls are under way at once, and let the others wait in order.
+
+Inside `Retry`, so that no call holds a permit while it waits to retry. For what a service, a GPU or
+this process can serve at the same time; for calls per minute there is `RateLimit`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+from weakref import WeakSet
+
+from attrs import Factory, field, fields, frozen
+
+from resilience._core.arguments import slot_of
+from resilience._core.identity import Identity
+from resilience._core.locks import new_lock
+from resilience._core.options import (
+    Seconds,
+    call_repr,
+    checked,
+    count,
+    plain,
+    seconds,
+    suggesting,
+    title,
+    to_key,
+    to_text,
+    warn_option_failed,
+)
+from resilience.errors import BulkheadFullError
+from resilience.policy import BUSY, Call, Effect, Gate, Runtime, Verdict, Waiter
+
+__all__ = ["Bulkhead", "Load"]
+
+
+class Load(NamedTuple):
+    """How many more calls a bulkhead lets in now, and how many wait for that."""
+
+    free: int
+    waiting: int
+
+
+@suggesting
+@frozen(eq=False, repr=False)
+class Bulkhead(Identity, Gate):
+    """Lets `limit` calls in at once. `queue` more wait in order, `patience` seconds at most; the
+    others are rejected.
+
+    - `limit`: calls under way at the same time, over all threads, event loops and pipelines that
+      have this object. A stream is under way until its end.
+    - `queue` (100): calls that may wait, first come, first served; 0 for none, None for any number.
+    - `patience` (30): seconds that a call waits at most; None for as long as it takes. A deadline
+      outside ends the wait, too.
+    - `key` (None): an argument's name, or a function of the call's arguments: a limit and a queue
+      for each value. A call whose key cannot be computed (the function raises, the value is not
+      hashable) is let in, and the log says so. Nothing is kept of a key without calls.
+    - `name` (None): for people.
+
+    A rejected call gets `BulkheadFullError`, without `retry_at`, as nobody knows when a call ends.
+    A sync call on an event loop's own thread must not wait: it is let in or rejected at once.
+    Whoever is cancelled, interrupted or out of time leaves the queue, and no permit is lost.
+
+    It pickles as its options: in another process, a forked one included, it begins anew. Safe from
+    any thread and any event loop.
+    """
+
+    role: ClassVar[str | None] = "bulkhead"
+
+    limit: int = count()
+    queue: int | None = count(100, least=0, optional=True)
+    patience: Seconds | None = seconds(30.0, positive=False, optional=True)
+    key: str | Callable[..., Hashable] | None = checked(to_key, None, optional=True)
+    name: str | None = checked(to_text, None, optional=True)
+    _rooms: _Rooms = field(
+        default=Factory(lambda self: _Rooms(self.limit, self.queue), takes_self=True),
+        init=False,
+        repr=False,
+    )
+    resting = True
+
+    def __attrs_post_init__(self) -> None:
+        with _making:
+            _known.add(self)
+
+    def __repr__(self) -> str:
+        return call_repr(self, ("limit",))
+
+    def __reduce__(self) -> Any:
+        return Bulkhead, tuple(getattr(self, each.name) for each in fields(Bulkhead) if each.init)
+
+    @property
+    def free(self) -> int:
+        """How many more calls are let in now. TypeError with a key: see `rooms()`."""
+        return self._only.free
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait. TypeError with a key: see `rooms()`."""
+        return self._only.waiting
+
+    def rooms(self) -> dict[Hashable, Load]:
+        """For each value of the key with calls under way, how many more are let in, and how many
+        wait; under None without a key."""
+        return self._rooms.loads()
+
+    @property
+    def _only(self) -> Load:
+        if self.key is not None:
+            raise TypeError("this bulkhead is keyed: use rooms(), which has each value's calls")
+        return self.rooms().get(None, Load(self.limit, 0))
+
+    # At rest
+
+    def at_rest(
+        self, fn: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[..., bool]] | None:
+        key, rooms = self.key, self._rooms
+        if key is None:
+            only = rooms.at(None)
+            return lambda args, kwargs: only.take() or BUSY, _end
+        read = slot_of(fn, key, reading=True).read if isinstance(key, str) else partial(_apply, key)
+
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return rooms.take(read(args, kwargs)) or BUSY
+
+        return begin, _end
+
+    # On the full path
+
+    def check(self, fn: Callable[..., Any]) -> None:
+        """Raise TypeError for a function without the argument that is the key."""
+        if isinstance(self.key, str):
+            slot_of(fn, self.key, reading=True)
+
+    def try_enter(self, call: Call, runtime: Runtime) -> Any:
+        try:
+            return self._rooms.take(self._key_of(call))
+        except Exception as problem:
+            warn_option_failed("key", problem)
+            return _UNGUARDED
+
+    async def enter(self, call: Call, runtime: Runtime) -> Any:
+        try:
+            key = self._key_of(call)
+        except Exception as problem:
+            warn_option_failed("key", problem)
+            return _UNGUARDED
+        patience = math.inf if self.patience is None else plain(self.patience)
+        began = runtime.now()
+        permit = await self._rooms.wait(key, runtime, call, patience)
+        if permit is not None:
+            return permit
+        load = self.rooms().get(key, Load(self.limit, 0))
+        model = key if self.key == "model" and isinstance(key, str) else None
+        raise BulkheadFullError(
+            name=self.name,
+            key=key,
+            model=model,
+            limit=self.limit,
+            waiting=load.waiting,
+            waited=runtime.now() - began,
+        )
+
+    def leave(self, permit: Any, call: Call, error: Verdict) -> None:
+        permit.give_back()
+
+    def refuses(self, call: Call) -> bool:
+        try:
+            return self._rooms.full(self._key_of(call))
+        except Exception:
+            return False  # the call goes through, and there the log says why
+
+    def _key_of(self, call: Call) -> Any:
+        """The key of a call; whatever its function raises, or TypeError without the argument."""
+        key = self.key
+        if key is None:
+            return None
+        if not isinstance(key, str):
+            return key(*call.args, **call.kwargs)
+        if key in call.kwargs:
+            return call.kwargs[key]
+        return call.slot(key, reading=True).read(call.args, call.kwargs)
+
+    def effect(self) -> Effect:
+        from resilience._core.schedule import in_words
+
+        key = self.key if isinstance(self.key, str) else title(self.key)
+        calls = f"{self.limit} call{'s' if self.limit > 1 else ''}"
+        whose = "" if self.key is None else f" for each {key}"
+        long = math.inf if self.patience is None else plain(self.patience)
+        line = f"lets {calls} in at once{whose}"
+        if self.queue == 0 or long == 0:
+            return Effect(line=f"{line}, and rejects the others")
+        queue = "the others" if self.queue is None else f"{self.queue} more"
+        until = "" if long == math.inf else f", {in_words(long, math.inf)} at most"
+        others = "" if self.queue is None else "; the rest are rejected"
+        return Effect(line=f"{line}; {queue} wait in order{until}{others}", waits=long)
+
+
+class _Permit:
+    """What a call holds that is inside. What Ctrl-C keeps from being given back, its finalizer
+    gives back."""
+
+    __slots__ = ("room",)
+
+    room: _Room | None
+
+    def give_back(self) -> None:
+        """Leave the room; several times is as once."""
+        room = self.room
+        if room is not None:
+            room.inside.discard(id(self))
+            if room.waiting:
+                room.leave(self)
+            self.room = None  # at the very end: the finalizer does again what was not done
+
+    __del__ = give_back
+
+
+class _Room:
+    """The calls of one key: those inside, by the `id` of their permits, and those who wait, first
+    come first.
+
+    Ctrl-C, a signal handler or a finalizer may come between any two steps: a permit is in or out
+    by one of them, and what was begun can be done again. Permits are given out under the lock, and
+    given back without it: whoever leaves is out, and then looks at the queue; whoever waits is in
+    the queue, and then looks for a free permit.
+    """
+
+    __slots__ = ("inside", "limit", "lock", "waiting")
+
+    def __init__(self, limit: int, lock: Any) -> None:
+        self.limit = limit
+        self.lock = lock
+        self.inside: set[int] = set()
+        self.waiting: OrderedDict[_Permit, Waiter] = OrderedDict()
+
+    def take(self) -> _Permit | None:
+        """A permit, if one is free and nobody waits for it."""
+        permit = _Permit()
+        permit.room = self
+        inside = self.inside
+        with self.lock:
+            inside.add(id(permit))  # first, so that whoever comes in between sees it
+            if len(inside) <= self.limit and not self.waiting:
+                return permit
+            inside.discard(id(permit))
+        return None
+
+    def leave(self, permit: _Permit) -> None:
+        """Leave the room or the queue before it, and let the next one in."""
+        with self.lock:
+            self.waiting.pop(permit, None)
+            self.inside.discard(id(permit))
+            self.let_in()
+
+    def let_in(self) -> None:
+        """Give free permits to those who wait. Whoever wakes and has none yet waits on."""
+        while self.waiting and len(self.inside) < self.limit:
+            permit = next(iter(self.waiting))
+            self.waiting[permit].set()
+            self.inside.add(id(permit))
+            self.waiting.pop(permit, None)
+
+
+class _Rooms:
+    """Those of one bulkhead, by key; one without calls may be forgotten at any time."""
+
+    __slots__ = ("_all", "_limit", "_lock", "_queue")
+
+    def __init__(self, limit: int, queue: int | None) -> None:
+        self._limit = limit
+        self._queue = math.inf if queue is None else queue
+        self._lock = new_lock()
+        self._all: OrderedDict[Hashable, _Room] = OrderedDict()
+
+    def at(self, key: Hashable) -> _Room:
+        """The room for a key. If it is new, two old ones are looked at that may be forgotten."""
+        room = self._all.get(key)
+        if room is not None:
+            return room
+        with self._lock:
+            for _ in range(2 if len(self._all) > _KEPT else 0):
+                other, old = self._all.popitem(last=False)
+                if old.inside or old.waiting:
+                    self._all[other] = old
+            return self._all.setdefault(key, _Room(self._limit, self._lock))
+
+    def take(self, key: Hashable) -> _Permit | None:
+        """A permit, if one is free."""
+        with self._lock:
+            room = self.at(key)
+            permit = room.take()
+            if permit is not None:
+                self._all[key] = room  # a signal handler's call may have let go of it just now
+            return permit
+
+    async def wait(
+        self, key: Hashable, runtime: Runtime, call: Call, patience: float
+    ) -> _Permit | None:
+        """A permit, once it is this call's turn; None if the queue is full, or patience ends."""
+        room = self.at(key)
+        permit = _Permit()
+        permit.room = room
+        end = runtime.now() + patience
+        try:
+            while True:
+                waiter = runtime.waiter()
+                with self._lock:
+                    if permit not in room.waiting and self._is_full(room):
+                        return None
+                    room.waiting[permit] = waiter
+                    self._all[key] = room  # it may have been forgotten meanwhile
+                    room.let_in()
+                woken = id(permit) in room.inside or await waiter.wait(end - runtime.now(), call)
+                if not woken:
+                    with self._lock:
+                        room.waiting.pop(permit, None)  # from now on nobody lets it in
+                if id(permit) in room.inside:
+                    return permit
+                if not woken:
+                    return None
+        except BaseException:
+            room.leave(permit)
+            raise
+
+    def full(self, key: Hashable) -> bool:
+        """Whether a call would be rejected now."""
+        room = self._all.get(key)
+        return room is not None and self._is_full(room)
+
+    def _is_full(self, room: _Room) -> bool:
+        return len(room.inside) >= self._limit and len(room.waiting) >= self._queue
+
+    def loads(self) -> dict[Hashable, Load]:
+        """Of each room with calls."""
+        with self._lock:
+            return {
+                key: Load(max(0, self._limit - len(room.inside)), len(room.waiting))
+                for key, room in self._all.items()
+                if room.inside or room.waiting
+            }
+
+    def begin_anew(self) -> None:
+        """In a forked child: the calls of the parent's other threads are not under way here."""
+        for room in self._all.values():
+            room.inside.clear()
+            room.waiting.clear()
+
+
+_KEPT = 256
+"""Rooms of one bulkhead that are kept although nobody is in them."""
+_known: WeakSet[Bulkhead] = WeakSet()
+_making = new_lock()
+_new = object.__new__
+_UNGUARDED = _Permit()
+"""The permit of a call whose key cannot be computed."""
+_UNGUARDED.room = None
+
+
+def bulkheads() -> list[Bulkhead]:
+    """All that exist in this process."""
+    with _making:
+        return list(_known)
+
+
+def _end(permit: _Permit, error: Verdict, result: Any) -> bool:
+    permit.give_back()
+    return True
+
+
+def _apply(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return fn(*args, **kwargs)
+
+
+def _forked() -> None:
+    for bulkhead in bulkheads():
+        bulkhead._rooms.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
