@@ -12,6 +12,7 @@ from ._core.guard import CODES, Guard
 from ._core.options import title
 from ._runtimes.workers import LIMIT, in_use
 from .policies.breaker import CircuitBreaker, breakers
+from .policies.bulkhead import Bulkhead, bulkheads
 
 __all__ = ["health"]
 
@@ -25,6 +26,8 @@ def health() -> dict[str, Any]:
     - "circuits": how many there are in each state; "not_closed": those that are not closed, each as
       `Snapshot.to_dict()` has it. Its key is there only where it is a model's name, as any other
       may be a secret: `CircuitBreaker.circuits()` has them all.
+    - "bulkheads": of each with calls, its name and `limit`, how many calls are `inside` and how many
+      are `waiting`, over all values of its key.
     - "calls": how many calls of each guarded function are under way, in threads and in tasks of the
       event loop that runs here.
     - "workers": threads that serve calls with a time limit, `busy` ones and `idle` ones, of a
@@ -51,6 +54,7 @@ def health() -> dict[str, Any]:
     return {
         "circuits": dict(states),
         "not_closed": not_closed,
+        "bulkheads": [_of_bulkhead(each) for each in bulkheads() if each.rooms()],
         "calls": dict(Counter(_under_way())),
         "workers": {"busy": busy, "idle": idle, "limit": LIMIT},
         "storages": storages,
@@ -62,6 +66,16 @@ def _of_circuit(breaker: CircuitBreaker, circuit: Any) -> dict[str, Any]:
     if breaker.key != "model":
         del found["key"]
     return found
+
+
+def _of_bulkhead(bulkhead: Bulkhead) -> dict[str, Any]:
+    loads = bulkhead.rooms().values()
+    return {
+        "bulkhead": bulkhead.name,
+        "limit": bulkhead.limit,
+        "inside": sum(bulkhead.limit - load.free for load in loads),
+        "waiting": sum(load.waiting for load in loads),
+    }
 
 
 def _under_way() -> Iterator[str]:

@@ -104,9 +104,7 @@ class BulkheadFullError(RejectedError):
         bulkhead = "bulkhead" if self.name is None else f"bulkhead {self.name!r}"
         model = "" if self.model is None else f" for {self.model!r}"
         waited = f"; waited {self.waited:.3g} s" if self.waited >= 0.001 else ""
-        return (
-            f"{bulkhead}{model} is full: {self.limit} under way, {self.waiting} waiting{waited}"
-        )
+        return f"{bulkhead}{model} is full: {self.limit} under way, {self.waiting} waiting{waited}"
 
 
 @define(eq=False, repr=False, slots=False)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from resilience.errors import (
+    BulkheadFullError,
     CircuitOpenError,
     DeadlineExceededError,
     RejectedError,
@@ -141,7 +142,7 @@ class Log:
 
     def hears_rejections(self) -> bool:
         """Whether somebody wants to read of rejections. Looked up when a pipeline is made and when
-        a circuit changes, as a rejected call should cost next to nothing."""
+        a circuit opens, as a rejected call should cost next to nothing."""
         level = self.levels[CallRejected]
         return level is not None and (self._say is not None or _logger.isEnabledFor(level))
 
@@ -158,7 +159,7 @@ class Log:
 
     def write(self, event: Event) -> None:
         """Say what there is to be said of an event."""
-        if isinstance(event, CircuitChanged):
+        if isinstance(event, CircuitOpened):
             self.listen()
         say, level = self._say, self.levels[type(event)]
         if isinstance(event, FellBack) and event.failure.kind is Kind.REJECTED:
@@ -364,6 +365,9 @@ class _Found:
             self._fact("circuit", error.name)
             named = "" if error.name is None else f" {_short(error.name)!r}"
             what = f"circuit{named} is open"
+        elif isinstance(error, BulkheadFullError):
+            named = "" if error.name is None else f" {_short(error.name)!r}"
+            what = f"bulkhead{named} is full ({error.limit} under way, {error.waiting} waiting)"
         elif isinstance(error, WorkersBusyError):
             what = f"all {error.workers} worker threads are busy"
         when = "" if error.retry_after is None else f", retry after {_seconds(error.retry_after)}"

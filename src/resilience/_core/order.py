@@ -35,16 +35,22 @@ def hazards(policies: Sequence[Any]) -> Iterator[str]:
 
 
 def missing_keys(policies: Sequence[Any], arguments: Mapping[str, object]) -> Iterator[str]:
-    """Which breakers cannot find their key among the arguments of a block of code."""
+    """Which policies cannot find their key among the arguments of a block of code."""
     known = set(arguments)
     for policy in policies:
         if policy.role == "models":
             known.add(policy.argument)
-        elif policy.role == "breaker" and isinstance(policy.key, str) and policy.key not in known:
+        elif (shared := _KEYED.get(policy.role)) is None:
+            continue
+        elif isinstance(policy.key, str) and policy.key not in known:
             yield (
-                f"{policy!r} cannot find its key in attempts(), so all blocks share one circuit; "
+                f"{policy!r} cannot find its key in attempts(), so all blocks share one {shared}; "
                 f"write attempts({policy.key}=...)"
             )
+
+
+_KEYED = {"breaker": "circuit", "bulkhead": "limit"}
+"""Roles of policies with a `key`, and what there is one of for each value."""
 
 
 class _Order:
@@ -54,6 +60,7 @@ class _Order:
         self.policies = policies
         self.retries = self._of("retry")
         self.breakers = self._of("breaker")
+        self.bulkheads = self._of("bulkhead")
         self.chains = self._of("models")
         self.timeouts = self._of("timeout")
         self.streamings = self._of("streaming")
@@ -103,6 +110,15 @@ def _breaker_outside_retry(order: _Order) -> str | None:
     return (
         "CircuitBreaker outside Retry: it counts only calls whose retries have failed, and opens "
         "late; put it inside Retry"
+    )
+
+
+def _bulkhead_outside_retry(order: _Order) -> str | None:
+    if not _any_outside(order.bulkheads, order.retries):
+        return None
+    return (
+        "Bulkhead outside Retry: a call keeps its permit while it waits to retry; put it inside "
+        "Retry"
     )
 
 
@@ -245,6 +261,7 @@ def _all_known(seconds: list[Any]) -> bool:
 _RULES: tuple[_Rule, ...] = (
     _two_retries,
     _breaker_outside_retry,
+    _bulkhead_outside_retry,
     _hung_calls_not_counted,
     _retry_outside_chain,
     _timeout_around_attempts,

@@ -112,7 +112,7 @@ class Closed(State):
     name = CLOSED
 
     def __init__(self, gauges: tuple[Gauge, ...], ramp: float | None = None) -> None:
-        super().__init__()
+        self.epoch = epochs.advance()
         self.gauges = gauges
         self.ramp = ramp
         """Until when only a growing share of the calls is let through; None: all are."""
@@ -127,7 +127,7 @@ class Open(State):
     name = OPEN
 
     def __init__(self, until: float, asked: Opening | None, cause: BaseException | None) -> None:
-        super().__init__()
+        self.epoch = epochs.advance()
         self.until = until
         self.asked = asked
         """What a wait is still to be asked with, for how long it is; `until` is a limit
@@ -142,7 +142,7 @@ class HalfOpen(State):
     name = HALF_OPEN
 
     def __init__(self, cause: BaseException | None) -> None:
-        super().__init__()
+        self.epoch = epochs.advance()
         self.cause = cause
         self.passed = 0
         self.failed = 0
@@ -158,7 +158,7 @@ class Isolated(State):
     name = ISOLATED
 
     def __init__(self, holds: set[object]) -> None:
-        super().__init__()
+        self.epoch = epochs.advance()
         self.holds = holds
 
 

@@ -121,12 +121,11 @@ class Bulkhead(Identity, Gate):
     ) -> tuple[Callable[..., Any], Callable[..., bool]] | None:
         key, rooms = self.key, self._rooms
         if key is None:
-            only = rooms.at(None)
-            return lambda args, kwargs: only.take() or BUSY, _end
+            return rooms.at(None).begin, _end
         read = slot_of(fn, key, reading=True).read if isinstance(key, str) else partial(_apply, key)
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return rooms.take(read(args, kwargs)) or BUSY
+            return rooms.take(read(args, kwargs))
 
         return begin, _end
 
@@ -139,10 +138,11 @@ class Bulkhead(Identity, Gate):
 
     def try_enter(self, call: Call, runtime: Runtime) -> Any:
         try:
-            return self._rooms.take(self._key_of(call))
+            permit = self._rooms.take(self._key_of(call))
         except Exception as problem:
             warn_option_failed("key", problem)
             return _UNGUARDED
+        return None if permit is BUSY else permit
 
     async def enter(self, call: Call, runtime: Runtime) -> Any:
         try:
@@ -240,8 +240,8 @@ class _Room:
         self.inside: set[int] = set()
         self.waiting: OrderedDict[_Permit, Waiter] = OrderedDict()
 
-    def take(self) -> _Permit | None:
-        """A permit, if one is free and nobody waits for it."""
+    def begin(self, args: Any = (), kwargs: Any = None) -> Any:
+        """A permit, or `BUSY` if none is free, or others wait for it; as a call at rest begins."""
         permit = _Permit()
         permit.room = self
         inside = self.inside
@@ -250,7 +250,7 @@ class _Room:
             if len(inside) <= self.limit and not self.waiting:
                 return permit
             inside.discard(id(permit))
-        return None
+        return BUSY
 
     def leave(self, permit: _Permit) -> None:
         """Leave the room or the queue before it, and let the next one in."""
@@ -291,31 +291,32 @@ class _Rooms:
                     self._all[other] = old
             return self._all.setdefault(key, _Room(self._limit, self._lock))
 
-    def take(self, key: Hashable) -> _Permit | None:
-        """A permit, if one is free."""
-        with self._lock:
-            room = self.at(key)
-            permit = room.take()
-            if permit is not None:
-                self._all[key] = room  # a signal handler's call may have let go of it just now
-            return permit
+    def take(self, key: Hashable) -> Any:
+        """A permit, or `BUSY`."""
+        while True:
+            room = self._all.get(key) or self.at(key)
+            permit = room.begin()
+            if self._all.get(key) is room:
+                return permit
+            del permit  # the room was forgotten in this moment
 
     async def wait(
         self, key: Hashable, runtime: Runtime, call: Call, patience: float
     ) -> _Permit | None:
         """A permit, once it is this call's turn; None if the queue is full, or patience ends."""
-        room = self.at(key)
         permit = _Permit()
-        permit.room = room
+        permit.room = room = None
         end = runtime.now() + patience
         try:
             while True:
                 waiter = runtime.waiter()
                 with self._lock:
+                    if room is None:
+                        permit.room = room = self.at(key)
                     if permit not in room.waiting and self._is_full(room):
                         return None
                     room.waiting[permit] = waiter
-                    self._all[key] = room  # it may have been forgotten meanwhile
+                    self._all[key] = room  # a signal handler's call may have let go of it just now
                     room.let_in()
                 woken = id(permit) in room.inside or await waiter.wait(end - runtime.now(), call)
                 if not woken:
@@ -326,7 +327,8 @@ class _Rooms:
                 if not woken:
                     return None
         except BaseException:
-            room.leave(permit)
+            if room is not None:
+                room.leave(permit)
             raise
 
     def full(self, key: Hashable) -> bool:
@@ -357,7 +359,6 @@ _KEPT = 256
 """Rooms of one bulkhead that are kept although nobody is in them."""
 _known: WeakSet[Bulkhead] = WeakSet()
 _making = new_lock()
-_new = object.__new__
 _UNGUARDED = _Permit()
 """The permit of a call whose key cannot be computed."""
 _UNGUARDED.room = None

@@ -430,7 +430,8 @@ class _Chain:
         return False
 
     def _emit(self, kind: type[Event], to: int, **facts: Any) -> None:
-        self.call.emit(kind, model=self.order[self.at].name, to=self.order[to].name, **facts)
+        if self.call.journal.guard.emit.listened[kind]:
+            self.call.emit(kind, model=self.order[self.at].name, to=self.order[to].name, **facts)
 
     def raise_first(self, error: Exception) -> None:
         """Raise the first model's error, unless that is `error` itself."""
