@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from attrs import asdict
+
 from ._core.guard import CODES, Guard
 from ._core.options import title
 from ._runtimes.workers import LIMIT, in_use
 from .policies.breaker import CircuitBreaker, breakers
 from .policies.bulkhead import Bulkhead, bulkheads
+from .policies.retry_budget import RetryBudget, budgets
 
 __all__ = ["health"]
 
@@ -32,6 +35,8 @@ def health() -> dict[str, Any]:
       event loop that runs here.
     - "workers": threads that serve calls with a time limit, `busy` ones and `idle` ones, of a
       `limit`; those left behind are busy.
+    - "budgets": for each `RetryBudget` the extra calls that are `left`, of at most `burst`, and how
+      many were `refused`; of a keyed one for each value that is not full, its key as with circuits.
     - "storages": of circuits shared with other processes, whether the storage did reply.
 
     It makes nothing and changes nothing; calls pay nothing for it. From any thread.
@@ -56,6 +61,7 @@ def health() -> dict[str, Any]:
         "not_closed": not_closed,
         "bulkheads": [_of_bulkhead(each) for each in bulkheads() if each.rooms()],
         "calls": dict(Counter(_under_way())),
+        "budgets": [each for budget in budgets() for each in _of_budget(budget)],
         "workers": {"busy": busy, "idle": idle, "limit": LIMIT},
         "storages": storages,
     }
@@ -76,6 +82,13 @@ def _of_bulkhead(bulkhead: Bulkhead) -> dict[str, Any]:
         "inside": sum(bulkhead.limit - load.free for load in loads),
         "waiting": sum(load.waiting for load in loads),
     }
+
+
+def _of_budget(budget: RetryBudget) -> Iterator[dict[str, Any]]:
+    for key, level in budget.snapshots().items():
+        if budget.key is None or level.left < level.burst:
+            found: dict[str, Any] = {"budget": budget.name, **asdict(level)}
+            yield {**found, "key": key} if budget.key == "model" else found
 
 
 def _under_way() -> Iterator[str]:

@@ -5,6 +5,8 @@
         ├── RejectedError            a policy rejected the call; retry_after, retry_at
         │   ├── CircuitOpenError     name, key, model; __cause__ is the failure that opened it
         │   ├── BulkheadFullError    limit, waiting, waited, name, key, model
+        │   ├── RateLimitExceededError   name, model; __cause__ is the failure that told of it
+        │   ├── SpendLimitExceededError   limit, per, spent, most, name, key, model
         │   └── WorkersBusyError     no worker thread was free for a call with a time limit
         ├── DeadlineExceededError    seconds; also a TimeoutError
         ├── BadResultError           a check of `BadResult` rejected the result; result, failure
@@ -27,8 +29,10 @@ __all__ = [
     "BulkheadFullError",
     "CircuitOpenError",
     "DeadlineExceededError",
+    "RateLimitExceededError",
     "RejectedError",
     "ResilienceError",
+    "SpendLimitExceededError",
     "StreamInterruptedError",
     "WorkersBusyError",
 ]
@@ -108,6 +112,24 @@ class BulkheadFullError(RejectedError):
 
 
 @define(eq=False, repr=False, slots=False)
+class RateLimitExceededError(RejectedError):
+    """A `RateLimit` or a `Hold` would let the call through only after its deadline, or later than
+    it may wait.
+
+    `name` is the policy's; `model` the model whose limit it is, where the policy's key is the
+    argument "model". `__cause__` is the error by which a server told a `Hold` to stay away.
+    """
+
+    name: str | None = None
+    model: str | None = None
+
+    def __str__(self) -> str:
+        limit = "rate limit" if self.name is None else f"rate limit {self.name!r}"
+        model = "" if self.model is None else f" for {self.model!r}"
+        return f"{limit}{model} exceeded{self._when()}"
+
+
+@define(eq=False, repr=False, slots=False)
 class WorkersBusyError(RejectedError):
     """No worker thread is free, so a sync call with a time limit could not be started.
 
@@ -121,6 +143,32 @@ class WorkersBusyError(RejectedError):
         if self.__cause__ is not None:
             return f"no worker thread could be started ({self.workers} are running)"
         return f"no worker thread is free for a call with a time limit ({self.workers} are busy)"
+
+
+@define(eq=False, repr=False, slots=False)
+class SpendLimitExceededError(RejectedError):
+    """An attempt that may cost `most` could bring what is spent in `per` seconds to more than the
+    `limit`, of which `spent` is gone or reserved for attempts under way.
+
+    `name` is the policy's, `key` the value of its key, and `model` the same where the key is the
+    argument "model".
+    """
+
+    name: str | None = None
+    key: Any = field(default=None, repr=False)
+    model: str | None = None
+    limit: float = 0.0
+    per: float = 0.0
+    spent: float = 0.0
+    most: float = 0.0
+
+    def __str__(self) -> str:
+        limit = "spend limit" if self.name is None else f"spend limit {self.name!r}"
+        model = "" if self.model is None else f" for {self.model!r}"
+        return (
+            f"{limit}{model} of {self.limit:.6g} in {self.per:.6g} s: {self.spent:.6g} is spent or "
+            f"reserved, and this attempt may cost {self.most:.6g}{self._when()}"
+        )
 
 
 @define(eq=False, repr=False, slots=False)

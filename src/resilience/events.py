@@ -41,6 +41,7 @@ __all__ = [
     "AttemptEnded",
     "AttemptStarted",
     "BudgetSpent",
+    "CallDelayed",
     "CallEnded",
     "CallFailed",
     "CallRecovered",
@@ -53,6 +54,7 @@ __all__ = [
     "Event",
     "FellBack",
     "GaveUp",
+    "HoldBegan",
     "Listener",
     "ModelLeft",
     "ModelSkipped",
@@ -212,6 +214,30 @@ class BudgetSpent(Event):
 
     budget: str | None
     model: str | None
+
+
+@frozen(slots=False, eq=False, repr=False)
+class CallDelayed(Event):
+    """A policy, "RateLimit" or "Hold", has an attempt wait for its turn, for `seconds` as far as it
+    knows now."""
+
+    policy: str
+    model: str | None
+    seconds: float
+
+
+@frozen(slots=False, eq=False, repr=False)
+class HoldBegan(Event):
+    """A server has told a call to stay away for `seconds`, by `failure`: a `Hold` keeps the others
+    with the same value of its key away, too. `hold` is its name; `key` the value of its key,
+    `model` the same where the key is the argument "model". `failure` is None where another process
+    was told."""
+
+    hold: str | None
+    key: object = field(repr=False)
+    model: str | None
+    seconds: float
+    failure: Failure | None
 
 
 @frozen(slots=False, eq=False, repr=False)

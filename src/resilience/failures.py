@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from attrs import evolve
 
@@ -33,7 +33,19 @@ from resilience.errors import (
 )
 from resilience.sdks import is_known, read_result, read_status, reader_for
 
-__all__ = ["Advice", "Failure", "Kind", "asked_wait", "control_flow", "describe", "describe_result"]
+if TYPE_CHECKING:
+    from resilience.sdks.limits import ServerLimit
+
+__all__ = [
+    "Advice",
+    "Failure",
+    "Kind",
+    "asked_wait",
+    "control_flow",
+    "describe",
+    "describe_result",
+    "limits_of",
+]
 
 E = TypeVar("E", bound=Exception)
 F = TypeVar("F", bound="Failure | None")
@@ -218,6 +230,15 @@ def asked_wait(headers: object, /) -> float | None:
     from resilience.sdks.headers import pick  # imported where first needed
 
     return pick(headers).wait
+
+
+def limits_of(thing: object, /) -> tuple[ServerLimit, ...]:
+    """The rate limits that a server's headers tell of, on an SDK's error, a response or a stream:
+    `x-ratelimit-*`, `anthropic-ratelimit-*` and `ratelimit-*`. Empty where there are none, or where
+    the thing shows no headers (as most SDKs' results do not). Never raises."""
+    from resilience.sdks.limits import limits_of  # imported where first needed
+
+    return limits_of(thing)
 
 
 @describe.register(StreamInterruptedError)

@@ -30,6 +30,7 @@ from ._core.results import PLAIN, completion_of
 from ._core.runtime import Inner, Runtime, Waiter
 from ._core.semaphore import Semaphore
 from ._core.signals import BUSY, NO_VERDICT, Report
+from ._core.usage import token_count
 from .errors import RejectedError
 from .events import CallRejected
 
@@ -57,6 +58,7 @@ __all__ = [
     "Verdict",
     "Waiter",
     "record_served",
+    "token_count",
 ]
 
 Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
@@ -160,6 +162,10 @@ class Gate(Policy):
         """Give the permit back: when the attempt is settled, from any thread or finalizer. `error`
         is None for well, or `NO_VERDICT`. Never waits."""
 
+    def measure(self, permit: Any, call: Call, result: Any) -> None:
+        """The result that an attempt has given, before `leave`; of a stream, right when it has
+        begun: keep nothing of it but what `token_count` gives."""
+
     def effect(self) -> Effect:
         """As of any policy; but one that waits in `enter` may wait without a limit."""
         waits = 0.0 if type(self).enter is Gate.enter else math.inf
@@ -172,6 +178,7 @@ class Gate(Policy):
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         try_enter, leave = self.try_enter, self.leave
+        measures = type(self).measure is not Gate.measure
 
         async def gate(call: Call) -> Any:
             in_hand = call.branch.in_hand
@@ -197,6 +204,8 @@ class Gate(Policy):
                 leave(permit, call, NO_VERDICT)
                 raise
             pending = None if type(result) in PLAIN else completion_of(result)
+            if measures:
+                self.measure(permit, call, result)
             if pending is None:
                 leave(permit, call, None)
             else:

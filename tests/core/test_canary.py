@@ -433,7 +433,7 @@ def _policies(*, headers: bool = True) -> list[Any]:
     ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # for each test: between two, its thread may sleep
 def gateway() -> Iterator[Gateway]:
     with Gateway(PLANS) as made:
         yield made

@@ -18,9 +18,13 @@ class Completion:
     A late listener is called at once. Listeners never wait.
     """
 
-    __slots__ = ("_listeners", "_verdicts")
+    __slots__ = ("_listeners", "_verdicts", "tokens")
+
+    tokens: Callable[[], tuple[int | None, int | None] | None]
+    """What the result has said so far of the tokens of its prompt and of its answer."""
 
     def __init__(self) -> None:
+        self.tokens = _unsaid
         self._listeners: list[Callable[[Verdict], object]] = []
         self._verdicts: list[Verdict] = []
 
@@ -47,6 +51,10 @@ class Completion:
             except BaseException:
                 self._publish()  # one listener's mistake does not cost another its verdict
                 raise
+
+
+def _unsaid() -> None:
+    return None
 
 
 class PendingResult:

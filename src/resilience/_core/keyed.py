@@ -56,7 +56,7 @@ class Keyed(Generic[T]):
         if self._key is None:
             return self._all[None]
         try:
-            return self._at(self._value(call), now)
+            return self._at(self.value_of(call), now)
         except Exception as problem:
             warn_option_failed("key", problem)
             return None
@@ -66,13 +66,15 @@ class Keyed(Generic[T]):
         if self._key is None:
             return self._all[None]
         try:
-            return self._all.get(self._value(call))
+            return self._all.get(self.value_of(call))
         except Exception:
             return None  # the call goes through, and there the log says why
 
-    def _value(self, call: Call) -> Hashable:
+    def value_of(self, call: Call) -> Hashable:
         """The key of a call; whatever its function raises, or TypeError without the argument."""
         key = self._key
+        if key is None:
+            return None
         if not isinstance(key, str):
             value: Hashable = key(*call.args, **call.kwargs)
             return value

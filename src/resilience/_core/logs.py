@@ -18,11 +18,14 @@ from resilience.errors import (
     BulkheadFullError,
     CircuitOpenError,
     DeadlineExceededError,
+    RateLimitExceededError,
     RejectedError,
+    SpendLimitExceededError,
     StreamInterruptedError,
     WorkersBusyError,
 )
 from resilience.events import (
+    CallDelayed,
     CallFailed,
     CallRecovered,
     CallRejected,
@@ -32,6 +35,7 @@ from resilience.events import (
     CircuitOpened,
     Event,
     FellBack,
+    HoldBegan,
     ModelLeft,
     ModelSkipped,
     StreamInterrupted,
@@ -77,6 +81,8 @@ LEVELS: dict[type[Event], int] = {
     CircuitHalfOpened: logging.INFO,
     CircuitClosed: logging.INFO,
     CircuitChanged: logging.INFO,
+    HoldBegan: logging.INFO,
+    CallDelayed: logging.DEBUG,
     CallRejected: logging.DEBUG,
 }
 """Of which events there are lines, and how important they are by default."""
@@ -210,7 +216,7 @@ def _subject(event: Any) -> tuple[Any, ...]:
         None if failure is None else (failure.kind, failure.status, failure.code),
         type(error).__name__,
         attempts[-1].model if attempts else None,
-        *map(facts.get, ("pipeline", "function", "circuit", "model", "to", "new")),
+        *map(facts.get, ("pipeline", "function", "circuit", "hold", "policy", "model", "to", "new")),
     )
 
 
@@ -279,6 +285,11 @@ class _Found:
                 if isinstance(error, RejectedError):
                     return f"used the fallback: {self._rejection(error)}"
                 return f"used the fallback: {self._why(event.failure)}"
+            case HoldBegan():
+                return self._hold(event)
+            case CallDelayed():
+                self.facts["wait"] = event.seconds
+                return f"waiting {_seconds(event.seconds)} for its turn in {event.policy}"
             case CallRejected():
                 return f"rejected: {self._rejection(event.error)}"
             case StreamInterrupted():
@@ -304,6 +315,12 @@ class _Found:
         known = reason is None or reason.endswith((" attempt made", " attempts made"))
         because = "" if known else f"; {reason}"
         return f"gave up after {made} in {_seconds(event.elapsed)}: {why}{because}"
+
+    def _hold(self, event: HoldBegan) -> str:
+        name = "" if event.hold is None else f" {_short(event.hold)!r}"
+        why = "another process was told" if event.failure is None else self._why(event.failure)
+        self.facts["wait"] = event.seconds
+        return f"hold{name}{self._model()} for {_seconds(event.seconds)} after {why}"
 
     def _of_circuit(self, event: CircuitChanged) -> str:
         self._fact("circuit", event.circuit)
@@ -368,6 +385,15 @@ class _Found:
         elif isinstance(error, BulkheadFullError):
             named = "" if error.name is None else f" {_short(error.name)!r}"
             what = f"bulkhead{named} is full ({error.limit} under way, {error.waiting} waiting)"
+        elif isinstance(error, RateLimitExceededError):
+            named = "" if error.name is None else f" {_short(error.name)!r}"
+            what = f"rate limit{named} exceeded"
+        elif isinstance(error, SpendLimitExceededError):
+            named = "" if error.name is None else f" {_short(error.name)!r}"
+            what = (
+                f"spend limit{named} of {error.limit:.6g} reached ({error.spent:.6g} spent or "
+                f"reserved, {error.most:.6g} asked for)"
+            )
         elif isinstance(error, WorkersBusyError):
             what = f"all {error.workers} worker threads are busy"
         when = "" if error.retry_after is None else f", retry after {_seconds(error.retry_after)}"

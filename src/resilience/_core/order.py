@@ -49,7 +49,12 @@ def missing_keys(policies: Sequence[Any], arguments: Mapping[str, object]) -> It
             )
 
 
-_KEYED = {"breaker": "circuit", "bulkhead": "limit"}
+_KEYED = {
+    "breaker": "circuit",
+    "bulkhead": "limit",
+    "retry_budget": "budget",
+    "spend_limit": "limit",
+}
 """Roles of policies with a `key`, and what there is one of for each value."""
 
 
@@ -61,6 +66,8 @@ class _Order:
         self.retries = self._of("retry")
         self.breakers = self._of("breaker")
         self.bulkheads = self._of("bulkhead")
+        self.budgets = self._of("retry_budget")
+        self.spending = self._of("spend_limit")
         self.chains = self._of("models")
         self.timeouts = self._of("timeout")
         self.streamings = self._of("streaming")
@@ -110,6 +117,24 @@ def _breaker_outside_retry(order: _Order) -> str | None:
     return (
         "CircuitBreaker outside Retry: it counts only calls whose retries have failed, and opens "
         "late; put it inside Retry"
+    )
+
+
+def _budget_inside(order: _Order) -> str | None:
+    if not _any_outside([*order.retries, *order.chains], order.budgets):
+        return None
+    return (
+        "RetryBudget inside Retry or ModelFallback: it does not see their extra calls; put it "
+        "outside"
+    )
+
+
+def _spending_outside_retry(order: _Order) -> str | None:
+    if not _any_outside(order.spending, [*order.retries, *order.chains]):
+        return None
+    return (
+        "SpendLimit outside Retry or ModelFallback: it reserves what one attempt may cost, and "
+        "they make several; put it inside"
     )
 
 
@@ -262,6 +287,8 @@ _RULES: tuple[_Rule, ...] = (
     _two_retries,
     _breaker_outside_retry,
     _bulkhead_outside_retry,
+    _budget_inside,
+    _spending_outside_retry,
     _hung_calls_not_counted,
     _retry_outside_chain,
     _timeout_around_attempts,

@@ -207,6 +207,7 @@ class Reading:
         self.watch = terms.watch
         self._stream = stream
         self._received: deque[Any] = deque(maxlen=None if terms.whole else KEPT)
+        self.completion.tokens = partial(tokens_of_stream, self._received)
         self._seen = Seen()
         self._item: type | None = None
         self._format: Format | None = None

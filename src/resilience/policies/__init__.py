@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from .breaker import CircuitBreaker
     from .bulkhead import Bulkhead
     from .fallback import Fallback
+    from .hold import Hold
     from .idempotency import IdempotencyKey
     from .models import Model, ModelFallback
+    from .rate_limit import RateLimit
     from .retry import Retry
     from .retry_budget import RetryBudget
     from .single_flight import SingleFlight
+    from .spend_limit import SpendLimit
     from .streaming import Streaming
     from .timeout import Timeout
 else:  # or a type checker would believe in any name
@@ -36,13 +39,16 @@ __all__ = [
     "Consecutive",
     "FailureRate",
     "Fallback",
+    "Hold",
     "IdempotencyKey",
     "Model",
     "ModelFallback",
+    "RateLimit",
     "Retry",
     "RetryBudget",
     "SingleFlight",
     "SlowCalls",
+    "SpendLimit",
     "Streaming",
     "Timeout",
 ]
@@ -54,13 +60,16 @@ _HOMES = {
     "Consecutive": "circuit.trip",
     "FailureRate": "circuit.trip",
     "Fallback": "policies.fallback",
+    "Hold": "policies.hold",
     "IdempotencyKey": "policies.idempotency",
     "Model": "policies.models",
     "ModelFallback": "policies.models",
+    "RateLimit": "policies.rate_limit",
     "Retry": "policies.retry",
     "RetryBudget": "policies.retry_budget",
     "SingleFlight": "policies.single_flight",
     "SlowCalls": "circuit.trip",
+    "SpendLimit": "policies.spend_limit",
     "Streaming": "policies.streaming",
     "Timeout": "policies.timeout",
 }

@@ -7,7 +7,6 @@ it, guarded functions that the function calls included.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -221,9 +220,7 @@ class _Budget:
 
     __slots__ = ("bucket", "call", "policy", "runtime")
 
-    def __init__(
-        self, policy: RetryBudget, bucket: _Bucket, call: Call, runtime: Runtime
-    ) -> None:
+    def __init__(self, policy: RetryBudget, bucket: _Bucket, call: Call, runtime: Runtime) -> None:
         self.policy = policy
         self.bucket = bucket
         self.call = call
@@ -248,7 +245,7 @@ class _Budget:
 
 def _is_counted(call: Call, bucket: _Bucket) -> bool:
     """Whether it is a part of a call that was counted further out."""
-    return any(type(each) is _Budget and each.bucket is bucket for each in call.all_budgets())
+    return any(isinstance(each, _Budget) and each.bucket is bucket for each in call.all_budgets())
 
 
 class _Buckets:

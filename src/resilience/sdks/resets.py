@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from .values import LONGEST, duration, http_date, number, text, timestamp
 
-__all__ = ["RESETS", "WINDOWS", "reset_in", "window_in"]
+__all__ = ["RESETS", "WINDOWS", "reset_in", "seconds_until", "window_in"]
 
 _LIMITS: Mapping[str, str] = {
     # OpenAI and Groq: `6m0s`; Azure: seconds; Auriko: ISO 8601.
@@ -77,14 +77,15 @@ def _longest(
     exhausted: list[float] = []
     others: list[float] = []
     for name, remaining in limits.items():
-        if name in headers and (seconds := _seconds(headers[name], now)) is not None:
+        if name in headers and (seconds := seconds_until(headers[name], now)) is not None:
             (exhausted if number(headers.get(remaining)) == 0 else others).append(seconds)
     for seconds, left in members:
         (exhausted if left == 0 else others).append(seconds)
     return max(exhausted or others, default=None)
 
 
-def _seconds(value: object, now: float) -> float | None:
+def seconds_until(value: object, now: float) -> float | None:
+    """Seconds from `now` until the reset that a header names; None for none."""
     amount = number(value, most=LONGEST * 1e4)
     if amount is None:
         amount = duration(value)

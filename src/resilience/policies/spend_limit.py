@@ -1,0 +1,399 @@
+"""A cap on what all calls together may cost in a period: dollars an hour, or any other unit.
+
+Inside `Retry`, so that each attempt is admitted by the most that it may cost. For requests and
+tokens a minute, which are to be waited for, there is `RateLimit`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from attrs import Factory, field, fields, frozen
+
+from resilience._core.clock import moment
+from resilience._core.clock import now as clock_now
+from resilience._core.identity import Identity
+from resilience._core.keyed import Keyed
+from resilience._core.locks import new_lock
+from resilience._core.options import (
+    Seconds,
+    Value,
+    call_repr,
+    checked,
+    count,
+    plain,
+    seconds,
+    suggesting,
+    title,
+    to_key,
+    to_number,
+    to_plain_function,
+    to_text,
+    warn_option_failed,
+)
+from resilience._core.results import PLAIN, completion_of
+from resilience._core.usage import token_count
+from resilience.errors import BadResultError, RejectedError, SpendLimitExceededError
+from resilience.events import CallRejected
+from resilience.policy import NO_VERDICT, Call, Effect, Gate, Inner, Runtime, Verdict
+
+__all__ = ["SpendLevel", "SpendLimit"]
+
+_SLICES = 60
+"""Parts of the period in which what was spent is kept."""
+_CLOSE = 1e-9
+_LONGEST_ANSWER = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_DEEPEST = 20
+
+
+def _to_cost(name: str, value: Any) -> float:
+    found = to_number(name, value, 0.0)
+    if found == 0:
+        raise ValueError(f"{name} must be more than 0, got {value!r}")
+    return found
+
+
+@frozen(eq=False, repr=False)
+class SpendLevel(Value):
+    """What was `spent` in the period that ends now, and what is `reserved` for attempts under way,
+    of the `limit`."""
+
+    spent: float
+    reserved: float
+    limit: float
+
+
+@suggesting
+@frozen(eq=False, repr=False)
+class SpendLimit(Identity, Gate):
+    """Rejects an attempt that could bring what was spent in `per` seconds to more than `cost`.
+
+    - `cost`: the most that all attempts of any `per` seconds may cost together, in whatever unit
+      `price` has: dollars, cents, tokens.
+    - `per`: seconds. What was spent counts for so long, and up to a sixtieth longer.
+    - `price`: a function of the model's name (None if there is none), the prompt's tokens and the
+      answer's tokens that gives what an attempt costs.
+    - `estimate` (None): a function of the call's arguments that gives the most that it may cost.
+      By default `price` of as many tokens as the text in its arguments has bytes, and of the
+      longest answer that it allows for: its `max_tokens` (or `max_completion_tokens`, or
+      `max_output_tokens`), else `answer`, times its `n`.
+    - `answer` (4096): tokens of the longest answer, for a call that does not limit it.
+    - `key` (None): an argument's name, or a function of the call's arguments: a limit for each
+      value. A call whose key cannot be computed is not limited, and the log says so. Of more than
+      `keep` values (100,000) the one unused for longest is forgotten, with what it has spent.
+    - `name` (None): for people.
+
+    While an attempt is under way, the most that it may cost is reserved. Afterwards it costs the
+    `price` of the tokens that its result says it took; where it does not say, or it has failed or
+    was cancelled, what was reserved, as it may have been charged for. One that was surely not
+    executed (`Failure.sent` is False, a status of 400 to 499 but 408, or a policy inside has
+    rejected it) costs nothing. A stream is under way until its end.
+
+    A rejected call gets `SpendLimitExceededError`, which has the figures; it has `retry_at` if
+    enough will be free then. What was spent is known to this process alone, and only as long as it
+    runs; the object may stand in several pipelines, which then share it. It pickles as its options.
+    Safe from any thread and any event loop.
+    """
+
+    role: ClassVar[str | None] = "spend_limit"
+
+    cost: float = checked(_to_cost)
+    per: Seconds = seconds()
+    price: Callable[[str | None, int, int], float] = checked(to_plain_function, kw_only=True)
+    estimate: Callable[..., float] | None = checked(
+        to_plain_function, None, optional=True, kw_only=True
+    )
+    answer: int = count(4096, kw_only=True)
+    key: str | Callable[..., Hashable] | None = checked(to_key, None, optional=True, kw_only=True)
+    name: str | None = checked(to_text, None, optional=True, kw_only=True)
+    keep: int = count(100_000, kw_only=True)
+    _purses: Keyed[_Purse] = field(
+        default=Factory(
+            lambda self: Keyed(self.key, partial(_Purse, plain(self.per)), self.keep, _may_go),
+            takes_self=True,
+        ),
+        init=False,
+        repr=False,
+    )
+
+    def __repr__(self) -> str:
+        return call_repr(self, ("cost", "per"))
+
+    def __reduce__(self) -> Any:
+        options = {each.name: getattr(self, each.name) for each in fields(type(self)) if each.init}
+        return partial(type(self), **options), ()
+
+    def snapshot(self) -> SpendLevel:
+        """How the limit stands now. TypeError with a key: see `snapshots()`."""
+        if self.key is not None:
+            raise TypeError("this limit is keyed: use snapshots(), which has each value's")
+        return self.snapshots()[None]
+
+    def snapshots(self) -> dict[Hashable, SpendLevel]:
+        """The same for each value of the key; under None without a key."""
+        now = clock_now()
+        return {
+            key: SpendLevel(*purse.level(now), self.cost)
+            for key, purse in self._purses.all().items()
+        }
+
+    def check(self, fn: Callable[..., Any]) -> None:
+        """Raise TypeError for a function without the argument that is the key."""
+        self._purses.check(fn)
+
+    def effect(self) -> Effect:
+        key = self.key if isinstance(self.key, str) else title(self.key)
+        whose = "" if self.key is None else f" for each {key}"
+        return Effect(
+            line=f"rejects calls that could bring what is spent in {plain(self.per):g} s to more "
+            f"than {self.cost:g}{whose}"
+        )
+
+    def refuses(self, call: Call) -> bool:
+        return self._refusal(call) is not None
+
+    def free_in(self, call: Call) -> float:
+        refusal = self._refusal(call)
+        if refusal is None:
+            return 0.0
+        return math.inf if refusal.retry_after is None else refusal.retry_after
+
+    def _refusal(self, call: Call) -> SpendLimitExceededError | None:
+        purse, now = self._purses.found(call), clock_now()
+        if purse is None:
+            return None
+        most = self._most(call)
+        wait = purse.free_in(most, self.cost, now)
+        return None if wait == 0 else self._error(purse, call, most, wait, now)
+
+    def _error(
+        self, purse: _Purse, call: Call, most: float, wait: float, now: float
+    ) -> SpendLimitExceededError:
+        spent, reserved = purse.level(now)
+        key = self._purses.value_of(call)
+        known = math.isfinite(wait)
+        return SpendLimitExceededError(
+            wait if known else None,
+            moment(wait) if known else None,
+            name=self.name,
+            key=key,
+            model=key if self.key == "model" and isinstance(key, str) else None,
+            limit=self.cost,
+            per=plain(self.per),
+            spent=spent + reserved,
+            most=most,
+        )
+
+    def try_enter(self, call: Call, runtime: Runtime) -> Any:
+        now = runtime.now()
+        purse = self._purses.of(call, now)
+        if purse is None:
+            return _UNLIMITED
+        most = self._most(call)
+        reserved = purse.reserve(most, self.cost, now, runtime)
+        if reserved is None:
+            raise self._error(purse, call, most, purse.free_in(most, self.cost, now) or 0.0, now)
+        return reserved
+
+    def leave(self, permit: Any, call: Call, error: Verdict) -> None:
+        permit.settle(permit.most)
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        # As a gate's, but what the attempt has cost goes by its result.
+        async def spend_limit(call: Call) -> Any:
+            try:
+                reserved = self.try_enter(call, runtime)
+            except RejectedError as error:
+                call.emit(CallRejected, error=error)
+                raise
+            number = call.branch.number
+            try:
+                result = await inner(call)
+            except Exception as error:
+                made = call.branch.number not in (0, number)
+                reserved.settle(self._after(call, error, reserved.most) if made else 0.0)
+                raise
+            except BaseException:
+                made = call.branch.number not in (0, number)
+                reserved.settle(reserved.most if made else 0.0)
+                raise
+            used = token_count(result)
+            pending = None if type(result) in PLAIN else completion_of(result)
+            if pending is None:
+                reserved.settle(self._price(call, used(), reserved.most))
+            else:
+                pending.then(partial(self._ended, reserved, call, used))
+            return result
+
+        return spend_limit
+
+    def _ended(
+        self, reserved: _Reserved, call: Call, used: Callable[[], Any], verdict: Verdict
+    ) -> None:
+        """A stream is over. One that nobody has read to its end has not said it all."""
+        said = None if verdict is NO_VERDICT else used()
+        reserved.settle(self._price(call, said, reserved.most))
+
+    def _after(self, call: Call, error: Exception, most: float) -> float:
+        """What a failed attempt has cost."""
+        if type(error) is BadResultError:
+            return self._price(call, token_count(error.result)(), most)
+        failure = call.failure(error)
+        status = failure.status or 0
+        refused = failure.sent is False or (400 <= status < 500 and status != 408)
+        return 0.0 if refused else most
+
+    def _price(self, call: Call, used: tuple[int | None, int | None] | None, most: float) -> float:
+        """What an attempt has cost that took so many tokens, if its answer says."""
+        if used is None:
+            return most
+        prompt, said = used
+        return self._asked("price", most, self.price, _model(call), prompt or 0, said or 0)
+
+    def _most(self, call: Call) -> float:
+        """The most that an attempt may cost."""
+        if self.estimate is not None:
+            return self._asked("estimate", 0.0, self.estimate, *call.args, **call.kwargs)
+        prompt = _bytes((call.args, call.kwargs))
+        answer = _longest_answer(call, self.answer)
+        return self._asked("price", 0.0, self.price, _model(call), prompt, answer)
+
+    @staticmethod
+    def _asked(
+        option: str, otherwise: float, fn: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> float:
+        """What the user's function gives; if it raises, or gives no number, the log says so."""
+        try:
+            return to_number(option, fn(*args, **kwargs), 0.0)
+        except Exception as problem:
+            warn_option_failed(f"SpendLimit({option}=)", problem)
+            return otherwise
+
+
+class _Reserved:
+    """What is reserved for an attempt. If Ctrl-C keeps it from being settled, its finalizer does
+    that."""
+
+    __slots__ = ("most", "purse", "runtime")
+
+    most: float
+    purse: _Purse | None
+    runtime: Runtime
+
+    def settle(self, spent: float) -> None:
+        """It has cost so much. The first time counts, from anywhere."""
+        purse = self.purse
+        if purse is not None:
+            purse.settle(self, spent)
+            self.purse = None
+
+    def __del__(self) -> None:
+        if self.purse is not None:
+            self.settle(self.most)
+
+
+class _Purse:
+    """What was spent, and what is reserved, for one value of the key."""
+
+    __slots__ = ("_lock", "_reserved", "_slices", "_width", "per")
+
+    def __init__(self, per: float) -> None:
+        self.per = per
+        self._width = per / _SLICES
+        self._slices: deque[list[float]] = deque()  # of an end and an amount, the oldest first
+        self._reserved: dict[int, float] = {}  # by the `id` of what it is reserved for
+        self._lock = new_lock()
+
+    def level(self, now: float) -> tuple[float, float]:
+        """What was spent in the period that ends now, and what is reserved."""
+        with self._lock:
+            while self._slices and self._slices[0][0] + self.per <= now:
+                self._slices.popleft()
+            spent = math.fsum(amount for _, amount in self._slices)
+            return spent, math.fsum(self._reserved.values())
+
+    def free_in(self, most: float, limit: float, now: float) -> float:
+        """Seconds until so much may be spent; infinite if nobody knows."""
+        with self._lock:
+            over = math.fsum((*self.level(now), most, -limit))
+            if over <= limit * _CLOSE:
+                return 0.0
+            for end, amount in self._slices:
+                over -= amount
+                if over <= limit * _CLOSE:
+                    return max(_CLOSE, end + self.per - now)
+            return math.inf
+
+    def reserve(self, most: float, limit: float, now: float, runtime: Runtime) -> _Reserved | None:
+        """Reserve so much, if it is there."""
+        reserved = _new(_Reserved)
+        reserved.most = most
+        reserved.runtime = runtime
+        reserved.purse = None
+        with self._lock:
+            if self.free_in(most, limit, now) > 0:
+                return None
+            reserved.purse = self
+            self._reserved[id(reserved)] = most
+        return reserved
+
+    def settle(self, reserved: _Reserved, spent: float) -> None:
+        now = reserved.runtime.now()
+        with self._lock:
+            if self._reserved.pop(id(reserved), None) is None or spent <= 0:
+                return
+            if not self._slices or self._slices[-1][0] <= now:
+                self._slices.append([now + self._width, 0.0])
+            self._slices[-1][1] += spent
+
+
+def _may_go(purse: _Purse, now: float, crowded: bool) -> bool:
+    return crowded or purse.level(now) == (0.0, 0.0)
+
+
+def _model(call: Call) -> str | None:
+    """The model that is called."""
+    named = call.model or _given(call, "model")
+    return named if isinstance(named, str) else None
+
+
+def _given(call: Call, name: str) -> Any:
+    """The value of an argument, its default included; None if there is none."""
+    try:
+        return call.slot(name, reading=True).read(call.args, call.kwargs)
+    except TypeError:
+        return None
+
+
+def _bytes(value: Any, depth: int = 0) -> int:
+    """Of all the text in a value: no tokenizer makes more tokens of it."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "replace"))
+    if isinstance(value, (bytes, bytearray)):
+        return len(value)
+    if depth < _DEEPEST and isinstance(value, Mapping):
+        return sum(_bytes(each, depth + 1) for each in (*value, *value.values()))
+    if depth < _DEEPEST and isinstance(value, Sequence):
+        return sum(_bytes(each, depth + 1) for each in value)
+    return 0
+
+
+def _longest_answer(call: Call, otherwise: int) -> int:
+    """Tokens that a call allows for at most, or that are taken if it does not say."""
+    most = next(filter(None, (_number(call, name) for name in _LONGEST_ANSWER)), otherwise)
+    return most * (_number(call, "n") or 1)
+
+
+def _number(call: Call, name: str) -> int:
+    found = _given(call, name)
+    return found if isinstance(found, int) and found > 0 else 0
+
+
+_new = object.__new__
+_UNLIMITED = _new(_Reserved)
+"""Of a call whose key cannot be computed."""
+_UNLIMITED.most, _UNLIMITED.purse = 0.0, None
