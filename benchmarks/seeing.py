@@ -26,8 +26,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from resilience import CircuitBreaker, ModelFallback, Pipeline, Retry
-from resilience.integrations import opentelemetry, prometheus
 from resilience.integrations import _names as names
+from resilience.integrations import opentelemetry, prometheus
 from resilience.policy import Inner, Policy, Runtime
 
 CALLS = 2_000

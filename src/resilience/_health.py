@@ -29,8 +29,8 @@ def health() -> dict[str, Any]:
     - "circuits": how many there are in each state; "not_closed": those that are not closed, each as
       `Snapshot.to_dict()` has it. Its key is there only where it is a model's name, as any other
       may be a secret: `CircuitBreaker.circuits()` has them all.
-    - "bulkheads": of each with calls, its name and `limit`, how many calls are `inside` and how many
-      are `waiting`, over all values of its key.
+    - "bulkheads": of each with calls, its name and `limit`, and how many calls are `inside` and
+      `waiting`, over all values of its key.
     - "calls": how many calls of each guarded function are under way, in threads and in tasks of the
       event loop that runs here.
     - "workers": threads that serve calls with a time limit, `busy` ones and `idle` ones, of a
@@ -105,9 +105,9 @@ def _under_way() -> Iterator[str]:
     for task in tasks - {current}:
         inner: Any = task.get_coro()
         while inner is not None:
-            frame = getattr(inner, "cr_frame", None)
-            if frame is not None:
-                yield from _name_of(frame)
+            suspended = getattr(inner, "cr_frame", None)
+            if suspended is not None:
+                yield from _name_of(suspended)
             inner = getattr(inner, "cr_await", None)
 
 

@@ -25,7 +25,7 @@ pipeline is no longer at rest while anybody listens to what a healthy call emits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -70,8 +70,8 @@ __all__ = [
     "recording",
 ]
 
-# Without `eq` and `repr`, which `Event` has for all of them, a class costs a fourth at import; without
-# slots, a value is made in half the time.
+# Without `eq` and `repr`, which `Event` has for all of them, a class costs a fourth at import;
+# without slots, a value is made in half the time.
 
 
 @frozen(slots=False, eq=False, repr=False)
@@ -369,7 +369,7 @@ def listen(callback: Listener, *kinds: type[Event]) -> Subscription:
 
 
 @contextmanager
-def recording(*kinds: type[Event]) -> Iterator[list[Any]]:
+def recording(*kinds: type[Event]) -> Generator[list[Any]]:
     """A list of every event of these classes, or of all, while the block lasts: in whatever thread
     or task it happens, in the order in which it is told."""
     events: list[Any] = []

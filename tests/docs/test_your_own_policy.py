@@ -34,7 +34,10 @@ from support.own_policies import (
 )
 
 
-@pytest.mark.parametrize("file", sorted(FILES.glob("*.py")), ids=lambda file: file.stem)
+POLICIES = [FILES / f"{name}.py" for name in ("bulkhead", "in_flight", "request_id")]
+
+
+@pytest.mark.parametrize("file", POLICIES, ids=lambda file: file.stem)
 def test_a_policy_is_short(file: Path) -> None:
     """Under 60 lines of code each, and nothing that is not public is imported."""
     policy, _ = file.read_text(encoding="utf-8").split('if __name__ == "__main__":')

@@ -15,13 +15,14 @@ import threading
 import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
 import pytest
 import trio
 
-from conftest import Takes, World, async_worlds, put_aside
+from conftest import Takes, World, async_worlds
 from resilience import (
     Bulkhead,
     BulkheadFullError,
@@ -273,6 +274,10 @@ def test_each_key_has_a_room(world: World) -> None:
         bulkhead.free  # noqa: B018
 
 
+def call_inside(pipeline: Pipeline, fn: Callable[..., Any], **kwargs: Any) -> Any:
+    return pipeline.call(fn, **kwargs)
+
+
 def test_the_value_of_a_key_is_not_shown_unless_it_is_a_model(world: World) -> None:
     """It may be a secret. The error has it."""
     errors = {}
@@ -282,11 +287,8 @@ def test_the_value_of_a_key_is_not_shown_unless_it_is_a_model(world: World) -> N
         def inner(**kwargs: Any) -> str:
             return "never"
 
-        def outer(pipeline: Pipeline = pipeline, **kwargs: Any) -> Any:
-            return pipeline.call(inner, **kwargs)
-
         with pytest.raises(BulkheadFullError) as caught:
-            pipeline.call(outer, **{key: value})
+            pipeline.call(partial(call_inside, pipeline, inner), **{key: value})
         errors[key] = error = caught.value
         assert error.key == value
         assert "SECRET" not in f"{error} {error!r}"
@@ -548,7 +550,7 @@ def test_200_waiters_cancelled_and_timed_out_at_random(loop: str) -> None:
     chance = random.Random(7)
     for _ in range(ROUNDS):
         with virtual_time(start=0) as clock:
-            run_in(loop, lambda clock=clock: round_of_200(loop, clock, chance))  # type: ignore[misc]
+            run_in(loop, partial(round_of_200, loop, clock, chance))
 
 
 ROUNDS = int(os.environ.get("ROUNDS", "25"))
@@ -658,28 +660,28 @@ def test_ctrl_c_at_any_step_loses_no_permit(way: str, listeners: Any) -> None:
         bulkhead = Bulkhead(1, queue=int(way == "waiting"), patience=0, key=key)
         pipeline = Pipeline(bulkhead, listeners=listeners)
         guarded = pipeline.wrap(lambda: "in")
-        reached = True
+        reached: list[bool] = []
 
-        def call(guarded: Any = guarded) -> None:
-            nonlocal reached
-            try:
-                reached = arriving(interrupt, step, guarded, FILES)
-            except BulkheadFullError:
-                reached = True
+        def rejected(guarded: Any = guarded) -> None:
+            with pytest.raises(BulkheadFullError):
+                guarded()
+
+        def call(tried: Any, step: int = step, reached: list[bool] = reached) -> None:
+            reached.append(arriving(interrupt, step, tried, FILES))
 
         owned = False
         try:
             if way in ("full", "waiting"):
-                pipeline.call(call)
+                pipeline.call(call, rejected)
             else:
-                call()
+                call(guarded)
         except KeyboardInterrupt as problem:
             owned = bulkhead._rooms._lock._is_owned()
             assert not owned or at_the_end_of_a_with(problem), step
         if owned:
             bulkhead._rooms._lock.release()  # as it would be in life, where none comes in there
         assert bulkhead.rooms() == {}, step
-        if not reached:
+        if reached == [False]:
             assert step > 20
             return
 
@@ -756,7 +758,9 @@ def test_it_is_explained(bulkhead: Bulkhead, line: str) -> None:
 @rest_and_full
 def test_the_log_says_why(listeners: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A rejection is a line for debugging, as of any policy."""
-    pipeline = Pipeline(Bulkhead(1, queue=0, name="gpu"), name="chat", listeners=listeners)
     with caplog.at_level(logging.DEBUG, "resilience"), pytest.raises(BulkheadFullError):
+        pipeline = Pipeline(
+            Bulkhead(1, queue=0, name="gpu"), name=f"chat {len(listeners)}", listeners=listeners
+        )
         pipeline.call(lambda: pipeline.call(print))
     assert "rejected: bulkhead 'gpu' is full (1 under way, 0 waiting)" in caplog.text

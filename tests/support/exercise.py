@@ -29,9 +29,9 @@ from resilience.failures import Advice, Failure, Kind, describe
 from resilience.matching import TRANSIENT, status
 from resilience.sdks.headers import pick
 from resilience.testing import script, virtual_time
+from resilience.waits import Exponential, Fixed
 
 logging.getLogger("resilience").addHandler(logging.NullHandler())  # what fails does so on purpose
-from resilience.waits import Exponential, Fixed
 
 
 class ServiceError(Exception):

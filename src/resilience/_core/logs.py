@@ -216,7 +216,9 @@ def _subject(event: Any) -> tuple[Any, ...]:
         None if failure is None else (failure.kind, failure.status, failure.code),
         type(error).__name__,
         attempts[-1].model if attempts else None,
-        *map(facts.get, ("pipeline", "function", "circuit", "hold", "policy", "model", "to", "new")),
+        *map(
+            facts.get, ("pipeline", "function", "circuit", "hold", "policy", "model", "to", "new")
+        ),
     )
 
 

@@ -56,12 +56,13 @@ class PacedQueue(ABC):
         """Wait for a turn, until `end` at most: whether it came."""
         try:
             try:
-                return await self._wait(runtime, call, turn, end)
+                came = await self._wait(runtime, call, turn, end)
             finally:
                 self._leave(turn)
         except BaseException:
             self._leave(turn)  # Ctrl-C may have come in the first one
             raise
+        return came
 
     async def _wait(self, runtime: Runtime, call: Call, turn: Turn, end: float) -> bool:
         while True:

@@ -361,6 +361,8 @@ class Reading:
             given = terms.resume(error, *given)
             if given is None:
                 return None
+        if not call.afford():
+            return None
         fresh = type(guard)(guard.pipeline, guard.fn)
         fresh.restarts, fresh.continues = guard.restarts + 1, continues
         fresh.stream_end = terms.end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 from resilience._core.attempt import Attempt
 from resilience._core.failure import Failure
 from resilience._core.locks import new_lock
-from resilience.errors import CircuitOpenError, RejectedError, WorkersBusyError
+from resilience.errors import RejectedError
 from resilience.events import (
     AttemptEnded,
     AttemptStarted,
@@ -54,7 +55,7 @@ Add: TypeAlias = Callable[[Metric, Values, float], object]
 _LONGEST = 200
 """Characters of a name: callers and servers choose them."""
 _STATES = ("closed", "half-open", "open")
-_REASONS: dict[type, str] = {CircuitOpenError: "circuit_open", WorkersBusyError: "workers_busy"}
+_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 
 
 def clean(text: str) -> str:
@@ -146,7 +147,8 @@ class Figures:
                 self._add(TOKENS, (event.pipeline, event.function, event.model, kind), tokens)
 
     def rejected(self, event: CallRejected) -> None:
-        reason = _REASONS.get(type(event.error)) or type_name(event.error)
+        name = type(event.error).__name__.removesuffix("Error")
+        reason = _WORDS.sub("_", name).lower()  # CircuitOpenError: circuit_open
         self._add(REJECTIONS, (event.pipeline, event.function, reason), 1)
 
     def moved_on(self, event: ModelLeft | ModelSkipped) -> None:

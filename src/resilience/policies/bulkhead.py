@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from attrs import Factory, field, fields, frozen
 
@@ -187,7 +187,7 @@ class Bulkhead(Identity, Gate):
         return call.slot(key, reading=True).read(call.args, call.kwargs)
 
     def effect(self) -> Effect:
-        from resilience._core.schedule import in_words
+        from resilience._core.schedule import seconds_text
 
         key = self.key if isinstance(self.key, str) else title(self.key)
         calls = f"{self.limit} call{'s' if self.limit > 1 else ''}"
@@ -197,74 +197,84 @@ class Bulkhead(Identity, Gate):
         if self.queue == 0 or long == 0:
             return Effect(line=f"{line}, and rejects the others")
         queue = "the others" if self.queue is None else f"{self.queue} more"
-        until = "" if long == math.inf else f", {in_words(long, math.inf)} at most"
+        until = "" if long == math.inf else f", {seconds_text(long)} at most"
         others = "" if self.queue is None else "; the rest are rejected"
         return Effect(line=f"{line}; {queue} wait in order{until}{others}", waits=long)
 
 
 class _Permit:
-    """What a call holds that is inside. What Ctrl-C keeps from being given back, its finalizer
-    gives back."""
+    """What a call holds that is inside; `reference` is what stands for it there."""
 
-    __slots__ = ("room",)
+    __slots__ = ("__weakref__", "reference", "room")
 
-    room: _Room | None
+    room: _Room
+    reference: ref[_Permit] | None
 
     def give_back(self) -> None:
         """Leave the room; several times is as once."""
-        room = self.room
-        if room is not None:
-            room.inside.discard(id(self))
-            if room.waiting:
-                room.leave(self)
-            self.room = None  # at the very end: the finalizer does again what was not done
-
-    __del__ = give_back
+        reference = self.reference
+        if reference is not None:
+            self.room.leave(reference)
+            self.reference = None  # at the very end: until then, its death is noticed
 
 
 class _Room:
-    """The calls of one key: those inside, by the `id` of their permits, and those who wait, first
-    come first.
+    """The calls of one key: those inside, and those who wait, first come first.
 
     Ctrl-C, a signal handler or a finalizer may come between any two steps: a permit is in or out
-    by one of them, and what was begun can be done again. Permits are given out under the lock, and
-    given back without it: whoever leaves is out, and then looks at the queue; whoever waits is in
-    the queue, and then looks for a free permit.
+    by one of them, and what was begun can be done again. A permit that Ctrl-C has kept from being
+    given back is noticed when nobody has it any more, by the weak reference that is inside.
+
+    Permits are given out under the lock, and given back without it: whoever leaves is out, and then
+    looks at the queue; whoever waits is in the queue, and then looks for a free permit.
     """
 
-    __slots__ = ("inside", "limit", "lock", "waiting")
+    __slots__ = ("inside", "leave", "limit", "lock", "waiting")
 
     def __init__(self, limit: int, lock: Any) -> None:
         self.limit = limit
         self.lock = lock
-        self.inside: set[int] = set()
+        self.inside: set[ref[_Permit]] = set()
         self.waiting: OrderedDict[_Permit, Waiter] = OrderedDict()
+        self.leave: Callable[[ref[_Permit]], None] = self._leave  # made once, not for each call
 
     def begin(self, args: Any = (), kwargs: Any = None) -> Any:
         """A permit, or `BUSY` if none is free, or others wait for it; as a call at rest begins."""
         permit = _Permit()
         permit.room = self
+        permit.reference = reference = ref(permit, self.leave)
         inside = self.inside
         with self.lock:
-            inside.add(id(permit))  # first, so that whoever comes in between sees it
+            inside.add(reference)  # first, so that whoever comes in between sees it
             if len(inside) <= self.limit and not self.waiting:
                 return permit
-            inside.discard(id(permit))
+            inside.discard(reference)
+        del reference  # first the references, so that nobody notices its death
+        permit.reference = None
         return BUSY
 
-    def leave(self, permit: _Permit) -> None:
-        """Leave the room or the queue before it, and let the next one in."""
+    def _leave(self, reference: ref[_Permit]) -> None:
+        """Whose permit it is, is inside no more; the next one may come in."""
+        try:
+            self.inside.discard(reference)
+        except TypeError:  # it died before its reference was ever hashed: it never was inside
+            return
+        if self.waiting:
+            with self.lock:
+                self.let_in()
+
+    def leave_queue(self, permit: _Permit) -> None:
+        """From now on nobody lets it in."""
         with self.lock:
             self.waiting.pop(permit, None)
-            self.inside.discard(id(permit))
-            self.let_in()
 
     def let_in(self) -> None:
         """Give free permits to those who wait. Whoever wakes and has none yet waits on."""
         while self.waiting and len(self.inside) < self.limit:
             permit = next(iter(self.waiting))
             self.waiting[permit].set()
-            self.inside.add(id(permit))
+            assert permit.reference is not None
+            self.inside.add(permit.reference)
             self.waiting.pop(permit, None)
 
 
@@ -304,31 +314,35 @@ class _Rooms:
         self, key: Hashable, runtime: Runtime, call: Call, patience: float
     ) -> _Permit | None:
         """A permit, once it is this call's turn; None if the queue is full, or patience ends."""
+        room = None
         permit = _Permit()
-        permit.room = room = None
+        permit.reference = None
         end = runtime.now() + patience
         try:
             while True:
-                waiter = runtime.waiter()
                 with self._lock:
                     if room is None:
                         permit.room = room = self.at(key)
-                    if permit not in room.waiting and self._is_full(room):
-                        return None
-                    room.waiting[permit] = waiter
+                        if self._is_full(room):
+                            return None
+                        permit.reference = ref(permit, room.leave)
+                    elif permit.reference in room.inside:
+                        return permit
+                    room.waiting[permit] = waiter = runtime.waiter()
                     self._all[key] = room  # a signal handler's call may have let go of it just now
                     room.let_in()
-                woken = id(permit) in room.inside or await waiter.wait(end - runtime.now(), call)
-                if not woken:
-                    with self._lock:
-                        room.waiting.pop(permit, None)  # from now on nobody lets it in
-                if id(permit) in room.inside:
-                    return permit
-                if not woken:
+                    if permit.reference in room.inside:
+                        return permit
+                if not await waiter.wait(end - runtime.now(), call):
+                    room.leave_queue(permit)
+                    if permit.reference in room.inside:
+                        return permit
+                    permit.reference = None
                     return None
         except BaseException:
             if room is not None:
-                room.leave(permit)
+                room.leave_queue(permit)
+                permit.give_back()
             raise
 
     def full(self, key: Hashable) -> bool:
@@ -361,7 +375,7 @@ _known: WeakSet[Bulkhead] = WeakSet()
 _making = new_lock()
 _UNGUARDED = _Permit()
 """The permit of a call whose key cannot be computed."""
-_UNGUARDED.room = None
+_UNGUARDED.reference = None
 
 
 def bulkheads() -> list[Bulkhead]:

@@ -40,14 +40,16 @@ from resilience.policy import Call, Effect, Emitter, Emitters, Gate, Idle, InHan
 
 __all__ = ["Hold"]
 
+_WAIT = to_match("on", Advice.WAIT)
 _LONGEST = 86400.0
 """Seconds of a hold at most: what a server asks for beyond that is a mistake."""
 _SHORTEST = 1.0
 """Seconds: a shorter hold is taken for as long, where those who waited are let go."""
 _SLOWER = 0.9
 """By how much calls go slower than the server took them, once it is known how fast that was."""
-_FASTER = 0.98
-"""What the gap between two calls shrinks to in each second, or in the time of a hold if longer."""
+_FASTER = 0.99
+"""What the gap between two calls shrinks to in the first second after a hold (or in the time of the
+hold, if longer); by twice as much in the second, and so on."""
 
 
 @suggesting
@@ -69,7 +71,7 @@ class Hold(Identity, Gate):
     - `name` (None): for people.
 
     If the server refuses again what is let go, the gaps between calls become as long as they were
-    between those that it took, and shrink slowly, until no call has to wait for its turn. Whatever
+    between those that it took, and shrink, slowly at first, until no call has to wait for its turn. Whatever
     a server asks for, a hold lasts for a day at most.
 
     A rejected call gets `RateLimitExceededError` with `retry_at`, whose `__cause__` is the failure
@@ -83,7 +85,7 @@ class Hold(Identity, Gate):
     role: ClassVar[str | None] = "hold"
     resting = True
 
-    on: On = checked(to_match, Advice.WAIT)
+    on: On = checked(to_match, _WAIT)
     key: str | Callable[..., Hashable] | None = checked(to_key, None, optional=True)
     spread: float = number(0.25, most=1.0)
     patience: Seconds | None = seconds(60.0, positive=False, optional=True)
@@ -195,7 +197,7 @@ class Hold(Identity, Gate):
             return
         now = clock_now()
         lane = self._state.lanes.of(call, now)
-        if lane is not None and lane.hold(min(asked, _LONGEST), now, failure):
+        if lane is not None and lane.hold(min(asked, _LONGEST), now, permit.since, failure):
             self._state.began(lane, min(asked, _LONGEST), failure)
 
     def refuses(self, call: Call) -> bool:
@@ -303,8 +305,9 @@ class _Lane(PacedQueue):
     def permit(self) -> _Permit:
         return _Permit(self, self.since)
 
-    def hold(self, asked: float, now: float, failure: Failure | None) -> bool:
-        """Begin a hold, or make one longer: whether it has begun."""
+    def hold(self, asked: float, now: float, since: float, failure: Failure | None) -> bool:
+        """Begin a hold, or make one longer: whether it has begun. `since` is the release that the
+        call went after which was told."""
         with self._lock:
             until = now + asked
             if now < self.until:
@@ -313,10 +316,11 @@ class _Lane(PacedQueue):
                     self.start += until - self.until
                     self.until = until
                 return False
-            if self.since < now:  # refused again since it was released
-                self.gap = (until - self.since) / max(1, self.accepts) / _SLOWER
-            else:
-                self.gap = 0.0
+            if since == self.since:  # let go since the last hold, and refused again
+                if self.accepts:
+                    self.gap = (until - since) / self.accepts / _SLOWER
+                else:
+                    self.gap *= 2
             self.failure, self.held_for, self.crowd = failure, asked, 1
             self.until = self.last_wait = until
             self.start = until + self.spread * asked * chance()
@@ -341,13 +345,13 @@ class _Lane(PacedQueue):
     def expected(self, now: float) -> float:
         """When a call that comes now will go, if all goes on as it is."""
         with self._lock:
-            first = self.start if now < self.until else self.until
+            first = self.start if now < self.until or self._waiting else self.until
             return max(now, first, self.next) + len(self._waiting) * self.gap
 
     async def ready(self, turn: Turn, runtime: Runtime, call: Call, end: float) -> float:
         with self._lock:
-            self.last_wait = now = max(self.last_wait, runtime.now())
-            return max(self.start if now < self.start else self.until, self.next)
+            self.last_wait = max(self.last_wait, runtime.now())
+            return max(self.start, self.next)
 
     def _go(self, turn: Turn | None, when: float) -> None:
         if self.since == math.inf and self.held_for:
@@ -355,7 +359,8 @@ class _Lane(PacedQueue):
             crowd = self.crowd + len(self._waiting)
             self.gap = self.gap or self.spread * max(_SHORTEST, self.held_for) / max(1, crowd)
         self.next = max(self.next, when) + self.gap
-        self.gap *= _FASTER ** (self.gap / max(_SHORTEST, self.held_for))
+        unit = max(_SHORTEST, self.held_for)
+        self.gap *= _FASTER ** (self.gap / unit * (when - self.since) / unit if self.gap else 0.0)
 
     def accepted(self, since: float) -> None:
         """A call went well that was let go after this release."""

@@ -7,10 +7,12 @@ tokens a minute, which are to be waited for, there is `RateLimit`.
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from attrs import Factory, field, fields, frozen
 
@@ -119,6 +121,10 @@ class SpendLimit(Identity, Gate):
         init=False,
         repr=False,
     )
+
+    def __attrs_post_init__(self) -> None:
+        with _making:
+            _known.add(self)
 
     def __repr__(self) -> str:
         return call_repr(self, ("cost", "per"))
@@ -351,6 +357,11 @@ class _Purse:
             self._slices[-1][1] += spent
 
 
+    def begin_anew(self) -> None:
+        """In a forked child: the attempts of the parent's other threads are not under way here."""
+        self._reserved.clear()
+
+
 def _may_go(purse: _Purse, now: float, crowded: bool) -> bool:
     return crowded or purse.level(now) == (0.0, 0.0)
 
@@ -393,7 +404,19 @@ def _number(call: Call, name: str) -> int:
     return found if isinstance(found, int) and found > 0 else 0
 
 
+_known: WeakSet[SpendLimit] = WeakSet()
+_making = new_lock()
 _new = object.__new__
 _UNLIMITED = _new(_Reserved)
 """Of a call whose key cannot be computed."""
 _UNLIMITED.most, _UNLIMITED.purse = 0.0, None
+
+
+def _forked() -> None:
+    for limit in list(_known):
+        for purse in limit._purses.all().values():
+            purse.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

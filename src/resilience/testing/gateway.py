@@ -30,6 +30,7 @@ from .plan import (
     ErrorInStream,
     GarbledStream,
     Hang,
+    Limited,
     Malformed,
     Ok,
     Plan,
@@ -54,6 +55,7 @@ __all__ = [
     "GarbledStream",
     "Gateway",
     "Hang",
+    "Limited",
     "Malformed",
     "Ok",
     "Plan",
@@ -77,8 +79,8 @@ class Gateway:
     `plan` is one plan for every model, or a mapping of model names to plans with "*" for any
     other model (without "*", other models get `model_not_found`). A plan is an answer (always
     this one), an error code, a list of them (one per request of that model, the last one
-    repeated; each model counts for itself under "*" too) or a `Timetable`. With `api_key`,
-    requests that do not carry it get `invalid_api_key`.
+    repeated; each model counts for itself under "*" too), a `Timetable` or `Limited`. With
+    `api_key`, requests that do not carry it get `invalid_api_key`.
 
     Safe from any thread. Starting takes under a second, stopping a few milliseconds, even while
     requests hang. ImportError where the extra is not installed; TypeError or ValueError naming

@@ -1,8 +1,8 @@
 """What the local gateway answers: one small value per kind of answer, and plans made of them.
 
 A plan is one answer (always this one), a list of answers (one per request of that model, the
-last one repeated) or a `Timetable`; a plain string is short for an `Error` of that code. All of
-them are frozen values: one plan may serve many gateways and threads.
+last one repeated), a `Timetable` or a rate limit (`Limited`); a plain string is short for an
+`Error` of that code. All of them are frozen values: one plan may serve many gateways and threads.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ __all__ = [
     "ErrorInStream",
     "GarbledStream",
     "Hang",
+    "Limited",
     "Malformed",
     "Ok",
     "Plan",
@@ -283,13 +284,28 @@ class Timetable:
         return self.entries[max(place, 1) - 1][1]
 
 
-Plan: TypeAlias = "Answer | str | Sequence[Answer | str] | Timetable"
-Steps: TypeAlias = "tuple[Answer, ...] | Timetable"
+@suggesting
+@frozen
+class Limited:
+    """Answers by `answer` as long as no more than `requests` come in `per` seconds: by a bucket
+    that fills again evenly, as those of most services do.
+
+    Beyond that it is `rate_limit_exceeded`, with the seconds until there is room again as
+    `Retry-After`. Each model counts for itself.
+    """
+
+    requests: int = count()
+    per: Seconds = seconds(1.0)
+    answer: Answer = checked(_answer, Ok())
+
+
+Plan: TypeAlias = "Answer | str | Sequence[Answer | str] | Timetable | Limited"
+Steps: TypeAlias = "tuple[Answer, ...] | Timetable | Limited"
 
 
 def read_plan(name: str, plan: object) -> Steps:
     """Check one model's plan; TypeError or ValueError name the place and what is wrong there."""
-    if isinstance(plan, Timetable):
+    if isinstance(plan, (Timetable, Limited)):
         return plan
     if isinstance(plan, Sequence) and not isinstance(plan, (str, bytes)):
         steps = cast("Sequence[object]", plan)

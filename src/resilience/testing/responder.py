@@ -10,7 +10,9 @@ from typing import Any, cast
 
 from attrs import field, frozen
 
-from .plan import Answer, Error, Ok, Steps, Timetable
+from resilience._core.options import plain
+
+from .plan import Answer, Error, Limited, Ok, Steps, Timetable
 from .wire import request_id
 
 __all__ = ["Received", "Responder"]
@@ -55,12 +57,14 @@ class Responder:
             self.models = tuple(model for model in plans if model != "*")
             self._plans = plans
             self._taken.clear()
+            self._full.clear()
 
     def reset(self) -> None:
         """Forget all requests; every plan, the numbering and the clock begin anew."""
         with self._lock:
             self._received: list[Received] = []
             self._taken: Counter[str] = Counter()
+            self._full: dict[str, float] = {}  # when the bucket of a limit is full again
             self._started = time.monotonic()
 
     @property
@@ -104,8 +108,19 @@ class Responder:
             return Error("model_not_found", param="model")
         if isinstance(steps, Timetable):
             return steps.at(at)
+        if isinstance(steps, Limited):
+            return self._limited(name, steps, at)
         self._taken[name] += 1
         return steps[min(self._taken[name], len(steps)) - 1]
+
+    def _limited(self, name: str, plan: Limited, at: float) -> Answer:
+        each = plain(plan.per) / plan.requests
+        full = max(at, self._full.get(name, 0.0))
+        wait = full + each - plain(plan.per) - at
+        if wait > 0:
+            return Error("rate_limit_exceeded", retry_after=wait)
+        self._full[name] = full + each
+        return plan.answer
 
 
 def _model(fields: Mapping[str, Any]) -> str | None:

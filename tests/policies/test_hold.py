@@ -1,0 +1,484 @@
+"""`Hold`: one call is told to stay away, and the others wait as well; released spread out."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import time
+from itertools import count
+from typing import Any
+
+import pytest
+
+from conftest import World, async_worlds
+from resilience import (
+    CircuitBreaker,
+    Hold,
+    ModelFallback,
+    Pipeline,
+    RateLimitExceededError,
+    Retry,
+    Timeout,
+    recording,
+)
+from resilience._core import pacing
+from resilience.events import CallDelayed, HoldBegan, ModelSkipped
+from resilience.failures import Advice, Failure, Kind, describe
+from resilience.policies import hold as module
+from resilience.testing import virtual_time
+from support.arriving import arriving, at_the_end_of_a_with, interrupt
+from support.calling import error_of, run_in
+from support.concurrency import in_threads
+from support.functions import coloured
+from support.limits import Admitted, Told, batch, most_in
+from support.own_policies import both_loops, together
+
+
+def told(world: World, hold: Hold, seconds: float = 10) -> None:
+    """A call is told to stay away."""
+    error_of(world, Pipeline(hold).wrap(world.function(Told(seconds))))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"spread": -1}, ValueError, "spread must be from 0 to 1"),
+        ({"spread": True}, TypeError, "spread must be a number"),
+        ({"patience": -1}, ValueError, "patience must be 0 or more"),
+        ({"key": 3}, TypeError, "key must be a function"),
+        ({"name": ""}, ValueError, "name must not be empty"),
+        ({"on": object()}, TypeError, "on"),
+        ({"patiense": 1}, TypeError, "did you mean 'patience'"),
+    ],
+)
+def test_bad_options_are_refused(options: Any, error: type[Exception], said: str) -> None:
+    """At construction, by name, rule and value."""
+    with pytest.raises(error, match=said):
+        Hold(**options)
+
+
+def test_it_reads_as_it_was_written_and_pickles_as_its_options() -> None:
+    """A copy is the thing itself; another process begins anew."""
+    hold = Hold(key="model", spread=0.5)
+    assert repr(hold) == "Hold(key='model', spread=0.5)"
+    assert copy.copy(hold) is hold
+    assert repr(pickle.loads(pickle.dumps(hold))) == repr(hold)
+    assert "of the same model" in str(Pipeline(hold).explain())
+
+
+# Holding
+
+
+@pytest.mark.fault(364)
+def test_others_wait_as_long_as_one_is_told(world: World) -> None:
+    """In another pipeline as well; no less than the server asked for, and at most a quarter more.
+    Then nothing waits any more."""
+    hold = Hold()
+    fn = Pipeline(hold).wrap(world.function("in"))
+    assert world.run(fn) == "in"
+    began = world.clock.now()
+    with recording(HoldBegan, CallDelayed) as events:
+        told(world, hold)
+        assert hold.held() == {None: 10}
+        assert world.run(fn) == "in"
+    assert 10 <= world.clock.now() - began <= 12.5
+    held, delayed = events
+    assert (held.seconds, held.failure.kind) == (10, Kind.RATE_LIMIT)
+    assert (delayed.policy, delayed.seconds) == (
+        "Hold",
+        pytest.approx(world.clock.now() - began),
+    )
+    assert hold.held() == {}
+    began = world.clock.now()
+    world.clock.advance(100)
+    for _ in range(5):
+        world.run(fn)
+    assert world.clock.now() - began == pytest.approx(100)
+
+
+def test_what_does_not_ask_to_stay_away_holds_nobody(world: World) -> None:
+    """An outage, a rate limit without a time, one that is to be retried now, an end that is none of
+    the service's."""
+    hold = Hold()
+    for error in (
+        ConnectionError(),
+        Told(0),
+        Answered(429, {}),
+        Answered(400, {"retry-after": "9"}),
+        Answered(429, {"x-ratelimit-remaining": "5", "x-ratelimit-reset": "30"}),
+    ):
+        error_of(world, Pipeline(hold).wrap(world.function(error)))
+    assert hold.held() == {}
+
+
+class Answered(Exception):
+    """A failure with a status and headers."""
+
+    def __init__(self, status_code: int, headers: dict[str, str]) -> None:
+        self.status_code, self.headers = status_code, headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "30"},
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s"},
+        {"retry-after-ms": "30000"},
+    ],
+)
+def test_a_limit_with_nothing_left_holds_until_its_reset(
+    world: World, headers: dict[str, str]
+) -> None:
+    """As a Retry-After does."""
+    hold = Hold()
+    error_of(world, Pipeline(hold).wrap(world.function(Answered(429, headers))))
+    assert hold.held() == {None: pytest.approx(30)}
+
+
+def test_only_the_failures_named_hold(world: World) -> None:
+    """By `on`, in the language of all policies."""
+    hold = Hold(on=[503])
+    told(world, hold)
+    assert hold.held() == {}
+    error = Answered(503, {"retry-after": "7"})
+    error_of(world, Pipeline(hold).wrap(world.function(error)))
+    assert hold.held() == {None: 7}
+
+
+def test_each_key_is_held_by_itself(world: World) -> None:
+    """Another model goes on."""
+    hold = Hold(key="model")
+
+    def step(*, model: str) -> str:
+        if model == "a":
+            raise Told(10)
+        return model
+
+    fn = Pipeline(hold).wrap(coloured(world, step))
+    error_of(world, fn, model="a")
+    began = world.clock.now()
+    assert world.run(fn, model="b") == "b"
+    assert world.clock.now() == began
+    assert hold.held() == {"a": 10}
+
+
+def test_a_key_that_cannot_be_computed_holds_nobody(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the log says so."""
+    hold = Hold(key=lambda: {}["k"])
+    told(world, hold)
+    assert hold.held() == {}
+    assert "key raised KeyError" in caplog.text
+
+
+@pytest.mark.fault(46)
+def test_a_hold_lasts_a_day_at_most(world: World) -> None:
+    """Whatever a server asks for."""
+    hold = Hold()
+    told(world, hold, 1e8)
+    assert hold.held() == {None: 86400}
+
+
+def test_a_longer_word_makes_a_hold_longer(world: World) -> None:
+    """Of a call that was under way; a shorter one changes nothing."""
+    hold = Hold(spread=0.0)
+    told(world, hold, 10)
+    only: Any = hold._state.lanes.only
+    for asked, held in ((5, 10), (20, 20)):
+        only.hold(asked, world.clock.now(), 0.0, None)
+        assert hold.held() == {None: held}
+
+
+# Rejected
+
+
+@pytest.mark.fault(365)
+def test_a_call_whose_time_would_pass_fails_now(world: World) -> None:
+    """By its deadline, or its patience: with the time at which it may go, and why."""
+    hold = Hold(name="llm", key="model")
+
+    def step(*, model: str) -> str:
+        raise Told(100)
+
+    error_of(world, Pipeline(hold).wrap(coloured(world, step)), model="m")
+    began = world.clock.now()
+    for policies in ([Timeout(20), hold], [hold]):
+        fn = Pipeline(*policies).wrap(coloured(world, step))
+        error = error_of(world, fn, model="m")
+        assert type(error) is RateLimitExceededError
+        assert 100 <= error.retry_after <= 125
+        assert error.retry_at is not None
+        assert (error.name, error.model) == ("llm", "m")
+        assert type(error.__cause__) is Told
+        assert describe(error).kind is Kind.REJECTED
+    assert world.clock.now() == began
+
+
+@pytest.mark.fault(366)
+def test_a_chain_skips_a_held_model_at_once(world: World) -> None:
+    """However short the hold is; and comes back to it when no other is left."""
+    hold = Hold(key="model")
+    broken = {"b": False}
+
+    def step(*, model: str) -> str:
+        if broken.get(model):
+            raise ConnectionError
+        return model
+
+    def refusing(*, model: str) -> str:
+        raise Told(2)
+
+    chain = Pipeline(ModelFallback("a", "b"), Retry(attempts=2, wait=0.1), hold)
+    error_of(world, Pipeline(hold).wrap(coloured(world, refusing)), model="a")
+    began = world.clock.now()
+    fn = chain.wrap(coloured(world, step))
+    with recording(ModelSkipped) as events:
+        assert world.run(fn) == "b"
+    assert world.clock.now() == began
+    assert [(event.model, event.to) for event in events] == [("a", "b")]
+    broken["b"] = True
+    assert world.run(fn) == "a"
+    assert 2 <= world.clock.now() - began <= 3.5
+
+
+def test_the_call_that_was_told_waits_by_its_retry(world: World) -> None:
+    """Where the wait is within its patience it is not sent to another model by its own hold."""
+    chain = Pipeline(ModelFallback("a", "b"), Retry(attempts=2), Hold(key="model"))
+    steps = iter([Told(2), "again"])
+
+    def step(*, model: str) -> str:
+        found = next(steps)
+        if isinstance(found, Exception):
+            raise found
+        return f"{model} {found}"
+
+    began = world.clock.now()
+    assert world.run(chain.wrap(coloured(world, step))) == "a again"
+    assert 2 <= world.clock.now() - began <= 2.5
+
+
+def test_both_models_held(world: World) -> None:
+    """The chain waits for the one that is free first."""
+    hold = Hold(key="model", spread=0.0)
+
+    def refusing(*, model: str) -> str:
+        raise Told({"a": 4, "b": 3}[model])
+
+    for model in "ab":
+        error_of(world, Pipeline(hold).wrap(coloured(world, refusing)), model=model)
+    chain = Pipeline(ModelFallback("a", "b"), Retry(), hold)
+    began = world.clock.now()
+    assert world.run(chain.wrap(coloured(world, lambda *, model: model))) in ("a", "b")
+    assert 3 <= world.clock.now() - began <= 4.5
+
+
+# Released
+
+
+@async_worlds
+def test_those_who_wait_are_let_go_one_after_the_other(world: World) -> None:
+    """In order, over a quarter of the time of the hold and no sooner than its end."""
+    hold, admitted = Hold(), Admitted(world.clock.now)
+
+    @Pipeline(hold)
+    async def work(number: int) -> None:
+        admitted(number)
+
+    @Pipeline(hold)
+    async def refused() -> None:
+        raise Told(20)
+
+    async def one(number: int) -> None:
+        await world.clock.asleep(0.001 + number / 1e6)
+        await work(number)
+
+    async def first() -> None:
+        with pytest.raises(Told):
+            await refused()
+
+    began = world.clock.now()
+    run_in(
+        world.name, lambda: together(world.name, first, *((lambda n=n: one(n)) for n in range(99)))
+    )
+    assert admitted.order == list(range(99))
+    assert min(admitted.at) - began >= 20
+    assert max(admitted.at) - began <= 20 * (1 + 2 * 0.25)
+    spaces = [later - sooner for sooner, later in zip(admitted.at, admitted.at[1:], strict=False)]
+    assert max(spaces) <= 2 * min(spaces)
+
+
+@async_worlds
+def test_refused_again_calls_go_as_slowly_as_the_server_takes_them(world: World) -> None:
+    """And the pace is dropped when nobody has had to wait for it for a while."""
+    hold, clock = Hold(), world.clock
+    admitted, refusals = Admitted(clock.now), []
+    times: list[float] = []
+
+    @Pipeline(Retry(attempts=50, wait=0), hold)
+    async def work() -> None:
+        await clock.asleep(0.005)
+        now = clock.now()
+        recent = [each for each in times if now - each < 1]
+        if len(recent) >= 20:
+            refusals.append(now)
+            raise Told(1 - (now - recent[0]))
+        times.append(now)
+        admitted()
+
+    async def worker() -> None:
+        for _ in range(25):
+            await work()
+
+    run_in(world.name, lambda: together(world.name, *([worker] * 16)))
+    assert len(admitted.at) == 400
+    assert len(refusals) <= 40
+    assert clock.now() - 1000 <= 30
+    clock.advance(100)
+    run_in(world.name, lambda: together(world.name, work))
+    assert not hold._state.busy()
+
+
+@pytest.mark.fault(47)
+def test_10_000_clients_told_the_same_date() -> None:
+    """Each a process of its own; the server takes 500 a second: at the peak at most four times as
+    many come."""
+    arrivals: list[float] = []
+    with virtual_time(seed=3) as clock:
+        for _ in range(2_000):  # a fifth of them: the peak is a share of all
+            hold = Hold()
+            with pytest.raises(Told):
+                Pipeline(hold).call(_raising, Told(30))
+            arrivals.append(hold._state.lanes.only.expected(clock.now()) - clock.now())  # type: ignore[union-attr]
+    assert min(arrivals) >= 30
+    assert most_in(0.5, arrivals) <= 4 * 100 * 0.5
+
+
+@pytest.mark.real
+def test_a_batch_against_a_service_with_a_limit() -> None:
+    """200 prompts in 16 threads through the real client, 20 a second allowed: all are answered, and
+    hardly more are refused than were under way when the first one was."""
+    answered, refused, _ = batch(Retry(attempts=20), Hold())
+    assert answered == 200
+    assert refused <= 20
+
+
+# At rest
+
+
+@pytest.mark.real
+def test_a_pipeline_is_at_rest_but_for_holds_and_what_comes_after() -> None:
+    """It needs nothing of a healthy call: no hook is called."""
+    hold = Hold()
+    pipeline = Pipeline(Retry(attempts=1), hold)
+    fn = pipeline.wrap(lambda error=None: exec("raise error", {"error": error}) if error else "in")
+    assert pipeline._hooked == ()
+    assert fn() == "in"
+    assert pipeline._idle.period is not None
+    with pytest.raises(Told):
+        fn(Told(0.05))
+    assert pipeline._idle.period is None
+    assert fn() == "in"
+    only: Any = hold._state.lanes.only
+    only.last_wait -= 10  # as if ten seconds had passed
+    only.next -= 10
+    assert fn() == "in"
+    assert pipeline._idle.period is not None
+
+
+@pytest.mark.real
+@pytest.mark.fault(105)
+@both_loops
+def test_a_sync_call_on_a_loop_is_rejected_during_a_hold(loop: str) -> None:
+    """It must not block the loop."""
+    hold = Hold()
+    pipeline = Pipeline(hold)
+
+    async def main() -> None:
+        with pytest.raises(Told):
+            pipeline.call(_raising, Told(30))
+        began = time.monotonic()
+        with pytest.raises(RateLimitExceededError):
+            pipeline.call(lambda: "never")
+        assert time.monotonic() - began < 1
+
+    run_in(loop, main)
+
+
+@pytest.mark.real
+def test_threads_wait_for_what_one_of_them_was_told() -> None:
+    """In real time: nobody calls during the hold, and all come through."""
+    hold, admitted = Hold(patience=None), Admitted()
+    pipeline = Pipeline(hold)
+    work = pipeline.wrap(lambda: admitted())
+    with pytest.raises(Told):
+        pipeline.call(_raising, Told(0.3))
+    began = time.monotonic()
+    in_threads(16, lambda n: work())
+    assert len(admitted.at) == 16
+    assert min(admitted.at) - began >= 0.29
+    assert hold.waiting == 0
+
+
+@pytest.mark.fault(8, 28)
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")  # one that was just to be awaited
+def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
+    """Of a call that is told, and of one that waits."""
+    files = {pacing.__file__, module.__file__}
+    for waits in (False, True):
+        for step in count(1):
+            with virtual_time() as clock:
+                hold = Hold()
+                pipeline = Pipeline(hold)
+                fn = pipeline.wrap(lambda: "in")
+                if waits:
+                    with pytest.raises(Told):
+                        pipeline.call(_raising, Told(10))
+                reached = [True]
+
+                def call(step: int = step, reached: list[bool] = reached, fn: Any = fn) -> None:
+                    reached[0] = arriving(interrupt, step, fn, files)
+
+                only: Any = hold._state.lanes.only
+                try:
+                    call()
+                except KeyboardInterrupt as problem:
+                    if only._lock._is_owned():
+                        assert at_the_end_of_a_with(problem), step
+                        only._lock.release()
+                assert hold.waiting == 0, step
+                began = clock.now()
+                assert fn() == "in"
+                assert clock.now() - began <= 15, step
+            if not reached[0]:
+                break
+        assert step > (20 if waits else 1)
+
+
+def test_the_log_says_what_holds(caplog: pytest.LogCaptureFixture) -> None:
+    """One line, with its facts and without a secret."""
+    caplog.set_level(logging.DEBUG, "resilience")
+    with virtual_time():
+        hold = Hold(name="llm")
+        pipeline = Pipeline(hold, name="chat")
+        with pytest.raises(Told):
+            pipeline.call(_raising, Told(10))
+        pipeline.call(lambda: "in")
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("hold 'llm' for 10 s after 429" in line for line in lines), lines
+    assert any("for its turn in Hold" in line for line in lines), lines
+
+
+def test_a_breaker_counts_no_rejection_of_a_hold(world: World) -> None:
+    """It says nothing about the service."""
+    breaker, hold = CircuitBreaker(failures=1), Hold(patience=0)
+    told(world, hold)
+    error_of(world, Pipeline(breaker, hold).wrap(world.function("in")))
+    assert breaker.state == "closed"
+    failure = Failure(Kind.RATE_LIMIT, Advice.WAIT, retry_after=3.0)
+    assert module.asked_of(failure) == 3.0
+
+
+def _raising(error: Exception) -> None:
+    raise error

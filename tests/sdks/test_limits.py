@@ -1,0 +1,207 @@
+"""What servers' headers say about rate limits, on errors, raw responses and streams."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from resilience import Pipeline, RateLimit, Retry
+from resilience.failures import limits_of
+from resilience.sdks.limits import ServerLimit
+from resilience.testing import virtual_time
+from resilience.testing.gateway import Error, Gateway
+from support.limits import Told
+
+OPENAI = {
+    "x-ratelimit-limit-requests": "500",
+    "x-ratelimit-remaining-requests": "499",
+    "x-ratelimit-reset-requests": "120ms",
+    "x-ratelimit-limit-tokens": "30000",
+    "x-ratelimit-remaining-tokens": "29000",
+    "x-ratelimit-reset-tokens": "2s",
+}
+ANTHROPIC = {
+    "date": "Thu, 01 Jan 2026 00:00:00 GMT",
+    "anthropic-ratelimit-requests-limit": "50",
+    "anthropic-ratelimit-requests-remaining": "49",
+    "anthropic-ratelimit-requests-reset": "2026-01-01T00:00:02Z",
+    "anthropic-ratelimit-tokens-limit": "1000",
+    "anthropic-ratelimit-tokens-remaining": "0",
+    "anthropic-ratelimit-tokens-reset": "2026-01-01T00:01:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("headers", "limits"),
+    [
+        (
+            OPENAI,
+            (
+                ServerLimit(False, True, 500, 499, 0.12),
+                ServerLimit(True, True, 30000, 29000, 2),
+            ),
+        ),
+        (ANTHROPIC, (ServerLimit(False, True, 50, 49, 2), ServerLimit(True, True, 1000, 0, 60))),
+        (
+            {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "30"},
+            (ServerLimit(False, False, None, 0, 30),),
+        ),
+        ({"x-ratelimit-remaining": "0"}, ()),
+        ({"x-ratelimit-remaining": "x", "x-ratelimit-reset": "30"}, ()),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "soon"}, ()),
+        ({}, ()),
+    ],
+)
+def test_headers_are_read(headers: dict[str, str], limits: Any) -> None:
+    """Of httpx's responses, of errors that hold one, and of plain objects."""
+    response = httpx.Response(429, headers=headers, request=httpx.Request("POST", "http://x"))
+    assert limits_of(response) == limits
+    assert limits_of(openai.RateLimitError("no", response=response, body=None)) == limits
+    assert limits_of(SimpleNamespace(headers=headers)) == limits
+
+
+@pytest.mark.parametrize(
+    "thing", [None, "text", 5, {}, {"a": 1}, [], ValueError(), SimpleNamespace(headers=5), object]
+)
+def test_what_shows_no_headers_says_nothing(thing: Any) -> None:
+    """And nothing raises."""
+    assert limits_of(thing) == ()
+
+    class Nasty(Exception):
+        @property
+        def response(self) -> Any:
+            raise RuntimeError
+
+    assert limits_of(Nasty()) == ()
+
+
+@pytest.mark.real
+def test_the_real_clients_over_the_wire() -> None:
+    """OpenAI's and Anthropic's errors; a raw response and a stream of OpenAI's; no parsed one."""
+    refusal = Error("rate_limit_exceeded", headers=OPENAI)
+    message: Any = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    with Gateway({"m": [refusal, "rate_limit_exceeded", *(["upstream_error"])]}) as gateway:
+        client = openai.OpenAI(base_url=gateway.base_url, api_key="any", max_retries=0)
+        with client, pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(**message)
+        assert limits_of(caught.value)[0] == ServerLimit(False, True, 500, 499, 0.12)
+        url = gateway.base_url.removesuffix("/v1")
+        other = anthropic.Anthropic(base_url=url, api_key="any", max_retries=0)
+        gateway.change(Error("rate_limit_exceeded", headers=ANTHROPIC))
+        with other, pytest.raises(anthropic.RateLimitError) as limited:
+            other.messages.create(max_tokens=5, **message)
+        assert [each.tokens for each in limits_of(limited.value)][-2:] == [False, True]
+    with Gateway() as gateway:
+        client = openai.OpenAI(base_url=gateway.base_url, api_key="any", max_retries=0)
+        with client:
+            parsed = client.chat.completions.create(**message)
+            raw: Any = client.chat.completions.with_raw_response.create(**message)
+            stream = client.chat.completions.create(stream=True, **message)
+            names = {name for name in raw.headers if name.startswith("x-ratelimit")}
+            assert limits_of(parsed) == ()
+            assert bool(limits_of(raw)) == bool(limits_of(stream)) == bool(names)
+            stream.close()
+
+
+# Followed
+
+
+def follows(**options: Any) -> tuple[RateLimit, Any]:
+    limit = RateLimit(follow=True, **options)
+    return limit, limit._lanes.only
+
+
+@pytest.mark.fault(363)
+def test_a_limit_is_taken_over_up_and_down() -> None:
+    """From an error and from a result; the limit of a day, or of who knows what, is not."""
+    for server, each in ((1000, 0.06), (60, 1.0)):
+        headers = {
+            "x-ratelimit-limit-requests": str(server),
+            "x-ratelimit-remaining-requests": str(server - 1),
+            "x-ratelimit-reset-requests": f"{60000 // server}ms",
+        }
+        for outcome in ("error", "result"):
+            limit, pace = follows(requests=500, per=60)
+            with virtual_time():
+                if outcome == "error":
+                    with pytest.raises(Told):
+                        Pipeline(limit).call(_raising, Told(0, **headers))
+                else:
+                    Pipeline(limit).call(lambda h=headers: SimpleNamespace(headers=h))
+            assert pace.each == pytest.approx(each)
+    daily = {
+        "x-ratelimit-limit-requests": "14400",
+        "x-ratelimit-remaining-requests": "14370",
+        "x-ratelimit-reset-requests": "2m59.56s",
+    }
+    full = {**daily, "x-ratelimit-remaining-requests": "14400"}
+    for headers in (daily, full, {**daily, "x-ratelimit-reset-requests": "0"}):
+        limit, pace = follows(requests=500, per=60)
+        with virtual_time():
+            Pipeline(limit).call(lambda h=headers: SimpleNamespace(headers=h))
+        assert pace.each == pytest.approx(0.12)
+
+
+@pytest.mark.fault(363)
+def test_what_others_have_used_is_known() -> None:
+    """Less is left than was thought: the next calls wait for it; with nothing left until a reset,
+    for that."""
+    with virtual_time() as clock:
+        limit, _ = follows(requests=60, per=60, burst=0.5)
+        fn = Pipeline(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
+        began = clock.now()
+        fn({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0"})
+        fn({})
+        assert clock.now() == began  # without a reset it says nothing
+        fn(
+            {
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "60s",
+            }
+        )
+        fn({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "20"})
+        assert clock.now() - began == pytest.approx(1)
+        fn({})
+        assert clock.now() - began == pytest.approx(21)
+
+
+def test_tokens_are_followed_too() -> None:
+    """Where tokens are limited here; else what is said of them is no concern."""
+    headers = {
+        "x-ratelimit-limit-tokens": "600",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "60s",
+    }
+    with virtual_time() as clock:
+        limit, pace = follows(tokens=60, per=60, burst=1.0, estimate=lambda headers: 10)
+        fn = Pipeline(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
+        began = clock.now()
+        fn(headers)
+        assert pace.each_token == pytest.approx(0.1)
+        fn({})
+        assert clock.now() - began == pytest.approx(1)
+        limit, pace = follows(requests=60, per=60)
+        Pipeline(limit).wrap(lambda headers: SimpleNamespace(headers=headers))(headers)
+        assert pace.each == 1.0
+
+
+@pytest.mark.real
+def test_a_call_at_rest_follows_as_well() -> None:
+    """And without `follow` nobody looks."""
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "500"}
+    for follow in (True, False):
+        limit = RateLimit(requests=1000, per=60, follow=follow)
+        pace: Any = limit._lanes.only
+        Pipeline(Retry(), limit).call(lambda: SimpleNamespace(headers=headers))
+        assert (pace.empty - time.monotonic() > 400) is follow
+
+
+def _raising(error: Exception) -> None:
+    raise error
