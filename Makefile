@@ -130,6 +130,7 @@ bench: $(VENV)/.bench  ## cost in time and in calls, against by hand and other l
 	$(BIN)/python benchmarks/shape.py --check
 	$(BIN)/python benchmarks/breaker.py --check
 	$(BIN)/python benchmarks/outage.py --check
+	$(BIN)/python benchmarks/do_no_harm.py --check
 	$(BIN)/python benchmarks/describe.py --check
 	$(BIN)/python benchmarks/streams.py --check
 	$(BIN)/python benchmarks/seeing.py --check

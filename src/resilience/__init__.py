@@ -1,5 +1,6 @@
 """Resilience policies for calls that fail, first of all calls to LLM APIs."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import policies
@@ -14,6 +15,7 @@ from ._core.time_left import deadline, remaining
 from .decorator import resilient
 from .errors import (
     BadResultError,
+    BatchStoppedError,
     BulkheadFullError,
     CircuitOpenError,
     DeadlineExceededError,
@@ -30,6 +32,7 @@ from .sdks.retries import RetryMultiplicationWarning, own_retries, retries_of
 from .sdks.streams import register_stream
 
 if TYPE_CHECKING:
+    from . import batch as batch
     from ._health import health
     from .policies import (
         BadResult,
@@ -57,6 +60,8 @@ else:  # or a type checker would believe in any name
         """What few programs need is imported where it is first needed."""
         if name == "health":
             from ._health import health as found
+        elif name == "batch":
+            found = import_module("resilience.batch")
         elif name in policies.__all__:
             found = getattr(policies, name)
         else:
@@ -69,6 +74,7 @@ __all__ = [
     "Attempt",
     "BadResult",
     "BadResultError",
+    "BatchStoppedError",
     "Bulkhead",
     "BulkheadFullError",
     "CircuitBreaker",

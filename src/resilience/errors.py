@@ -10,6 +10,7 @@
         │   └── WorkersBusyError     no worker thread was free for a call with a time limit
         ├── DeadlineExceededError    seconds; also a TimeoutError
         ├── BadResultError           a check of `BadResult` rejected the result; result, failure
+        ├── BatchStoppedError        a batch was stopped before this call had ended; under_way
         └── StreamInterruptedError   a stream broke off after content; received, text
 
 A failing call's own exception always comes out as itself. All of these pickle and copy.
@@ -26,6 +27,7 @@ from ._core.options import fields_repr
 
 __all__ = [
     "BadResultError",
+    "BatchStoppedError",
     "BulkheadFullError",
     "CircuitOpenError",
     "DeadlineExceededError",
@@ -234,6 +236,20 @@ class StreamInterruptedError(ResilienceError):
     def __reduce__(self) -> tuple[Any, ...]:
         received = self.received if _pickles(self.received) else ()
         return type(self), (received, self.text), dict(self.__dict__, received=received)
+
+
+@define(eq=False, repr=False, slots=False)
+class BatchStoppedError(ResilienceError):
+    """A batch was stopped before this call was made, or while it was `under_way`.
+
+    `__cause__` is the error that stopped the batch, where it was one of `stop_on`.
+    """
+
+    under_way: bool = False
+
+    def __str__(self) -> str:
+        when = "while this call was under way" if self.under_way else "before this call was made"
+        return f"the batch was stopped {when}"
 
 
 def _pickles(value: object) -> bool:

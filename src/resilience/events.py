@@ -148,9 +148,10 @@ class TokensUsed(Event):
 
 @frozen(slots=False, eq=False, repr=False)
 class WaitBegan(Event):
-    """`seconds` will be waited before the next attempt, after the attempt given."""
+    """`seconds` will be waited before the next attempt, after the attempt given: None where none was
+    made, as after a rejection."""
 
-    attempt: Attempt
+    attempt: Attempt | None
     seconds: float
 
 
@@ -194,9 +195,9 @@ class CallRecovered(Event):
 @frozen(slots=False, eq=False, repr=False)
 class GaveUp(Event):
     """A `Retry` makes no further attempt, for this `reason`; another model or a fallback may still
-    help."""
+    help. `attempt` is the last one, or None where none was made."""
 
-    attempt: Attempt
+    attempt: Attempt | None
     reason: str
 
 
@@ -218,12 +219,12 @@ class BudgetSpent(Event):
 
 @frozen(slots=False, eq=False, repr=False)
 class CallDelayed(Event):
-    """A policy, "RateLimit" or "Hold", has an attempt wait for its turn, for `seconds` as far as it
-    knows now."""
+    """A policy, "RateLimit", "Hold" or "Bulkhead", has an attempt wait for its turn, for `seconds`
+    as far as it knows now; None where it cannot know, as a bulkhead."""
 
     policy: str
     model: str | None
-    seconds: float
+    seconds: float | None
 
 
 @frozen(slots=False, eq=False, repr=False)

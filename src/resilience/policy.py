@@ -192,7 +192,7 @@ class Gate(Policy):
                         call.journal.begin(runtime)
                         permit = await self.enter(call, runtime)
                 except RejectedError as error:
-                    if call.journal.guard.emit.listened[CallRejected]:
+                    if call.journal.guard.emit.listeners(CallRejected):
                         call.emit(CallRejected, error=error)
                     raise
             try:

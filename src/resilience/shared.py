@@ -1,7 +1,8 @@
-"""Share circuits between processes through Redis or Valkey."""
+"""Share circuits, rate limits and holds between processes through Redis or Valkey."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from attrs import Factory, field, frozen
@@ -15,13 +16,17 @@ from resilience._core.options import (
     seconds,
     suggesting,
 )
+from ._core.pacing import Pace
 
 from .circuit.circuit import Circuit
 from .circuit.redis.clients import Server, to_client
 from .circuit.redis.keys import key_name, to_prefix
 from .circuit.redis.shared_circuit import SharedCircuit
+from .limits.script import evaluate
+from .limits.shared_hold import SharedHold
+from .limits.shared_pace import SharedPace
 
-__all__ = ["RedisCircuit"]
+__all__ = ["RedisCircuit", "RedisLimit"]
 
 
 @suggesting
@@ -75,3 +80,65 @@ class RedisCircuit:
         key = key_name(self.prefix, circuit.name, circuit.key)
         lease = min(plain(self.lease), circuit._owner.limits.trial_timeout)
         return SharedCircuit(circuit, refresh, self._server, key, lease, self.advisory)
+
+
+_WHOSE = "rate limits and holds that are shared through it go on in each process by itself"
+
+
+@suggesting
+@frozen(eq=False, repr=False)
+class RedisLimit:
+    """The `storage=` of a `RateLimit` or a `Hold` that shares it with all processes that use the
+    same server.
+
+    - `client`: a URL (`redis://`, `rediss://`, `unix://`), or a client of redis-py, sync or
+      asyncio; no pipeline.
+    - `prefix` ("resilience"): what the names of its keys begin with. One `RedisLimit` serves any
+      number of policies and keys; policies of the same kind, prefix and name share their limits:
+      give each service's a `name`.
+    - `timeout` (0.05): seconds for which a reply of the server is waited for; after that, or an
+      error, the server is left alone for `back_off` (5) seconds.
+
+    A `RateLimit` asks the server once for each call, whether it waits or not: it books its turn
+    there. What a call was found to have taken, where tokens are limited, is told in the background,
+    or with the next question. While the server cannot
+    be reached, each process takes its share, by the number of processes that there were; so no more
+    go together than the limit allows, but one that alone has lost the server takes its share beside
+    the others. A `Hold` asks nothing for a healthy call: one process publishes what it was told, in
+    the background, and a thread in each of the others hears of it.
+
+    Nothing is connected before the first call. Raises ImportError without redis-py. Safe from any
+    thread, any event loop, and after a fork.
+    """
+
+    client: Any = field(repr=False)
+    prefix: str = checked(to_prefix, "resilience")
+    timeout: Seconds = seconds(0.05)
+    back_off: Seconds = seconds(5.0)
+    _server: Server = field(
+        default=Factory(
+            lambda self: Server(
+                to_client(self.client, plain(self.timeout), evaluate), plain(self.back_off), _WHOSE
+            ),
+            takes_self=True,
+        ),
+        init=False,
+        repr=False,
+    )
+
+    def __repr__(self) -> str:
+        return call_repr(self)  # without the URL: there may be a password in it
+
+    def share(self, name: str | None, key: Hashable, pace: Pace, owner: int) -> SharedPace:
+        """A rate limit as it is in Redis, for one of its `owner`s in this process. TypeError if its key has a value for which other
+        processes could not compute the same name."""
+        named = "{" + key_name(self.prefix, name, key, "limit1") + "}"
+        settle = 2 * plain(self.back_off) + plain(self.timeout)
+        return SharedPace(self._server, named, pace, settle, owner)
+
+    def share_hold(
+        self, name: str | None, heard: Callable[[Hashable, float], bool]
+    ) -> SharedHold:
+        """The holds of a policy of this name, as others see them."""
+        named = "{" + key_name(self.prefix, name, None, "hold1") + "}"
+        return SharedHold(self._server, named, heard, min(0.5, plain(self.back_off)))

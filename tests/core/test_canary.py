@@ -181,7 +181,7 @@ def test_the_search_finds_a_canary(kind: str) -> None:
             logging.getLogger("resilience").debug("x", extra={"model": BIRD})
         elif kind == "event":
             event = Singing(None, None, 1, (), 0.0, None, False, None, BIRD)
-            for deliver in pipeline._emit.listened[CallEnded]:
+            for deliver in pipeline._emit.listeners(CallEnded):
                 deliver(event)
         elif kind == "note":
             error = KeyError()

@@ -38,7 +38,7 @@ from resilience import (
     recording,
 )
 from resilience._core import guard, hooks
-from resilience.events import CallRejected
+from resilience.events import CallDelayed, CallRejected
 from resilience.failures import Kind, describe
 from resilience.policies import bulkhead as module
 from resilience.policies.bulkhead import Load
@@ -155,14 +155,16 @@ def test_who_finds_the_queue_full_is_rejected_at_once(world: World) -> None:
             found = "rejected"
         ends.append((found, world.clock.now() - 1000))
 
-    with recording(CallRejected) as events:
+    with recording(CallRejected, CallDelayed) as events:
         run_in(world.name, lambda: together(world.name, one, one, one))
     assert ends == [("rejected", 0), ("done", 3), ("done", 6)]
     (error,) = errors
     assert (error.name, error.limit, error.waiting, error.waited) == ("gpu", 1, 1, 0)
     assert error.retry_at is None
     assert error.retry_after is None
-    assert [event.error for event in events] == [error]
+    delayed, rejected = events
+    assert rejected.error is error
+    assert (delayed.policy, delayed.model, delayed.seconds) == ("Bulkhead", None, None)
     assert load(bulkhead) == (1, 0)
 
 
@@ -676,10 +678,10 @@ def test_ctrl_c_at_any_step_loses_no_permit(way: str, listeners: Any) -> None:
             else:
                 call(guarded)
         except KeyboardInterrupt as problem:
-            owned = bulkhead._rooms._lock._is_owned()
-            assert not owned or at_the_end_of_a_with(problem), step
+            owned = at_the_end_of_a_with(problem) and bulkhead._rooms._lock._is_owned()
         if owned:
             bulkhead._rooms._lock.release()  # as it would be in life, where none comes in there
+        assert not bulkhead._rooms._lock._is_owned(), step
         assert bulkhead.rooms() == {}, step
         if reached == [False]:
             assert step > 20
@@ -758,9 +760,9 @@ def test_it_is_explained(bulkhead: Bulkhead, line: str) -> None:
 @rest_and_full
 def test_the_log_says_why(listeners: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A rejection is a line for debugging, as of any policy."""
-    with caplog.at_level(logging.DEBUG, "resilience"), pytest.raises(BulkheadFullError):
-        pipeline = Pipeline(
-            Bulkhead(1, queue=0, name="gpu"), name=f"chat {len(listeners)}", listeners=listeners
-        )
-        pipeline.call(lambda: pipeline.call(print))
+    with caplog.at_level(logging.DEBUG, "resilience"):
+        gpu = Bulkhead(1, queue=0, name="gpu")
+        pipeline = Pipeline(gpu, name=f"chat {len(listeners)}", listeners=listeners)
+        with pytest.raises(BulkheadFullError):
+            pipeline.call(lambda: pipeline.call(print))
     assert "rejected: bulkhead 'gpu' is full (1 under way, 0 waiting)" in caplog.text

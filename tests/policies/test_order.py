@@ -12,6 +12,7 @@ from tenacity import wait_fixed
 
 from resilience import (
     BadResult,
+    Bulkhead,
     CircuitBreaker,
     Fallback,
     IdempotencyKey,
@@ -19,7 +20,9 @@ from resilience import (
     Pipeline,
     PolicyOrderWarning,
     Retry,
+    RetryBudget,
     SingleFlight,
+    SpendLimit,
     Streaming,
     Timeout,
 )
@@ -40,15 +43,19 @@ ALL_ATTEMPTS = "content"
 NOT_SHARED = "everybody"
 NEVER_FIRES = "fires"
 NO_WAIT_FITS = "fits"
+KEEPS_PERMIT = "keeps"
+NOT_SEEN = "extra"
+COSTS_MORE = "reserves"
 WORDS = (
     *(TWO_RETRIES, BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE),
     *(NO_TOTAL, TOO_SLOW, CHECK_OUTSIDE, COUNTED_FOR_EACH, NEVER_EQUAL, HIDES, ALL_ATTEMPTS),
-    *(NOT_SHARED, NEVER_FIRES, NO_WAIT_FITS),
+    *(NOT_SHARED, NEVER_FIRES, NO_WAIT_FITS, KEEPS_PERMIT, NOT_SEEN, COSTS_MORE),
 )
 """A word of each hazard's reason that no other one has."""
 
 MODELS = ModelFallback("a", "b")
 CHECK = BadResult(lambda result: False)
+SPENDING = SpendLimit(1, per=60, price=lambda *used: 0)
 
 
 def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
@@ -78,6 +85,12 @@ def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
         (lambda: [CircuitBreaker(), Timeout(5)], []),
         (lambda: [Retry(), MODELS], [RETRY_OUTSIDE]),
         (lambda: [MODELS, Retry()], []),
+        (lambda: [Retry(), RetryBudget()], [NOT_SEEN]),
+        (lambda: [MODELS, RetryBudget(), Retry()], [NOT_SEEN]),
+        (lambda: [RetryBudget(), MODELS, Retry()], []),
+        (lambda: [SPENDING, Retry()], [COSTS_MORE]),
+        (lambda: [SPENDING, MODELS], [COSTS_MORE]),
+        (lambda: [MODELS, Retry(), SPENDING], []),
         (lambda: [MODELS, Timeout(9), Retry()], [NO_TOTAL]),
         (lambda: [Timeout(99), MODELS, Timeout(9), Retry()], []),
         (lambda: [MODELS, Retry(), Timeout(9)], []),
@@ -144,6 +157,9 @@ def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
         (lambda: [Timeout(1), Retry(wait=RetryAfter(otherwise=30))], []),
         (lambda: [Timeout(1), Retry(wait=wait_fixed(30))], []),
         (lambda: [Timeout(0.1), Retry()], []),
+        (lambda: [Bulkhead(1), Retry()], [KEEPS_PERMIT]),
+        (lambda: [Retry(), Bulkhead(1), Retry(on=429), Bulkhead(1)], [TWO_RETRIES, KEEPS_PERMIT]),
+        (lambda: [MODELS, Retry(), Bulkhead(1)], []),
     ],
 )
 def test_what_is_said_of_an_order(policies: Callable[[], list[Any]], said: list[str]) -> None:

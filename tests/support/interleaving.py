@@ -30,7 +30,7 @@ import pytest
 from attrs import define, field, frozen
 
 __all__ = ["Baton", "Broken", "Lock", "NoLock", "Stuck", "WatchedDict", "WatchedList"]
-__all__ += ["WatchedOrder", "every_order", "orders", "watch", "watch_slots"]
+__all__ += ["WatchedOrder", "WatchedSet", "every_order", "orders", "watch", "watch_slots"]
 
 MOST = 20_000
 """Orders, beyond which a search is too long to be a test."""
@@ -239,6 +239,7 @@ WatchedDict = _container(
     "__len__ __iter__ __contains__ __getitem__ get items values",
     "__setitem__ __delitem__ setdefault pop clear",
 )
+WatchedSet = _container(set, "__len__ __contains__", "add discard")
 WatchedOrder = _container(
     OrderedDict, "__len__ __contains__", "__setitem__ __delitem__ pop popitem"
 )

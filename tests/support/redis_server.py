@@ -262,9 +262,10 @@ class Process:
         return circuit._storage
 
     def published(self, model: Any = None) -> None:
-        """Wait until all that was recorded here is published."""
-        shared = self.shared(model)
-        until(lambda: not (shared.unpublished or holding_thread(shared._publishing)))
+        """Wait until all that was recorded here is published: what calls left that could not wait,
+        and then what there is of the circuit."""
+        for publisher in (self.breaker._storages, self.shared(model)):
+            until(lambda p=publisher: not (p.unpublished or holding_thread(p._publishing)))
 
     def good(self, **kwargs: Any) -> Any:
         """A call that succeeds."""

@@ -1,7 +1,7 @@
 """A world of events for whole-system simulations: hundreds of thousands of calls in seconds.
 
 The library itself runs in it, policies, guards and all, by a runtime of its own: as under
-`virtual_time()`, but with no event loop to turn. Each task is a coroutine that stops where it waits.
+`virtual_time()`, but with no event loop to turn. A task is a coroutine that stops where it waits.
 
     with simulated(seed=1) as world:
         world.spawn(pipeline.call(fn))        # fn awaits world.rest(seconds), or world.moment()
@@ -14,7 +14,7 @@ import heapq
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Hashable
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -45,8 +45,9 @@ class Moment:
 
     def __await__(self) -> Generator[Moment, None, None]:
         if not self.come:
-            self._task = self._world.current
-            self._task.waits_for = self
+            task: _Task = self._world.current
+            self._task = task
+            task.waits_for = self
             yield self
 
     async def wait(self, seconds: float, call: Call | None) -> bool:
@@ -180,7 +181,7 @@ class Simulated(Runtime):
 
 
 @contextmanager
-def simulated(*, seed: int = 0) -> Iterator[Simulated]:
+def simulated(*, seed: int = 0) -> Generator[Simulated, None, None]:
     """Have guarded calls made in this context be of a simulated world, which is given."""
     world = Simulated(seed)
     token = ambient.set(Surroundings(get_ambient(), world=world))

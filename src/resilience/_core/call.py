@@ -473,9 +473,7 @@ class Call:
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Publish what happens, as an event of this class, which is made only if somebody listens
         to it: with these facts, the pipeline's name and the call's number."""
-        emitter = self.journal.guard.emit
-        if emitter.listened[kind]:
-            emitter.publish(kind, self.journal, **facts)
+        self.journal.guard.emit.publish(kind, self.journal, **facts)
 
     # Reports
 

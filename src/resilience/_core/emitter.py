@@ -15,14 +15,13 @@ from resilience.events import (
     CallStarted,
     Event,
     TokensUsed,
-    WaitBegan,
 )
 
-from . import logs
 from .attempt import Attempt
 from .call import attempt_of
-from .listening import Enter, Subscription, add, deliverers, entering, everyone, follow
+from .listening import Enter, Subscription, deliverers, entering, follow
 from .locks import new_lock
+from .logs import log
 from .options import title
 
 __all__ = ["Emitter", "Emitters"]
@@ -30,19 +29,20 @@ __all__ = ["Emitter", "Emitters"]
 _new = object.__new__
 
 
-class _Listened(dict[type, tuple[Callable[[Any], object], ...]]):
-    """Whom to give the events of a class; looked up once for each class."""
+class _Listened(dict[type[Event], tuple[Callable[[Any], object], ...]]):
+    """Whom to give the events of a class, the log aside; looked up once for each class."""
 
     def __init__(self, own: tuple[Subscription, ...]) -> None:
         self._own = own
 
-    def __missing__(self, kind: type) -> tuple[Callable[[Any], object], ...]:
+    def __missing__(self, kind: type[Event]) -> tuple[Callable[[Any], object], ...]:
         found = self[kind] = deliverers(kind, self._own)
         return found
 
 
 class Emitter:
-    """What one pipeline publishes by. An event is made only where somebody listens to its class."""
+    """What one pipeline publishes by. An event is made only where somebody listens to its class, or
+    where the log writes lines of its level."""
 
     __slots__ = (
         "__weakref__",
@@ -50,12 +50,12 @@ class Emitter:
         "_attempt_started",
         "_call_ended",
         "_call_started",
+        "_listened",
         "_own",
         "enters",
         "functions",
         "healthy",
         "idle",
-        "listened",
         "name",
     )
 
@@ -68,11 +68,8 @@ class Emitter:
         self.functions: tuple[str, ...] = ()
         """Names of those that the pipeline was put around, two at most."""
         self._own = tuple(own)
-        self.listened = _Listened(self._own)
-        """Whom to give the events of a class."""
         self.enters: tuple[Enter, ...] = ()
         """What sets context variables for the function of an attempt."""
-        logs.log.listen()
         follow(self)
 
     def guards(self, fn: Callable[..., Any]) -> None:
@@ -82,7 +79,7 @@ class Emitter:
             self.functions = (*self.functions, name)
 
     def refresh(self) -> None:
-        self.listened = listened = _Listened(self._own)
+        self._listened = listened = _Listened(self._own)
         self._call_started = listened[CallStarted]
         self._attempt_started = listened[AttemptStarted]
         self._attempt_ended = listened[AttemptEnded]
@@ -98,9 +95,15 @@ class Emitter:
         """The same, as a policy says it: whether no call may be at rest."""
         return self.healthy
 
+    def listeners(self, kind: type[Event]) -> tuple[Callable[[Any], object], ...]:
+        """Whom to give an event of this class now."""
+        listened = self._listened[kind]
+        level = log.levels[kind]  # as in `log.writes`, without a call
+        return listened if level is None or not log.enabled(level) else (log.deliver, *listened)
+
     def publish(self, kind: type[Event], journal: Any, **facts: Any) -> None:
         """Make an event of a call, and give it to whoever listens."""
-        listened = self.listened[kind]
+        listened = self.listeners(kind)
         if listened:
             event = kind(
                 pipeline=self.name,
@@ -187,15 +190,10 @@ class Emitter:
 
     def tokens_used(self, call: Any, read: Callable[[Any], Any], answer: Any) -> None:
         """How many tokens an attempt took, if `read` finds that in its answer."""
-        if self.listened[TokensUsed] and (found := read(answer)) is not None:
+        if self._listened[TokensUsed] and (found := read(answer)) is not None:
             attempt, (prompt, said) = attempt_of(call), found
             facts = {"number": attempt.number, "model": attempt.model}
             self.publish(TokensUsed, call.journal, **facts, input=prompt, output=said)
-
-    def waiting(self, call: Any, seconds: float) -> None:
-        """A wait begins."""
-        if self.listened[WaitBegan]:
-            self.publish(WaitBegan, call.journal, attempt=call.last_attempt(), seconds=seconds)
 
 
 def _leave(leaves: list[Callable[[], object]]) -> None:
@@ -233,7 +231,9 @@ class Emitters:
         own: list[Subscription] = []
         for emitter in emitters:
             own += emitter._own
-        listened = deliverers(kind, own) if own else everyone(kind)
+        listened = deliverers(kind, own)
+        if log.writes(kind):
+            listened = (log.deliver, *listened)
         if listened:
             name = function = None
             if len(emitters) == 1:
@@ -242,6 +242,3 @@ class Emitters:
             event = kind(pipeline=name, function=function, call=None, **facts)
             for deliver in listened:
                 deliver(event)
-
-
-logs.log.listening = add(Subscription(logs.log.write, logs.log.kinds()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from resilience._runtimes.loops import loop_runtime, runtime_for
@@ -325,15 +326,16 @@ class Guard:
         call.deadline = journal.born_in
         if outcome:
             journal.keeps = True
-        if journal.keeps:
-            journal.start(runtime)
         final: Exception | None = None
         try:
+            if journal.keeps:
+                journal.start(runtime)
             driven = whole(call)
             for _ in driven.__await__():
                 _refuse_to_wait(driven)
         except HandOver as over:
             # Afresh, with the awaitable in hand; what policies remember in the journal stays.
+            over.in_hand.dropped = partial(cut_short, journal, runtime)
             return self.conduct(args, kwargs, over.in_hand, outcome, journal)
         except Deferred as made:
             cut_short(journal, runtime)
@@ -396,10 +398,10 @@ class Guard:
         call.deadline = journal.born_in
         if outcome:
             journal.keeps = True
-        if journal.keeps:
-            journal.start(runtime)
         final: Exception | None = None
         try:
+            if journal.keeps:
+                journal.start(runtime)
             result = await chain(call)
         except Deferred as made:
             cut_short(journal, runtime)

@@ -173,27 +173,29 @@ def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> Non
     elapsed = now - (journal.began or now)
     if journal.withdrawn:
         emit.not_begun_again(journal)
-    if error is not None:
-        rejected = not attempts and isinstance(error, RejectedError)
-        if emit.listened[CallFailed] and not (rejected or control_flow_in(error)):
+    try:
+        if error is not None:
+            rejected = not attempts and isinstance(error, RejectedError)
+            if emit.listeners(CallFailed) and not (rejected or control_flow_in(error)):
+                emit.publish(
+                    CallFailed,
+                    journal,
+                    failure=_failure(journal, error),
+                    attempts=tuple(attempts),
+                    elapsed=elapsed,
+                    reason=journal.reason,
+                )
+        elif attempts and (attempts[0].failure or len(attempts) > 1) and not journal.fell_back:
             emit.publish(
-                CallFailed,
+                CallRecovered,
                 journal,
-                failure=_failure(journal, error),
                 attempts=tuple(attempts),
                 elapsed=elapsed,
-                reason=journal.reason,
+                served_by=journal.answerer,
             )
-    elif attempts and (attempts[0].failure or len(attempts) > 1) and not journal.fell_back:
-        emit.publish(
-            CallRecovered,
-            journal,
-            attempts=tuple(attempts),
-            elapsed=elapsed,
-            served_by=journal.answerer,
-        )
-    if journal.keeps:
-        emit.call_ended(journal, elapsed, error)
+    finally:  # also after Ctrl-C in a listener
+        if journal.keeps:
+            emit.call_ended(journal, elapsed, error)
 
 
 def _failure(journal: Journal, error: Exception) -> Failure:

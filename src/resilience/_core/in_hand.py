@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CoroutineType
 from typing import Any, TypeAlias
 
@@ -44,6 +44,7 @@ class InHand:
     __slots__ = (
         "__weakref__",
         "args",
+        "dropped",
         "epoch",
         "error",
         "held",
@@ -78,6 +79,8 @@ class InHand:
         """When that attempt began, by the circuits' count and by the real clock."""
         self.held = held
         """What policies' `begin` hooks gave; `held.pop(policy)` takes it, to be given back."""
+        self.dropped: Callable[[], object] | None = None
+        """Called if nobody ever awaits the guarded call whose awaitable this is."""
         self.reports = reports
         """What a guarded call inside that attempt has reported about its error."""
 
@@ -125,8 +128,11 @@ class InHand:
 
     def __del__(self) -> None:
         # A guarded call that nobody awaits did what is right: its coroutine is closed quietly.
-        if type(self.ready) is CoroutineType:
-            self.ready.close()
+        if self.ready is not None:
+            if type(self.ready) is CoroutineType:
+                self.ready.close()
+            if self.dropped is not None:
+                self.dropped()
 
 
 def _same(new: Any, old: Any) -> bool:

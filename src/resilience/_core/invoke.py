@@ -224,8 +224,10 @@ def _succeeded(call: Call, now: Callable[[], float], result: Any) -> Any:
         return result
     started = call.branch.started
     if pending is None:
-        call.journal.guard.emit.tokens_used(call, tokens_of, result)
-        call.journal.add(attempt_of(call, now() - started))
+        try:
+            call.journal.guard.emit.tokens_used(call, tokens_of, result)
+        finally:  # also after Ctrl-C in a listener
+            call.journal.add(attempt_of(call, now() - started))
         return result
     attempt = attempt_of(call)
     call.journal.add(attempt)

@@ -87,14 +87,15 @@ class Keyed(Generic[T]):
             found = self._all.get(value)
             if found is None:
                 found = self._all.setdefault(value, self._make())
-                self._forget(now)
+                self._forget(found, now)
             else:
                 self._all.move_to_end(value)
             return found
 
-    def _forget(self, now: float) -> None:
+    def _forget(self, fresh: T, now: float) -> None:
         for _ in range(_LOOKED_AT):
             key, oldest = next(iter(self._all.items()))
-            if not self._may_go(oldest, now, len(self._all) > self._keep):
+            crowded = len(self._all) > self._keep
+            if oldest is fresh or not self._may_go(oldest, now, crowded):
                 return
             self._all.pop(key, None)

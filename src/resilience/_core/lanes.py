@@ -91,6 +91,8 @@ class Lanes(Generic[T]):
         return call.slot(key, reading=True).read(call.args, kwargs)  # type: ignore[no-any-return]
 
     def _made(self, value: Hashable, now: float) -> T:
+        if self.only is not None:
+            return self.only
         with self._lock:
             found = self._all.get(value)
             if found is None:

@@ -24,7 +24,6 @@ __all__ = [
     "add",
     "deliverers",
     "entering",
-    "everyone",
     "follow",
 ]
 
@@ -62,12 +61,6 @@ class Subscription:
     def __call__(self) -> None:
         """Listen no longer. Doing it twice changes nothing."""
         _remove(self)
-
-    def change(self, kinds: tuple[type, ...]) -> None:
-        """Listen to these classes from now on."""
-        if kinds != self.kinds:
-            self.kinds = kinds
-            _change(_all)
 
     def _guarded(self, event: object) -> None:
         thread = get_ident()
@@ -108,7 +101,6 @@ class Follower(Protocol):
 
 _changing = new_lock()
 _all: tuple[Subscription, ...] = ()
-_everyone: dict[type, tuple[Callable[[Any], object], ...]] = {}
 _followers: WeakSet[Any] = WeakSet()
 
 
@@ -130,24 +122,14 @@ def _remove(subscription: Subscription) -> None:
 
 
 def _change(subscriptions: tuple[Subscription, ...]) -> None:
-    global _all, _everyone
+    global _all
     with _changing:
         _all = subscriptions
-        _everyone = {}
         followers: list[Follower] = list(_followers)
         for follower in followers:
             follower.refresh()
     for follower in followers:
         follower.refreshed()
-
-
-def everyone(kind: type) -> tuple[Callable[[Any], object], ...]:
-    """Whom to give an event of this class, of those who listen to all pipelines."""
-    table = _everyone
-    found = table.get(kind)
-    if found is None:
-        found = table[kind] = deliverers(kind)
-    return found
 
 
 def entering(own: Sequence[Subscription] = ()) -> tuple[Enter, ...]:

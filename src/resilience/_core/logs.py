@@ -132,9 +132,11 @@ class Log:
         self.texts = False
         """Whether lines have the texts of exceptions, which may quote prompts and keys."""
         self.levels: Mapping[type[Event], int | None] = Levels(LEVELS)
-        self._say: Callable[[Line], object] | None = None
-        self.listening: Subscription | None = None
-        """How this one listens."""
+        self.deliver = Subscription(self.write, ()).deliver
+        """Writes as a listener does, which never touches the call."""
+        self._say: Callable[[Line], object] = _to_logging
+        self.enabled: Callable[[int], bool] = _logger.isEnabledFor
+        """Whether lines of a level are written."""
         self._interrupted: int | None = None
         """The call whose stream was last said to have broken off."""
         self._lock = new_lock()
@@ -142,35 +144,22 @@ class Log:
         self._said: WeakKeyDictionary[Any, dict[Any, tuple[float, int]]] = WeakKeyDictionary()
 
     def say_by(self, say: Callable[[Line], object] | None = None) -> None:
-        """Have lines said by a function; None for the `resilience` logger."""
-        self._say = say
-        self.listen()
+        """Have lines said by a function, whatever their level; None for the `resilience` logger."""
+        self._say = say or _to_logging
+        self.enabled = _logger.isEnabledFor if say is None else _always
 
-    def hears_rejections(self) -> bool:
-        """Whether somebody wants to read of rejections. Looked up when a pipeline is made and when
-        a circuit opens, as a rejected call should cost next to nothing."""
-        level = self.levels[CallRejected]
-        return level is not None and (self._say is not None or _logger.isEnabledFor(level))
-
-    def kinds(self) -> tuple[type[Event], ...]:
-        """What to listen to."""
-        if self.hears_rejections():
-            return tuple(LEVELS)
-        return tuple(kind for kind in LEVELS if kind is not CallRejected)
-
-    def listen(self) -> None:
-        """Listen to what is to be said, and to nothing else."""
-        if self.listening is not None:
-            self.listening.change(self.kinds())
+    def writes(self, kind: type[Event]) -> bool:
+        """Whether lines of events of a class are written now."""
+        level = self.levels[kind]
+        return level is not None and self.enabled(level)
 
     def write(self, event: Event) -> None:
         """Say what there is to be said of an event."""
-        if isinstance(event, CircuitOpened):
-            self.listen()
-        say, level = self._say, self.levels[type(event)]
+        kind = type(event)
         if isinstance(event, FellBack) and event.failure.kind is Kind.REJECTED:
-            level = self.levels[CallRejected]
-        if level is None or (say is None and not _logger.isEnabledFor(level)):
+            kind = CallRejected
+        level = self.levels[kind]
+        if level is None or not self.enabled(level):
             return
         if isinstance(event, StreamInterrupted):
             self._interrupted = event.call
@@ -180,7 +169,7 @@ class Log:
         if held is not None:
             found = _Found(event, texts=self.texts)
             line = Line(level, _clean(found.text()) + held, found.facts)
-            (say or _to_logging)(line)
+            self._say(line)
 
     def _held(self, subject: tuple[Any, ...]) -> str | None:
         """What a line says of those that were held back since the last one like it; None if this
@@ -222,6 +211,10 @@ def _subject(event: Any) -> tuple[Any, ...]:
     )
 
 
+def _always(level: int) -> bool:
+    return True
+
+
 log = Log()
 
 
@@ -259,12 +252,12 @@ class _Found:
         event = self.event
         match event:
             case WaitBegan():
-                why = self._attempt(event.attempt)
+                what = "rejected"
+                if event.attempt is not None:
+                    why = self._attempt(event.attempt)
+                    what = f"attempt {event.attempt.number}{self._model()} failed with {why}"
                 self.facts["wait"] = event.seconds
-                return (
-                    f"attempt {event.attempt.number}{self._model()} failed with {why}; "
-                    f"retrying in {_seconds(event.seconds)}"
-                )
+                return f"{what}; retrying in {_seconds(event.seconds)}"
             case CallFailed():
                 return self._given_up(event)
             case CallRecovered():
@@ -291,7 +284,8 @@ class _Found:
                 return self._hold(event)
             case CallDelayed():
                 self.facts["wait"] = event.seconds
-                return f"waiting {_seconds(event.seconds)} for its turn in {event.policy}"
+                long = "" if event.seconds is None else f" {_seconds(event.seconds)}"
+                return f"waiting{long} for its turn in {event.policy}"
             case CallRejected():
                 return f"rejected: {self._rejection(event.error)}"
             case StreamInterrupted():

@@ -10,9 +10,9 @@ from .call import Call
 from .locks import new_lock
 from .runtime import Runtime, Waiter
 
-__all__ = ["Pace", "PacedQueue", "Turn"]
+__all__ = ["LATE", "Pace", "PacedQueue", "Turn"]
 
-_LATE = 0.1
+LATE = 0.1
 """Seconds, at most, that a call may be woken too late without the next ones being late for it."""
 
 
@@ -76,7 +76,7 @@ class PacedQueue(ABC):
             now = runtime.now()
             with self._lock:
                 if ready <= now:
-                    self._go(turn, max(ready, now - _LATE))
+                    self._go(turn, max(ready, now - LATE))
                     return True
             if now >= end or (ready > end and first):
                 return False

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from resilience._runtimes.running import loop_here
+from resilience.events import WaitBegan
 
 from .call import Call
 
@@ -73,7 +74,8 @@ class Runtime(ABC):
     async def sleep(self, seconds: float, call: Call) -> None:
         """Wait before the next attempt, no longer than the call's deadline."""
         call.branch.waiting += seconds
-        call.journal.guard.emit.waiting(call, seconds)
+        attempts = call.journal.attempts
+        call.emit(WaitBegan, attempt=attempts[-1] if attempts else None, seconds=seconds)
         if seconds > 0 or self.asynchronous:  # a loop gets its turn in any case
             await self._sleep(seconds, call)
 

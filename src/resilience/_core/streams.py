@@ -508,9 +508,8 @@ class Reading:
 
     def _emit(self, kind: type[Event], **facts: Any) -> None:
         call = self.call
-        if call.journal.guard.emit.listened[kind]:
-            took = self.runtime.now() - call.branch.started
-            call.emit(kind, model=attempt_of(call).model, seconds=took, **facts)
+        took = self.runtime.now() - call.branch.started
+        call.emit(kind, model=attempt_of(call).model, seconds=took, **facts)
 
     def throw(self, error: BaseException) -> Any:
         """The next item of a generator that the consumer throws an error into; what comes out is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -14,7 +14,7 @@ from resilience._core.runtime import Inner, Waiter
 
 from .threads import Real
 
-__all__ = ["Asyncio", "TaskDeadline", "asyncio_"]
+__all__ = ["Asyncio", "TaskDeadline", "asyncio_", "together"]
 
 _MOST_SHARED = 64
 """Durations for which calls of one loop share a timer; others have one for each call."""
@@ -224,3 +224,14 @@ def _cancelled_already(task: asyncio.Task[Any]) -> bool:
 
 
 asyncio_ = Asyncio()
+
+
+async def together(work: Callable[[], Coroutine[Any, Any, None]], number: int) -> None:
+    """Run `work()` in so many tasks at once. The first error ends them all, and comes out."""
+    tasks = [asyncio.ensure_future(work()) for _ in range(number)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

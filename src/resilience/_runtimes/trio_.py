@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import trio
@@ -12,7 +13,7 @@ from resilience._core.runtime import Inner, Waiter
 
 from .threads import Real
 
-__all__ = ["Trio", "trio_"]
+__all__ = ["Trio", "together", "trio_"]
 
 
 class TrioWaiter:
@@ -61,3 +62,22 @@ class Trio(Real):
 
 
 trio_ = Trio()
+
+
+async def together(work: Callable[[], Coroutine[Any, Any, None]], number: int) -> None:
+    """Run `work()` in so many tasks at once. The first error ends them all, and comes out as
+    itself, in no group."""
+    errors: list[Exception] = []
+
+    async def one() -> None:
+        try:
+            await work()
+        except Exception as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(number):
+            nursery.start_soon(one)
+    if errors:
+        raise errors[0]

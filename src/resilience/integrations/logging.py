@@ -48,5 +48,3 @@ def configure(
             )
     log.texts = texts
     log.levels = Levels({**LEVELS, **given})
-    log.listen()
-    log.listen()

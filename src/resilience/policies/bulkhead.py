@@ -33,6 +33,7 @@ from resilience._core.options import (
     warn_option_failed,
 )
 from resilience.errors import BulkheadFullError
+from resilience.events import CallDelayed
 from resilience.policy import BUSY, Call, Effect, Gate, Runtime, Verdict, Waiter
 
 __all__ = ["Bulkhead", "Load"]
@@ -314,7 +315,7 @@ class _Rooms:
         self, key: Hashable, runtime: Runtime, call: Call, patience: float
     ) -> _Permit | None:
         """A permit, once it is this call's turn; None if the queue is full, or patience ends."""
-        room = None
+        room, delayed = None, False
         permit = _Permit()
         permit.reference = None
         end = runtime.now() + patience
@@ -333,6 +334,9 @@ class _Rooms:
                     room.let_in()
                     if permit.reference in room.inside:
                         return permit
+                if not delayed:
+                    delayed = True
+                    call.emit(CallDelayed, policy="Bulkhead", model=call.model, seconds=None)
                 if not await waiter.wait(end - runtime.now(), call):
                     room.leave_queue(permit)
                     if permit.reference in room.inside:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, cast
 from weakref import WeakSet, ref
 
@@ -71,8 +72,8 @@ class Hold(Identity, Gate):
     - `name` (None): for people.
 
     If the server refuses again what is let go, the gaps between calls become as long as they were
-    between those that it took, and shrink, slowly at first, until no call has to wait for its turn. Whatever
-    a server asks for, a hold lasts for a day at most.
+    between those that it took, and shrink, slowly at first, until no call has to wait for its
+    turn. Whatever a server asks for, a hold lasts for a day at most.
 
     A rejected call gets `RateLimitExceededError` with `retry_at`, whose `__cause__` is the failure
     that began the hold. A sync call on an event loop's own thread must not wait: it is rejected
@@ -397,7 +398,9 @@ class _State:
         self._busy: dict[_Lane, None] = {}
         self._idles: tuple[ref[Any], ...] = ()
         self._lock = new_lock()
-        self.shared: Any = None if policy.storage is None else policy.storage.share_hold(self)
+        self.shared: Any = None
+        if policy.storage is not None:
+            self.shared = policy.storage.share_hold(policy.name, partial(_heard, itself))
 
     def model(self, key: Hashable) -> str | None:
         """The key, if it is a model's name."""
@@ -415,6 +418,13 @@ class _State:
         )
         if self.shared is not None and failure is not None:
             self.shared.publish(lane.key, asked)
+
+    def heard(self, key: Hashable, seconds: float) -> None:
+        """Another process was told."""
+        now = clock_now()
+        lane = self.lanes.at(key, now)
+        if lane.hold(min(seconds, _LONGEST), now, 0.0, None):
+            self.began(lane, seconds, None)
 
     def listen(self) -> None:
         """Begin to hear of the holds of other processes."""
@@ -451,6 +461,14 @@ class _State:
                 idle.update()
 
 
+def _heard(state: ref[_State], key: Hashable, seconds: float) -> bool:
+    """Another process was told; whether anybody here still wants to know."""
+    found = state()
+    if found is not None and seconds > 0:
+        found.heard(key, seconds)
+    return found is not None
+
+
 _known: WeakSet[Hold] = WeakSet()
 _making = new_lock()
 
@@ -459,6 +477,8 @@ def _forked() -> None:
     for hold in list(_known):
         for lane in hold._state.lanes.all().values():
             lane.forget_waiting()
+        if hold._state.shared is not None:
+            hold._state.shared.forked()
         hold._state.update()
 
 

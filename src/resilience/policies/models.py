@@ -423,15 +423,15 @@ class _Chain:
 
     def _affords(self, to: int) -> bool:
         """Whether budgets have another model's call left."""
-        if self.turn(to).afford():
+        call = self.call
+        if (call.budgets is None and call.journal.outer is None) or self.turn(to).afford():
             return True
         self.call.journal.reason = "the retry budget is spent"
         self.call.journal.remark("no other model: the retry budget is spent")
         return False
 
     def _emit(self, kind: type[Event], to: int, **facts: Any) -> None:
-        if self.call.journal.guard.emit.listened[kind]:
-            self.call.emit(kind, model=self.order[self.at].name, to=self.order[to].name, **facts)
+        self.call.emit(kind, model=self.order[self.at].name, to=self.order[to].name, **facts)
 
     def raise_first(self, error: Exception) -> None:
         """Raise the first model's error, unless that is `error` itself."""

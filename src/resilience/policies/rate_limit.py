@@ -124,16 +124,16 @@ class RateLimit(Identity, Gate):
 
     def _lane(self, key: Hashable) -> Any:
         """What a value of the key is paced by."""
-        pace = self._pace(1)
-        return pace if self.storage is None else self.storage.share(self, key, pace)
+        pace = self._pace()
+        if self.storage is None:
+            return pace
+        return self.storage.share(self.name, key, pace, id(self))
 
-    def _pace(self, processes: int) -> Pace:
-        """The pace of one of so many processes that share the limit."""
-        per, burst = plain(self.per), self.burst / processes
-        each = 0.0 if self.requests is None else per / self.requests * processes
-        each_token = 0.0 if self.tokens is None else per / self.tokens * processes
-        whole = per * processes
-        return Pace(each, max(0.0, burst * whole - each), each_token, burst * whole)
+    def _pace(self) -> Pace:
+        per, room = plain(self.per), self.burst * plain(self.per)
+        each = 0.0 if self.requests is None else per / self.requests
+        each_token = 0.0 if self.tokens is None else per / self.tokens
+        return Pace(each, max(0.0, room - each), each_token, room)
 
     # At rest
 
@@ -198,7 +198,7 @@ class RateLimit(Identity, Gate):
             if pace is None:
                 return _UNGUARDED
             expected = pace.expected(cost, now)
-            if expected > end or (expected > now and not runtime.may_wait):
+            if expected > max(now, end if runtime.may_wait else now):
                 raise self._rejection(call, expected - now)
             if expected > now:
                 call.emit(CallDelayed, policy="RateLimit", model=call.model, seconds=expected - now)

@@ -505,8 +505,8 @@ def _gives_up(call: Call, reason: str, *, remark: bool = True) -> float | None:
     call.journal.reason = reason
     if remark:
         call.journal.remark(f"no retry: {reason}")
-    if call.journal.guard.emit.listened[GaveUp]:
-        call.emit(GaveUp, attempt=call.last_attempt(), reason=reason)
+    attempts = call.journal.attempts
+    call.emit(GaveUp, attempt=attempts[-1] if attempts else None, reason=reason)
     return None
 
 

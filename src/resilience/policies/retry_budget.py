@@ -56,6 +56,10 @@ def _to_burst(name: str, value: Any) -> float:
     return found
 
 
+def _to_price(value: Any) -> Any:
+    return None if value is None else to_plain_function("cost", value)
+
+
 @frozen(eq=False, repr=False)
 class BudgetLevel(Value):
     """How a budget stands: `left` of at most `burst`; `spent` on extra calls that were made so far
@@ -102,9 +106,7 @@ class RetryBudget(Identity, Policy):
 
     role: ClassVar[str | None] = "retry_budget"
 
-    cost: Callable[..., float] | None = checked(
-        to_plain_function, None, optional=True, kw_only=True
-    )
+    cost: Callable[..., float] | None = field(default=None, converter=_to_price, kw_only=True)
     ratio: float = number(0.1, most=1.0)
     reserve: float = checked(
         partial(to_number, least=0.0),

@@ -105,14 +105,12 @@ class SpendLimit(Identity, Gate):
 
     cost: float = checked(_to_cost)
     per: Seconds = seconds()
-    price: Callable[[str | None, int, int], float] = checked(to_plain_function, kw_only=True)
-    estimate: Callable[..., float] | None = checked(
-        to_plain_function, None, optional=True, kw_only=True
-    )
-    answer: int = count(4096, kw_only=True)
-    key: str | Callable[..., Hashable] | None = checked(to_key, None, optional=True, kw_only=True)
-    name: str | None = checked(to_text, None, optional=True, kw_only=True)
-    keep: int = count(100_000, kw_only=True)
+    price: Callable[[str | None, int, int], float] = checked(to_plain_function)
+    estimate: Callable[..., float] | None = checked(to_plain_function, None, optional=True)
+    answer: int = count(4096)
+    key: str | Callable[..., Hashable] | None = checked(to_key, None, optional=True)
+    name: str | None = checked(to_text, None, optional=True)
+    keep: int = count(100_000)
     _purses: Keyed[_Purse] = field(
         default=Factory(
             lambda self: Keyed(self.key, partial(_Purse, plain(self.per)), self.keep, _may_go),
@@ -218,6 +216,7 @@ class SpendLimit(Identity, Gate):
                 raise
             number = call.branch.number
             try:
+                reserved.begun = True
                 result = await inner(call)
             except Exception as error:
                 made = call.branch.number not in (0, number)
@@ -284,22 +283,25 @@ class _Reserved:
     """What is reserved for an attempt. If Ctrl-C keeps it from being settled, its finalizer does
     that."""
 
-    __slots__ = ("most", "purse", "runtime")
+    begun = False
+    """Whether the call has gone on inward."""
+    purse: _Purse | None = None
+    """Where it is reserved; None once it is settled."""
 
-    most: float
-    purse: _Purse | None
-    runtime: Runtime
+    def __init__(self, most: float, now: Callable[[], float]) -> None:
+        self.most = most
+        self._now = now
 
     def settle(self, spent: float) -> None:
         """It has cost so much. The first time counts, from anywhere."""
         purse = self.purse
         if purse is not None:
-            purse.settle(self, spent)
+            purse.settle(self, spent, self._now())
             self.purse = None
 
     def __del__(self) -> None:
         if self.purse is not None:
-            self.settle(self.most)
+            self.settle(self.most if self.begun else 0.0)
 
 
 class _Purse:
@@ -336,10 +338,7 @@ class _Purse:
 
     def reserve(self, most: float, limit: float, now: float, runtime: Runtime) -> _Reserved | None:
         """Reserve so much, if it is there."""
-        reserved = _new(_Reserved)
-        reserved.most = most
-        reserved.runtime = runtime
-        reserved.purse = None
+        reserved = _Reserved(most, runtime.now)
         with self._lock:
             if self.free_in(most, limit, now) > 0:
                 return None
@@ -347,15 +346,13 @@ class _Purse:
             self._reserved[id(reserved)] = most
         return reserved
 
-    def settle(self, reserved: _Reserved, spent: float) -> None:
-        now = reserved.runtime.now()
+    def settle(self, reserved: _Reserved, spent: float, now: float) -> None:
         with self._lock:
-            if self._reserved.pop(id(reserved), None) is None or spent <= 0:
-                return
-            if not self._slices or self._slices[-1][0] <= now:
-                self._slices.append([now + self._width, 0.0])
-            self._slices[-1][1] += spent
-
+            if spent > 0 and id(reserved) in self._reserved:
+                if not self._slices or self._slices[-1][0] <= now:
+                    self._slices.append([now + self._width, 0.0])
+                self._slices[-1][1] += spent  # if Ctrl-C comes now, it is better counted twice
+            self._reserved.pop(id(reserved), None)
 
     def begin_anew(self) -> None:
         """In a forked child: the attempts of the parent's other threads are not under way here."""
@@ -406,10 +403,8 @@ def _number(call: Call, name: str) -> int:
 
 _known: WeakSet[SpendLimit] = WeakSet()
 _making = new_lock()
-_new = object.__new__
-_UNLIMITED = _new(_Reserved)
+_UNLIMITED = _Reserved(0.0, clock_now)
 """Of a call whose key cannot be computed."""
-_UNLIMITED.most, _UNLIMITED.purse = 0.0, None
 
 
 def _forked() -> None:

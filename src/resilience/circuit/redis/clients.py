@@ -10,8 +10,8 @@ import functools
 import inspect
 import ipaddress
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeAlias
 
 from attrs import Factory, define, field
 
@@ -25,6 +25,8 @@ from resilience.policy import Runtime
 from .script import Reply, evaluate
 
 __all__ = ["Server", "to_client"]
+
+Evaluate: TypeAlias = "Callable[[Any, str, Sequence[Any]], Coroutine[Any, Any, Any]]"
 
 _AT_ONCE = 8  # questions by one client; worker threads are for the user's calls too
 _MANY = 100  # connections: who allows for fewer does not want others beside them
@@ -44,6 +46,7 @@ class SyncClient:
     client: Any
     timeout: float
     prompt: bool = False
+    evaluate: Evaluate = evaluate
     _lock: Any = field(factory=new_lock, init=False)
     _stuck: list[tuple[Job, float]] = field(factory=list, init=False)  # given up when
     _jobs: Jobs = field(
@@ -84,7 +87,7 @@ class SyncClient:
         return now - last >= last - first
 
     def _evaluate(self, key: str, arguments: Sequence[Any]) -> Reply:
-        return drive(evaluate(self.client, key, arguments))
+        return drive(self.evaluate(self.client, key, arguments))
 
 
 @define(eq=False)
@@ -100,7 +103,7 @@ class LoopClient:
         if not self._at_home(runtime):
             return await self.twin.ask(runtime, key, arguments)
         reply: Reply = await runtime.within(
-            self.twin.timeout, lambda call: evaluate(self.client, key, arguments), NO_CALL
+            self.twin.timeout, lambda call: self.twin.evaluate(self.client, key, arguments), NO_CALL
         )
         return reply
 
@@ -122,6 +125,7 @@ class Server:
 
     client: SyncClient | LoopClient
     back_off: float
+    whose: str = "circuits that are shared through it use local state"
     _lock: Any = field(factory=new_lock, init=False)
     _retry_at: float | None = field(default=None, init=False)  # while it is lost
 
@@ -153,22 +157,24 @@ class Server:
                 known, self._retry_at = self._retry_at, runtime.now() + self.back_off
             if known is None:
                 warn(
-                    f"Redis cannot be reached ({type(problem).__name__}): circuits that are shared "
-                    f"through it use local state, and try again every {self.back_off:g} s"
+                    f"Redis cannot be reached ({type(problem).__name__}): {self.whose}, and try "
+                    f"again every {self.back_off:g} s"
                 )
             return None
         self._retry_at = None
         return reply
 
 
-def to_client(source: Any, timeout: float) -> SyncClient | LoopClient:
-    """What asks by a client for a URL, or by the one given.
+def to_client(
+    source: Any, timeout: float, evaluate: Evaluate = evaluate
+) -> SyncClient | LoopClient:
+    """What asks by a client for a URL, or by the one given; `evaluate` runs the script.
 
     ImportError without redis-py, TypeError for something else.
     """
     if isinstance(source, str):
         own = _redis().Redis.from_url(source, **_time_limits(timeout))
-        return _asking_by(own, timeout)
+        return _asking_by(own, timeout, evaluate)
     if not all(callable(getattr(source, name, None)) for name in ("evalsha", "eval")):
         raise TypeError(
             f"client must be a URL or a client of redis-py, sync or asyncio, got a "
@@ -180,16 +186,19 @@ def to_client(source: Any, timeout: float) -> SyncClient | LoopClient:
             f"{type(source).__name__}"
         )
     if inspect.iscoroutinefunction(source.execute_command):
-        return LoopClient(source, _asking_by(_twin_of_asyncio(source, timeout), timeout))
-    twin = _twin_of_sync(source, timeout)
-    return SyncClient(source, timeout) if twin is None else _asking_by(twin, timeout)
+        twin = _asking_by(_twin_of_asyncio(source, timeout), timeout, evaluate)
+        return LoopClient(source, twin)
+    own = _twin_of_sync(source, timeout)
+    if own is None:
+        return SyncClient(source, timeout, evaluate=evaluate)
+    return _asking_by(own, timeout, evaluate)
 
 
-def _asking_by(client: Any, timeout: float) -> SyncClient:
+def _asking_by(client: Any, timeout: float, evaluate: Evaluate) -> SyncClient:
     """By a client with our time limits; they hold where nothing is done but to connect."""
     options = client.connection_pool.connection_kwargs
     more = any(map(options.get, ("credential_provider", "redis_connect_func")))
-    return SyncClient(client, timeout, prompt=not more and _has_address(options))
+    return SyncClient(client, timeout, not more and _has_address(options), evaluate)
 
 
 def _has_address(options: dict[str, Any]) -> bool:

@@ -25,13 +25,13 @@ def to_prefix(name: str, value: Any) -> str:
     return text
 
 
-def key_name(prefix: str, name: str | None, value: Any) -> str:
+def key_name(prefix: str, name: str | None, value: Any, kind: str = _KIND) -> str:
     """`prefix:circuit1:name:value`; what is long, odd or no text is there as a digest.
 
     A circuit has this one key only, so that in a cluster it lies in one slot. TypeError for a
     value for which other processes could not compute the same name.
     """
-    return f"{prefix}:{_KIND}:{_part(name)}:{_part(value)}"
+    return f"{prefix}:{kind}:{_part(name)}:{_part(value)}"
 
 
 def _part(value: Any) -> str:

@@ -1,0 +1,279 @@
+"""A rate limit that processes share through Redis or Valkey: exact, through its loss and return."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resilience import Pipeline, RateLimit, RateLimitExceededError, Timeout
+from resilience._core.guard import drive
+from resilience._core.outside import NO_CALL
+from resilience._core.pacing import Turn
+from resilience._runtimes.threads import not_waiting, threads
+from resilience.limits.script import SCRIPT
+from resilience.shared import RedisLimit
+from support import redis_server
+from support.concurrency import in_threads
+from support.limits import Admitted, most_in
+from support.redis_server import Warned
+
+pytestmark = [pytest.mark.real]
+running, server = redis_server.running, redis_server.server
+own_server = redis_server.own_server
+
+
+@pytest.fixture(autouse=True)
+def _our_script(request: pytest.FixtureRequest) -> None:
+    """The server knows ours from before, too."""
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server").client().script_load(SCRIPT)
+
+
+def limit(source: Any, *, storage: Any = None, **options: Any) -> RateLimit:
+    """As of another process: with connections of its own."""
+    shared = RedisLimit(source, **{"prefix": "app", "timeout": 5.0, **(storage or {})})
+    return RateLimit(**{"requests": 100, "per": 1, "name": "llm", "storage": shared, **options})
+
+
+def calls(policy: RateLimit, number: int, fn: Any = time.monotonic, **kwargs: Any) -> list[float]:
+    guarded = Pipeline(policy).wrap(lambda **kwargs: fn())
+    return [guarded(**kwargs) for _ in range(number)]
+
+
+def test_two_processes_take_turns(server: redis_server.Server) -> None:
+    """Together they go at the limit's rate: one command a call."""
+    one, other = limit(server.url), limit(server.url)
+    asked = server.asked()
+    at = sorted([time_ for _ in range(15) for each in (one, other) for time_ in calls(each, 1)])
+    assert at[-1] - at[0] >= (30 - 5) / 100 - 0.01
+    assert most_in(0.1, at) <= 10 + 5
+    assert server.asked() - asked == 30
+
+
+def test_the_burst_is_one_for_all(server: redis_server.Server) -> None:
+    """And limits of other names, prefixes and keys are others."""
+    policies = [limit(server.url, requests=10, per=100, burst=0.3, patience=0) for _ in range(3)]
+    for policy in policies:
+        calls(policy, 1)
+    with pytest.raises(RateLimitExceededError) as rejection:
+        calls(policies[0], 1)
+    assert rejection.value.retry_after == pytest.approx(10, abs=0.5)
+    calls(limit(server.url, requests=1, per=100, name="other"), 1)
+    calls(limit(server.url, requests=1, per=100, storage={"prefix": "b"}), 1)
+    keyed = limit(server.url, requests=1, per=100, key="user", patience=0)
+    calls(keyed, 1, user=1)
+    calls(keyed, 1, user=2)
+    with pytest.raises(RateLimitExceededError):
+        calls(keyed, 1, user=1)
+
+
+def test_what_was_used_is_told_in_the_background(server: redis_server.Server) -> None:
+    """In place of what was thought: the others need not wait for it."""
+    one, other = (
+        limit(server.url, requests=None, tokens=1000, per=1000, burst=1.0, estimate=lambda: 600)
+        for _ in range(2)
+    )
+    answer = {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    asked = server.asked()
+    for number, policy in enumerate((one, one, other), 1):
+        began = time.monotonic()
+        assert Pipeline(policy).call(lambda: answer) == answer
+        assert time.monotonic() - began < 5
+        redis_server.until(lambda n=number: server.asked() - asked == 2 * n)
+    left = float(server.client().hget("{app:limit1:llm:~}", "k")) / 1e6 - time.time()
+    assert left == pytest.approx(9, abs=1)
+
+
+def test_a_call_that_would_wait_too_long_books_nothing(server: redis_server.Server) -> None:
+    """By its deadline: the next one takes the turn."""
+    one = limit(server.url, requests=1, per=0.5, burst=0.0)
+    calls(one, 1)
+    for _ in range(3):
+        with pytest.raises(RateLimitExceededError):
+            Pipeline(Timeout(0.1), one).call(lambda: "never")
+    began = time.monotonic()
+    calls(one, 1)
+    assert time.monotonic() - began < 0.6
+
+
+def test_a_turn_that_was_booked_goes_to_the_next_in_the_queue(server: redis_server.Server) -> None:
+    """Where its task is cancelled; and nobody waits for those who have left."""
+    policy = limit(server.url, requests=5, per=1, burst=0.0)
+    admitted = Admitted()
+
+    @Pipeline(policy)
+    async def work(number: int) -> None:
+        admitted(number)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(work(number)) for number in range(20)]
+        await asyncio.sleep(0.3)
+        for number in range(2, 19):
+            tasks[number].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    assert admitted.order == [0, 1, 19]
+    assert admitted.at[2] - admitted.at[0] <= 0.65
+    assert policy.waiting == 0
+
+
+def test_threads_of_one_process_are_served_in_order(server: redis_server.Server) -> None:
+    """Each books one turn; the rate holds."""
+    policy, admitted = limit(server.url, requests=200), Admitted()
+    work = Pipeline(policy).wrap(lambda: admitted())
+    in_threads(16, lambda n: [work() for _ in range(5)])
+    assert len(admitted.at) == 80
+    assert most_in(0.2, admitted.at) <= 200 * (0.2 + 0.05 + 0.1) + 1
+
+
+def test_where_nothing_may_be_waited_for_the_server_is_told_later(
+    server: redis_server.Server,
+) -> None:
+    """A call on a loop's own thread goes by what is known, and counts."""
+    policy = limit(server.url, requests=100, per=100, burst=1.0)
+    pace = policy._lanes.only
+    assert pace is not None
+    asked = server.asked()
+    assert drive(pace.wait(not_waiting, NO_CALL, Turn(0.0), time.monotonic()))
+    assert server.asked() == asked
+    calls(policy, 1)
+    left = float(server.client().hget("{app:limit1:llm:~}", "r")) / 1e6 - time.time()
+    assert left == pytest.approx(2, abs=0.5)
+    assert drive(pace.wait(threads, NO_CALL, Turn(0.0), time.monotonic() + 9))
+
+
+@pytest.mark.fault(93)
+def test_what_lies_under_the_key_and_is_not_ours(server: redis_server.Server) -> None:
+    """Is left as it is: the limit is kept by each process itself, with one warning."""
+    client = server.client()
+    client.set("{app:limit1:llm:~}", "somebody's")
+    policy = limit(server.url, requests=20)
+    with Warned() as warned:
+        at = calls(policy, 5)
+    assert warned.of("no rate limit of this version") == 1
+    assert at[-1] - at[0] >= 4 * 0.05 - 0.01
+    assert client.get("{app:limit1:llm:~}") == "somebody's"
+    client.delete("{app:limit1:llm:~}")
+    client.hset("{app:limit1:llm:~}", mapping={"v": "1", "r": "junk"})
+    assert len(calls(limit(server.url), 2)) == 2
+    assert 0 < client.pttl("{app:limit1:llm:~}") < 60_000
+
+
+@pytest.mark.fault(91, 92)
+def test_a_server_that_hangs_costs_a_moment_once(own_server: redis_server.Server) -> None:
+    """Then it is left alone, and the process goes on with its share."""
+    policy = limit(own_server.url, requests=1000, storage={"timeout": 0.05, "back_off": 60.0})
+    other = limit(own_server.url, requests=1000)
+    for each in (policy, other):
+        calls(each, 1)
+    calls(policy, 1)
+    own_server.hang()
+    try:
+        with Warned() as warned:
+            began = time.monotonic()
+            calls(policy, 101)
+            took = time.monotonic() - began
+    finally:
+        own_server.wake()
+    assert warned.of("cannot be reached") == 1
+    assert 100 * 2 / 1000 - 0.11 <= took < 2
+
+
+def test_one_that_was_never_there(tmp_path: Path) -> None:
+    """The first call goes, too."""
+    policy = limit(f"unix://{tmp_path}/none", requests=100)
+    with Warned():
+        assert len(calls(policy, 5)) == 5
+
+
+def test_bad_options_and_the_missing_client() -> None:
+    """As of `RedisCircuit`; the URL is not shown."""
+    with pytest.raises(TypeError, match="client must be a URL"):
+        RedisLimit(5)
+    with pytest.raises(ValueError, match="timeout must be more than 0"):
+        RedisLimit("redis://localhost", timeout=0)
+    assert repr(RedisLimit("redis://:secret@localhost")) == "RedisLimit()"
+
+
+PROCESS = """
+import sys, time, warnings
+warnings.simplefilter("ignore")
+from concurrent.futures import ThreadPoolExecutor
+from resilience import Pipeline, RateLimit, RateLimitExceededError
+from resilience.shared import RedisLimit
+url, end = sys.argv[1], float(sys.argv[2])
+shared = RedisLimit(url, prefix="app", timeout=0.5, back_off=0.3)
+limit = RateLimit(requests=80, per=1, burst=0.05, patience=None, storage=shared)
+at = []
+call = Pipeline(limit).wrap(lambda: at.append(time.monotonic()))
+print("ready", flush=True)
+sys.stdin.readline()
+def work(_):
+    while time.monotonic() < end:
+        call()
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(work, range(2)))
+print(*at, flush=True)
+"""
+
+
+def run_processes(url: str, meanwhile: Any) -> list[float]:
+    """When the calls of 8 processes went that call as often as they may."""
+    end = time.monotonic() + 15
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, url, str(end)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        )
+        for _ in range(8)
+    ]
+    try:
+        for program in programs:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+        for program in programs:
+            assert program.stdin is not None
+            program.stdin.write("\n")
+            program.stdin.flush()
+        meanwhile()
+        found = [program.communicate(timeout=60)[0] for program in programs]
+    finally:
+        for program in programs:
+            program.kill()
+            program.communicate()
+    return sorted(float(each) for text in found for each in text.split())
+
+
+@pytest.mark.fault(30, 101, 367)
+@pytest.mark.timeout(120)
+def test_8_processes_are_exact_through_loss_and_return(own_server: redis_server.Server) -> None:
+    """No more than the limit allows goes in any time, while the server is there, while it is gone,
+    and when it is back with nothing of what it knew. Nor do they stand still."""
+    moments: list[float] = []
+
+    def meanwhile() -> None:
+        for act in (None, own_server.stop, own_server.start):
+            moments.append(time.monotonic())
+            if act is not None:
+                act()
+            time.sleep(3)
+
+    at = run_processes(own_server.url, meanwhile)
+    began, lost, back = moments
+    for seconds in (0.5, 1.0, 2.0):
+        # A call that is woken late goes late, by 0.1 s at most of what it was let go for.
+        assert most_in(seconds, at) <= 80 * (seconds + 0.1) + 4
+    for since, until in ((began + 0.5, lost), (lost + 1.5, back), (back + 1.5, back + 4)):
+        rate = sum(since <= each < until for each in at) / (until - since)
+        assert 0.75 * 80 <= rate <= 1.1 * 80, (since - began, rate)
