@@ -17,7 +17,7 @@ endif
 
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.csv' -o -name '*.lua')
 
-.PHONY: demo test test-dev coverage test-all test-lowest .lowest test-sdks test-sdk lint bench pictures failover soak fuzz mutation clean
+.PHONY: demo test test-dev test-events coverage test-all test-lowest .lowest test-sdks test-sdk lint bench pictures failover soak fuzz mutation clean
 
 $(BIN)/python:
 	$(MAKE_VENV)
@@ -61,6 +61,9 @@ test-dev: $(VENV)/.test  ## all of it in one process, in Python's development mo
 	$(BIN)/python -X dev -m pytest
 
 # LiteLLM's errors are read in an environment of LiteLLM's own, and measured there.
+test-events: $(VENV)/.test  ## all of it while everything is listened to: is each call's course in order?
+	PYTHONPATH=tests $(BIN)/python -m pytest -p support.telling $(STEADY)
+
 coverage: $(VENV)/.test  ## lines and branches that the suite runs; less than all of them is an error
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest
@@ -107,7 +110,7 @@ test-sdks: $(VENV)/.test  ## every SDK's errors, those included that need an env
 
 test-sdk: $(VENV)/.sdk
 	$(BIN)/python $(MEASURE) -m pytest -o python_files="\
-	  test_providers.py test_sdk_misshapen.py test_sdk_parsing.py test_sdk_$(firstword $(subst -, ,$(SDK))).py"
+	  test_providers.py test_sdk_misshapen.py test_sdk_parsing.py test_*_$(firstword $(subst -, ,$(SDK))).py"
 
 $(VENV)/.sdk: $(BIN)/python $(SOURCES)
 	$(PIP) install -q . --group pytest --group "sdks-$(SDK)"
@@ -131,6 +134,7 @@ bench: $(VENV)/.bench  ## cost in time and in calls, against by hand and other l
 	$(BIN)/python benchmarks/breaker.py --check
 	$(BIN)/python benchmarks/outage.py --check
 	$(BIN)/python benchmarks/do_no_harm.py --check
+	$(BIN)/python benchmarks/limits.py --check
 	$(BIN)/python benchmarks/describe.py --check
 	$(BIN)/python benchmarks/streams.py --check
 	$(BIN)/python benchmarks/seeing.py --check
@@ -143,6 +147,7 @@ pictures: $(VENV)/.test  ## what docs/pictures has: the examples of the pages, a
 
 soak: $(VENV)/.test  ## millions of calls; objects, threads and descriptors stay flat
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/limits.py --check --long
 
 $(VENV)/.fuzz: $(VENV)/.demo
 	$(PIP) install -q --group fuzz

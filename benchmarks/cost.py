@@ -27,6 +27,7 @@ import stamina
 import tenacity
 
 from resilience import (
+    Bulkhead,
     CircuitBreaker,
     CircuitOpenError,
     Fallback,

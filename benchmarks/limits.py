@@ -17,6 +17,8 @@ import sys
 import timeit
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from resilience.testing import virtual_time
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from support.limits import Told, batch, most_in
+from support.limits import batch, herd, most_in
 
 LONG = "--long" in sys.argv
 
@@ -44,61 +46,26 @@ class Figure:
 
     def __str__(self) -> str:
         limit = "" if self.most is None else f" (at most {self.most:g})"
-        return f"{self.what:76s} {self.found:10.4g} {self.unit}{limit}{self.over and '  OVER'}"
+        over = "  OVER" if self.over else ""
+        return f"{self.what:76s} {self.found:10.4g} {self.unit}{limit}{over}"
 
     @property
-    def over(self) -> bool | str:
-        return "" if self.most is None or self.found <= self.most else True
+    def over(self) -> bool:
+        return self.most is not None and self.found > self.most
 
 
 # The herd
 
 
-def herd(policies: Callable[[], list[Any]], clients: int, seed: int) -> list[float]:
-    """When clients, each a process of its own, call that were all told the same date 30 s ahead,
-    until they are served by a server that takes 500 a second by a bucket of 50, and tells those it
-    refuses to come back in 30 s."""
-    arrivals: list[float] = []
-    rate, room = 500.0, 50.0
-    full = 0.0
-
-    async def client(chance: random.Random) -> None:
-        nonlocal full
-        told = False
-
-        async def ask() -> None:
-            nonlocal told, full
-            now = clock.now()
-            if not told:
-                told = True
-                raise Told(date - now)
-            arrivals.append(now)
-            full = max(full, now) + 1 / rate
-            if full - now > room / rate:
-                full -= 1 / rate
-                raise Told(30)
-
-        await clock.asleep(chance.random())
-        await Pipeline(*policies()).wrap(ask)()
-
-    async def main() -> None:
-        chance = random.Random(seed)
-        await asyncio.gather(*(client(chance) for _ in range(clients)))
-
-    with virtual_time(start=0, seed=seed) as clock:
-        date = 31.0
-        asyncio.run(main())
-    return arrivals
-
-
 def herds() -> list[Figure]:
     found = []
     clients, ideal = 10_000, 500.0
-    for name, policies, most in (
+    kinds: list[tuple[str, Callable[[], list[Any]], float | None]] = [
         ("Retry alone", lambda: [Retry(attempts=None)], None),
         ("Retry and Hold", lambda: [Retry(attempts=None), Hold()], 4.0),
-    ):
-        arrivals = herd(policies, clients, seed=1)
+    ]
+    for name, policies, most in kinds:
+        arrivals = herd(policies, clients, rate=ideal)
         peak = most_in(1.0, arrivals) / ideal
         found.append(Figure(f"{clients:,} clients told one date, {name}: peak", peak, "x", most))
         calls = len(arrivals) / clients
@@ -112,35 +79,47 @@ def herds() -> list[Figure]:
 def waiters(rounds: int) -> Figure:
     """Rounds of 200 waiters that are cancelled and run out of time at random: how many of them have
     left somebody in the queue, have changed the order, or have lost or gained a turn."""
-    bad = 0
-    for seed in range(rounds):
-        chance = random.Random(seed)
-        with virtual_time(start=0, seed=seed) as clock:
-            limit, went = RateLimit(requests=10, per=1, patience=None), []
-
-            async def one(number: int, chance: Any = chance, clock: Any = clock) -> None:
-                async def work() -> None:
-                    went.append((number, clock.now()))
-
-                await clock.asleep(number / 1e6)
-                limits = [Timeout(chance.uniform(0.5, 9))] if number % 4 == 1 else []
-                task = asyncio.ensure_future(Pipeline(*limits, limit).wrap(work)())
-                if number % 4 == 0:
-                    clock.at(clock.now() + chance.uniform(0, 9), task.cancel)
-                try:
-                    await asyncio.gather(task)
-                except (asyncio.CancelledError, DeadlineExceededError, RateLimitExceededError):
-                    pass
-
-            async def main(one: Any = one) -> None:
-                await asyncio.gather(*map(one, range(200)))
-
-            asyncio.run(main())
-            order, at = [number for number, _ in went], [time for _, time in went]
-            spaces = [b - a for a, b in zip(at, at[1:], strict=False)]
-            fair = order == sorted(order) and all(0.0999 < each < 0.1001 for each in spaces)
-            bad += not fair or limit.waiting != 0
+    bad = sum(not is_fair(seed) for seed in range(rounds))
     return Figure(f"{rounds:,} rounds of 200 waiters cancelled at random: wrong", bad, "rounds", 0)
+
+
+def is_fair(seed: int) -> bool:
+    chance = random.Random(seed)
+    limit, went = RateLimit(requests=10, per=1, patience=None), Went([])
+
+    async def one(number: int) -> None:
+        async def work() -> None:
+            went.calls.append((number, clock.now()))
+
+        await clock.asleep(number / 1e6)
+        limits = [Timeout(chance.uniform(0.5, 9))] if number % 4 == 1 else []
+        task = asyncio.ensure_future(Pipeline(*limits, limit).wrap(work)())
+        if number % 4 == 0:
+            clock.at(clock.now() + chance.uniform(0, 9), partial(cut, task))
+        try:
+            await asyncio.gather(task)
+        except (asyncio.CancelledError, DeadlineExceededError, RateLimitExceededError):
+            pass
+
+    async def main() -> None:
+        await asyncio.gather(*map(one, range(200)))
+
+    with virtual_time(start=0, seed=seed) as clock:
+        asyncio.run(main())
+    spaces = [later[1] - sooner[1] for sooner, later in pairwise(went.calls)]
+    in_order = went.calls == sorted(went.calls)
+    return in_order and all(0.0999 < each < 0.1001 for each in spaces) and limit.waiting == 0
+
+
+def cut(task: asyncio.Future[None]) -> None:
+    task.cancel()
+
+
+@frozen
+class Went:
+    """Which calls went, and when."""
+
+    calls: list[tuple[int, float]]
 
 
 # Real time
@@ -150,11 +129,12 @@ def batches() -> list[Figure]:
     """200 prompts in 16 threads through the real client, to a gateway that allows 20 a second."""
     ideal = 10.0
     found = []
-    for name, policies, most, longest in (
+    kinds: list[tuple[str, list[Any], float | None, float | None]] = [
         ("Retry alone", [Retry(attempts=100)], None, None),
         ("RateLimit", [Retry(), RateLimit(requests=20, per=1)], 0, 1.05),
         ("Hold", [Retry(attempts=20), Hold()], 20, None),
-    ):
+    ]
+    for name, policies, most, longest in kinds:
         answered, refused, took = batch(*policies)
         found += [
             Figure(f"200 prompts at 20 a second, {name}: refused", refused, "requests", most),
@@ -172,7 +152,7 @@ def costs() -> list[Figure]:
 
     many = 10**9
     messages = [{"role": "user", "content": "word " * 100}]
-    limits = {
+    limits: dict[str, tuple[list[Any], float | None]] = {
         "Retry": ([], None),
         "RateLimit(requests=)": ([RateLimit(requests=many)], 900),
         "RateLimit(requests=, key=)": ([RateLimit(requests=many, key="model")], None),
@@ -185,10 +165,12 @@ def costs() -> list[Figure]:
     least = dict.fromkeys(calls, float("inf"))
     for _ in range(60):
         for name, call in calls.items():
-            taken = timeit.timeit(lambda call=call: call(messages), number=2_000)
+            taken = timeit.timeit(partial(call, messages), number=2_000)
             least[name] = min(least[name], taken / 2_000 * 1e9)
     return [
-        Figure(f"{name}, at rest, sync, beyond Retry alone", least[name] - least["Retry"], "ns", most)
+        Figure(
+            f"{name}, at rest, sync, beyond Retry alone", least[name] - least["Retry"], "ns", most
+        )
         for name, (_, most) in limits.items()
         if name != "Retry"
     ]
@@ -197,7 +179,11 @@ def costs() -> list[Figure]:
 def memory(calls: int, keys: int) -> Figure:
     """What is kept after so many calls of so many keys."""
     limit, hold = RateLimit(requests=10**6, per=1, key="user"), Hold(key="user")
-    fn = Pipeline(Retry(), hold, limit).wrap(lambda *, user: None)
+
+    def nothing(*, user: int) -> None:
+        return None
+
+    fn = Pipeline(Retry(), hold, limit).wrap(nothing)
     for user in range(keys // 100):
         fn(user=user)
     gc.collect()

@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from resilience import cli
-from resilience.demo.style import stylesheet
+from resilience.demo.style import STYLE
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
@@ -47,7 +47,7 @@ def main() -> int:
     files = drawn()
     if "--check" in sys.argv:
         stale = [path for path, text in files.items() if _text(path) != text]
-        stale += [DEMO] * (stylesheet() not in (_text(DEMO) or ""))
+        stale += [DEMO] * (STYLE not in (_text(DEMO) or ""))
         stale += [path for path in itertools.starmap(shot, SHOTS) if not path.exists()]
         for path in stale:
             sys.stderr.write(f"{path} is out of date: run make pictures\n")

@@ -15,6 +15,8 @@ from ._core.options import title
 from ._runtimes.workers import LIMIT, in_use
 from .policies.breaker import CircuitBreaker, breakers
 from .policies.bulkhead import Bulkhead, bulkheads
+from .policies.hold import Hold, holds
+from .policies.rate_limit import rate_limits
 from .policies.retry_budget import RetryBudget, budgets
 
 __all__ = ["health"]
@@ -31,13 +33,15 @@ def health() -> dict[str, Any]:
       may be a secret: `CircuitBreaker.circuits()` has them all.
     - "bulkheads": of each with calls, its name and `limit`, and how many calls are `inside` and
       `waiting`, over all values of its key.
+    - "holds": what is held, for how many `seconds` more, each value of a key by itself, its key as
+      with circuits. "rate_limits": of each with calls that wait, its name and how many.
     - "calls": how many calls of each guarded function are under way, in threads and in tasks of the
       event loop that runs here.
     - "workers": threads that serve calls with a time limit, `busy` ones and `idle` ones, of a
       `limit`; those left behind are busy.
     - "budgets": for each `RetryBudget` the extra calls that are `left`, of at most `burst`, and how
       many were `refused`; of a keyed one for each value that is not full, its key as with circuits.
-    - "storages": of circuits shared with other processes, whether the storage did reply.
+    - "storages": of circuits shared with other processes, whether the storage replied.
 
     It makes nothing and changes nothing; calls pay nothing for it. From any thread.
     """
@@ -61,6 +65,12 @@ def health() -> dict[str, Any]:
         "not_closed": not_closed,
         "bulkheads": [_of_bulkhead(each) for each in bulkheads() if each.rooms()],
         "calls": dict(Counter(_under_way())),
+        "holds": [each for hold in holds() for each in _of_hold(hold)],
+        "rate_limits": [
+            {"rate_limit": limit.name, "waiting": limit.waiting}
+            for limit in rate_limits()
+            if limit.waiting
+        ],
         "budgets": [each for budget in budgets() for each in _of_budget(budget)],
         "workers": {"busy": busy, "idle": idle, "limit": LIMIT},
         "storages": storages,
@@ -82,6 +92,12 @@ def _of_bulkhead(bulkhead: Bulkhead) -> dict[str, Any]:
         "inside": sum(bulkhead.limit - load.free for load in loads),
         "waiting": sum(load.waiting for load in loads),
     }
+
+
+def _of_hold(hold: Hold) -> Iterator[dict[str, Any]]:
+    for key, left in hold.held().items():
+        found: dict[str, Any] = {"hold": hold.name, "seconds": left}
+        yield {**found, "key": key} if hold.key == "model" else found
 
 
 def _of_budget(budget: RetryBudget) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Import what a command is told to look at: a module, by name or file, and a thing in it."""
+"""Import what a command is to look at: a module, by name or file, and a thing in it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def load_module(place: str) -> ModuleType:
         if problem.name is not None and f"{place}.".startswith(f"{problem.name}."):
             raise LoadingError(f"there is no module {problem.name!r}") from None
         raise LoadingError(_failed(place, problem)) from None
-    except (Exception, SystemExit) as problem:  # it may be a script
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # it may be a script, which exits, or a test, which is skipped
         raise LoadingError(_failed(place, problem)) from None
 
 

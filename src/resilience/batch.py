@@ -230,7 +230,9 @@ def map(  # noqa: A001 - it is batch.map
     total = len(items) if isinstance(items, Sized) else None
     stops = None if stop_on is None else to_match("stop_on", stop_on)
     to_flag("keep", keep)
-    run = _Run(_caller(fn), iter(items), total, stops, _to_hook(progress, total), keep)
+    run = _Run(
+        _caller(fn, asynchronous), iter(items), total, stops, _to_hook(progress, total), keep
+    )
     if asynchronous:
         return _in_tasks(run, number if total is None else min(number, total))
     here = get_ambient()
@@ -275,7 +277,7 @@ def _is_async(fn: Any) -> bool:
     return facts.certain or facts.likely
 
 
-def _caller(fn: Any) -> Callable[[Any], Any]:
+def _caller(fn: Any, asynchronous: bool) -> Callable[[Any], Any]:
     """What gives the outcome for an item, or an awaitable of it."""
     inner: Any = fn
     args: tuple[Any, ...] = ()
@@ -283,7 +285,7 @@ def _caller(fn: Any) -> Callable[[Any], Any]:
     while isinstance(inner, functools.partial):
         inner, args, kwargs = inner.func, (*inner.args, *args), {**inner.keywords, **kwargs}
     if guard_of(getattr(inner, "__func__", inner)) is None:
-        return functools.partial(Pipeline().outcome, fn)
+        return functools.partial(Pipeline(asynchronous=asynchronous).outcome, fn)
     return functools.partial(guarded(inner).outcome, *args, **kwargs)
 
 
@@ -351,6 +353,13 @@ class _Run:
         return self._next - 1, item
 
     def record(self, index: int, item: Any, outcome: Outcome[Any]) -> None:
+        """A call has ended: count it, and report it."""
+        self.count(index, outcome)
+        if self._hook is not None:
+            done = self.batch.summary.called
+            self._hook(Progress(done, self._total, index, item, outcome))
+
+    def count(self, index: int, outcome: Outcome[Any]) -> None:
         """A call has ended."""
         error, summary = outcome.error, self.batch.summary
         failure = None if error is None else describe(error)
@@ -359,8 +368,6 @@ class _Run:
         summary._add(outcome, failure)
         if failure is not None and self._stops is not None and self._stops(failure):
             summary.stopped = summary.stopped or failure
-        if self._hook is not None:
-            self._hook(Progress(summary.called, self._total, index, item, outcome))
 
 
 def _stopped(why: BaseException | None, *, under_way: bool) -> Outcome[Any]:
@@ -415,6 +422,10 @@ def _in_threads(run: _Run, number: int) -> None:
         run.over = True
         for _ in threads:
             todo.put(None)
+        while not done.empty():  # what had ended when Ctrl-C came
+            index, _, outcome, error = done.get()
+            if error is None:
+                run.count(index, outcome)
 
 
 async def _in_tasks(run: _Run, number: int) -> Batch[Any]:
@@ -436,9 +447,11 @@ async def _in_tasks(run: _Run, number: int) -> Batch[Any]:
 def _plain(call: Callable[[Any], Any], item: Any) -> Outcome[Any]:
     """The outcome of a sync call."""
     outcome = call(item)
-    if not is_awaitable(outcome):
+    left = outcome if is_awaitable(outcome) else outcome.value
+    if not is_awaitable(left):
         return cast("Outcome[Any]", outcome)
-    outcome.close()
+    if hasattr(left, "close"):
+        left.close()
     raise TypeError("fn returned an awaitable: await batch.map(..., asynchronous=True)")
 
 

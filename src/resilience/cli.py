@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 __all__ = ["main"]
 
@@ -37,8 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # as of `| head`; Python would complain once more while it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return status
 
 
@@ -46,24 +51,32 @@ def _demo(options: argparse.Namespace) -> int:
     missing = [name for name in ("auriko", "rich", "starlette", "uvicorn") if not find_spec(name)]
     if missing:
         return _usage(f'{", ".join(missing)} missing: pip install "resilience-policies[demo]"')
-    if options.base_url and not options.live:
-        return _usage("--base-url goes with --live")
-    if options.live and not os.environ.get("AURIKO_API_KEY"):
+    return _live(options) if options.live else _play(options)
+
+
+def _live(options: argparse.Namespace) -> int:
+    if not os.environ.get("AURIKO_API_KEY"):
         return _usage("--live needs a key in AURIKO_API_KEY")
-    if options.report and options.live:
+    if options.report:
         return _usage("--report does not go with --live")
+    from .demo import show
+
+    return show.live(_LIVE_CALLS, options.base_url)
+
+
+def _play(options: argparse.Namespace) -> int:
+    if options.base_url:
+        return _usage("--base-url goes with --live")
     report = None if options.no_report else options.report or _REPORT
-    if report and not options.live and not _writable(report):
+    if report and not _writable(report):
         return _usage(f"cannot write {report}: --report names another file, or --no-report")
     from .demo import scenario, show
 
-    if options.live:
-        return show.live(_LIVE_CALLS, options.base_url)
     return show.play(scenario.bad_minute(_FAST if options.fast else 1.0), report_to=report)
 
 
 def _writable(path: Path) -> bool:
-    """Whether a file can be written there: asked before the minute is played."""
+    """Whether a file can be written there: checked before the minute is played."""
     if path.is_dir() or not path.parent.is_dir():
         return False
     return os.access(path if path.exists() else path.parent, os.W_OK)
@@ -102,6 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("resilience", description="Resilience policies for LLM calls.")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", title="commands")
+    _add_demo(commands)
+    _add_explain(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="a scripted bad minute against a local gateway, with the real Auriko client",
@@ -127,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     page.add_argument("--no-report", action="store_true", help="write no report")
 
+
+def _add_explain(commands: Any) -> None:
     explain = commands.add_parser(
         "explain",
         help="a guarded function or a pipeline in plain words",
@@ -144,6 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--mermaid", action="store_true", help="a flowchart in Mermaid's language")
     form.add_argument("--html", action="store_true", help="a fragment of HTML")
 
+
+def _add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor",
         help="versions, extras, and what needs attention in modules of yours",
@@ -156,7 +180,6 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "modules", metavar="module", nargs="*", help="a module's name, or path/to/file.py"
     )
-    return parser
 
 
 def _usage(problem: str) -> int:

@@ -148,8 +148,8 @@ class TokensUsed(Event):
 
 @frozen(slots=False, eq=False, repr=False)
 class WaitBegan(Event):
-    """`seconds` will be waited before the next attempt, after the attempt given: None where none was
-    made, as after a rejection."""
+    """`seconds` will be waited before the next attempt, after the attempt given: None where there
+    was none, as after a rejection."""
 
     attempt: Attempt | None
     seconds: float
@@ -182,7 +182,7 @@ class CallFailed(Event):
 
 @frozen(slots=False, eq=False, repr=False)
 class CallRecovered(Event):
-    """The call went well after attempts that had failed."""
+    """The call succeeded after attempts that had failed."""
 
     attempts: tuple[Attempt, ...]
     elapsed: float
@@ -322,7 +322,7 @@ class StreamRestarted(Event):
 class CircuitChanged(Event):
     """A circuit has changed its state, from `old` to `new`: "closed", "open", "half-open",
     "isolated" or "disabled". `circuit` is the breaker's name, `key` the value of its key, `model`
-    the same where the key is the argument "model". In `shadow` it only says what it would do."""
+    the same where the key is the argument "model". In `shadow` it only reports what it would do."""
 
     circuit: str | None
     key: object = field(repr=False)
@@ -364,7 +364,7 @@ def listen(callback: Listener, *kinds: type[Event]) -> Subscription:
 
     Give only the classes that are wanted: see this module for what ends being at rest. Returns a
     function that ends it. TypeError for an async callback, or for what is no class of events. From
-    any thread; calls under way may still tell of what has happened.
+    any thread; calls under way may still deliver an event.
     """
     return add(subscription_of("callback", callback, kinds))
 
@@ -372,7 +372,7 @@ def listen(callback: Listener, *kinds: type[Event]) -> Subscription:
 @contextmanager
 def recording(*kinds: type[Event]) -> Generator[list[Any]]:
     """A list of every event of these classes, or of all, while the block lasts: in whatever thread
-    or task it happens, in the order in which it is told."""
+    or task it happens, in the order of delivery."""
     events: list[Any] = []
     stop = add(Subscription(events.append, _kinds(kinds), trusted=True))
     try:
@@ -382,7 +382,7 @@ def recording(*kinds: type[Event]) -> Generator[list[Any]]:
 
 
 def subscription_of(name: str, callback: Any, kinds: tuple[Any, ...] = ()) -> Subscription:
-    """A checked subscription, which nobody is told of yet."""
+    """A checked subscription, which is not added yet."""
     return Subscription(to_plain_function(name, callback), _kinds(kinds))
 
 

@@ -16,8 +16,8 @@ from resilience._core.options import (
     seconds,
     suggesting,
 )
-from ._core.pacing import Pace
 
+from ._core.pacing import Pace
 from .circuit.circuit import Circuit
 from .circuit.redis.clients import Server, to_client
 from .circuit.redis.keys import key_name, to_prefix
@@ -130,15 +130,13 @@ class RedisLimit:
         return call_repr(self)  # without the URL: there may be a password in it
 
     def share(self, name: str | None, key: Hashable, pace: Pace, owner: int) -> SharedPace:
-        """A rate limit as it is in Redis, for one of its `owner`s in this process. TypeError if its key has a value for which other
-        processes could not compute the same name."""
+        """A rate limit as it is in Redis, for one of its `owner`s in this process. TypeError if its
+        key has a value for which other processes could not compute the same name."""
         named = "{" + key_name(self.prefix, name, key, "limit1") + "}"
         settle = 2 * plain(self.back_off) + plain(self.timeout)
         return SharedPace(self._server, named, pace, settle, owner)
 
-    def share_hold(
-        self, name: str | None, heard: Callable[[Hashable, float], bool]
-    ) -> SharedHold:
+    def share_hold(self, name: str | None, heard: Callable[[Hashable, float], bool]) -> SharedHold:
         """The holds of a policy of this name, as others see them."""
         named = "{" + key_name(self.prefix, name, None, "hold1") + "}"
         return SharedHold(self._server, named, heard, min(0.5, plain(self.back_off)))

@@ -18,8 +18,8 @@ from resilience import CircuitBreaker, CircuitOpenError, FailureRate, Pipeline
 from resilience._core.idle import epochs
 from resilience._core.locks import new_lock
 from resilience.testing import virtual_time
+from support.arriving import Arrival, at_the_end_of_a_with, interrupt
 from support.arriving import arriving as arriving_in
-from support.arriving import at_the_end_of_a_with, interrupt
 from support.circuits import Recorder, admit, rests, slots_of
 
 HOME = Path(resilience.__file__).parent
@@ -189,6 +189,53 @@ def test_an_isolation_at_any_step_of_what_changes_nothing(way: str) -> None:
         assert breaker.state == "closed"
         assert rests(pipeline)
         assert breaker._only._waiting == []
+
+
+@changes
+@kinds
+@pytest.mark.fault(28, 200)
+@pytest.mark.parametrize("leaving", [False, True], ids=["taken", "released"])
+def test_an_isolation_whenever_a_call_locks_the_circuit(
+    before: str, well: bool, kind: dict[str, bool], leaving: bool
+) -> None:
+    """It is done as soon as the lock is free: in that call, and not with the next one."""
+    for nth in count(1):
+        scene = Scene(before, well, **kind)
+        scene.circuit._lock = lock = Arrival(
+            scene.circuit._lock, scene.circuit.isolate, nth, leaving=leaving
+        )
+        scene.call()
+        scene.circuit._lock = lock.lock
+        if lock.left > 0:
+            assert nth > 1
+            return
+        assert scene.circuit.state == "isolated"
+        scene.check()
+
+
+@pytest.mark.fault(200)
+@pytest.mark.parametrize("way", ["admitted", "rejected", "waiting"])
+def test_an_isolation_whenever_one_that_changes_nothing_locks_the_circuit(way: str) -> None:
+    """A call that is admitted, rejected, or waits for a trial's verdict."""
+    for nth in count(1):
+        patience = 1e-9 if way == "waiting" else None
+        rate = FailureRate(1, calls=2, minimum=2)  # a call is admitted by the lock
+        breaker = CircuitBreaker(trip=rate, reset_after=1e-9, wait_for_trial=patience)
+        pipeline = Pipeline(breaker, listeners=[lambda event: None])
+        circuit = breaker._only
+        if way != "admitted":
+            breaker.open()
+        trial = admit(circuit)
+        circuit._lock = lock = Arrival(circuit._lock, breaker.isolate, nth, leaving=False)
+        pipeline.outcome(int)
+        circuit._lock = lock.lock
+        if lock.left > 0:
+            assert nth > 1
+            return
+        assert breaker.state == "isolated"
+        assert circuit._inbox == []
+        trial.succeed()
+        assert breaker.state == "isolated"
 
 
 @changes

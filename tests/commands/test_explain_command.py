@@ -99,6 +99,7 @@ def test_pictures(
         ("app:bot", "is not guarded"),
         ("raising:ask", "importing raising raised ValueError"),
         ("exiting:ask", "importing exiting raised SystemExit"),
+        ("skipping:ask", "importing skipping raised Skipped"),
         ("garbled:ask", "importing garbled raised SyntaxError"),
         ("needy:ask", "ModuleNotFoundError for 'nowhere_at_all'"),
         ("needy.py:ask", "ModuleNotFoundError for 'nowhere_at_all'"),
@@ -115,6 +116,7 @@ def test_what_cannot_be_explained(
     write(tmp_path, "app", APP)
     write(tmp_path, "raising", "KEY = 'sk-canary'\nraise ValueError(KEY)")
     write(tmp_path, "exiting", "raise SystemExit('sk-canary')")
+    write(tmp_path, "skipping", "class Skipped(BaseException): pass\nraise Skipped('sk-canary')")
     write(tmp_path, "garbled", "def ask(:\n    'sk-canary'")
     write(tmp_path, "needy", "import nowhere_at_all")
     monkeypatch.chdir(tmp_path)
@@ -144,6 +146,17 @@ def test_ctrl_c_in_a_module(
     write(tmp_path, "interrupted", "raise KeyboardInterrupt")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["explain", "interrupted:ask"]) == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's pipe")
+def test_a_reader_that_has_read_enough(tmp_path: Path) -> None:
+    """`| head -1`: no traceback, and the status of a program that SIGPIPE ends."""
+    write(tmp_path, "app", APP)
+    read, write_end = os.pipe()
+    os.close(read)
+    done = run(tmp_path, "explain", "app:ask", to=write_end)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "noise\n")
 
 
 def test_the_help_says_that_the_module_is_imported(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from resilience import (
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.waits import Exponential, Fixed
 from support.gates import Bulkhead
+from support.grammar import Watch
 
 
 class BusyError(Exception):
@@ -186,7 +187,9 @@ def played(world: str, make: Any, plan: Any, listeners: Any) -> list[Any]:
 @pytest.mark.parametrize("world", ["sync", "asyncio", "trio"])
 def test_rest_changes_nothing(world: str, make: Any, plan: Any) -> None:
     """At rest and by the full path the same scripts give the same, in every world."""
-    assert played(world, make, plan, ()) == played(world, make, plan, [lambda event: None])
+    watch = Watch()
+    assert played(world, make, plan, ()) == played(world, make, plan, [watch])
+    assert watch.faults() == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -261,7 +264,9 @@ def interleaved(make: Any, moves: Any, listeners: Any) -> list[Any]:
 )
 def test_rest_changes_nothing_for_interleaved_calls(make: Any, moves: Any) -> None:
     """Calls that overlap, begun and ended by hand, end the same at rest and by the full path."""
-    assert interleaved(make, moves, ()) == interleaved(make, moves, [lambda event: None])
+    watch = Watch()
+    assert interleaved(make, moves, ()) == interleaved(make, moves, [watch])
+    assert watch.faults() == []
 
 
 # Calls that overlap, and manual commands between them
@@ -352,5 +357,7 @@ def test_rest_changes_nothing_whatever_the_manual_commands(
     A listener keeps the second pipeline from ever being at rest.
     """
     at_rest = asyncio.run(play(script, shape, keyed, []))
-    full = asyncio.run(play(script, shape, keyed, [lambda event: None]))
+    watch = Watch()
+    full = asyncio.run(play(script, shape, keyed, [watch]))
     assert at_rest == full
+    assert watch.faults() == []

@@ -30,6 +30,7 @@ from resilience.events import AttemptEnded, CallEnded, WaitBegan
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.testing import virtual_time
 from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
+from support.grammar import Watch
 
 settings.register_profile("suite", max_examples=50, deadline=None)
 settings.register_profile("deep", max_examples=2500, deadline=None)
@@ -287,7 +288,9 @@ def run_story(world_name: str, recipe: Recipe, story: list[Call]) -> tuple[list[
                 await clock.asleep(seconds)
             return finish()
 
-        guarded = pipeline(policies, listeners=[(listen, AttemptEnded, WaitBegan, CallEnded)]).wrap(
+        watch = Watch()
+        listeners = [(listen, AttemptEnded, WaitBegan, CallEnded), watch]
+        guarded = pipeline(policies, listeners=listeners).wrap(
             afunction if world.asynchronous else function
         )
         for call in story:
@@ -306,6 +309,7 @@ def run_story(world_name: str, recipe: Recipe, story: list[Call]) -> tuple[list[
                 assert circuit.snapshot().trials == 0, f"a slot for {key!r} is still taken"
                 left = circuit.retry_after
                 states.append((key, circuit.state, circuit.failures, left and round(left, 6)))
+    assert watch.faults() == []
     return records, states
 
 
@@ -466,7 +470,8 @@ def play(recipe: Recipe, story: list[Call], commands: list[str], *, loop: bool, 
     """Calls one after the other in real time; what was seen, and how many of them began at rest."""
     policies = made(recipe)
     seen: list[Any] = []
-    guarded_by = pipeline(policies, listeners=[lambda happening: None] if full else [])
+    watch = Watch()
+    guarded_by = pipeline(policies, listeners=[watch] if full else [])
     steps: list[Step] = []
     started: list[str] = []
 
@@ -515,6 +520,7 @@ def play(recipe: Recipe, story: list[Call], commands: list[str], *, loop: bool, 
         # A circuit that nothing has happened to may as well not be there.
         moved = [each for each in looked if each[1:] != ("closed", 0, 0)]
         seen.append((list(started), record, kinds, moved))
+    assert watch.faults() == []
     return seen, rested
 
 

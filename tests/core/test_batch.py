@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -256,7 +257,7 @@ def first_of(row: Any) -> int:
 @pytest.mark.real
 def test_rows_of_a_database_are_items() -> None:
     """Its cursor belongs to the thread that has made it."""
-    with sqlite3.connect(":memory:") as base:
+    with closing(sqlite3.connect(":memory:")) as base:
         rows = base.execute("select value from (select 1 as value union select 2)")
         assert batch.map(first_of, rows, concurrency=2).unwrap() == [1, 2]
 
@@ -440,6 +441,7 @@ from resilience import batch
 way = {way!r}
 def ask(item):
     if item == 3:
+        time.sleep(0.3)  # the others are done
         os.kill(os.getpid(), signal.SIGINT)
     if item >= 3:
         time.sleep(60)

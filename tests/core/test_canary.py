@@ -140,7 +140,7 @@ def listening() -> Iterator[Ear]:
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
     logger = logging.getLogger("resilience")
-    logs.log._said.clear()
+    logs.log._recent.clear()
     level = logger.level
     logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)

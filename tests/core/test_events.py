@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -47,14 +49,16 @@ from resilience.events import (
     StreamRestarted,
     StreamStarted,
     TimedOut,
+    TokensUsed,
     WaitBegan,
     listen,
     recording,
 )
 from resilience.failures import Kind
 from resilience.policy import Call, Inner, Policy, Runtime
+from resilience.testing import virtual_time
 from support.calling import error_of, rest_and_full
-from support.grammar import faults_of
+from support.grammar import Watch, faults_of
 
 HEALTHY = [CallStarted, AttemptStarted, AttemptEnded, CallEnded]
 
@@ -226,6 +230,34 @@ def test_an_interrupted_call_tells_its_end(error: type[BaseException]) -> None:
     assert type(events[3].error) is error
 
 
+@pytest.mark.fault(390)
+@pytest.mark.disorderly  # those who listen after that one are not told
+@pytest.mark.parametrize(
+    "kind", [*HEALTHY, TokensUsed, WaitBegan, GaveUp, ModelLeft, CallRecovered, CallFailed]
+)
+@pytest.mark.parametrize("well", [True, False], ids=["well", "failing"])
+def test_ctrl_c_in_a_listener_leaves_no_call_open(kind: type[Event], well: bool) -> None:
+    """At whichever event: the attempt is over, and so is the call."""
+    steps = [ConnectionError, ConnectionError, {"usage": {"prompt_tokens": 1}}]
+
+    def ask(question: str, *, model: str = "a") -> Any:
+        step: Any = steps.pop(0) if well else ConnectionError
+        if isinstance(step, type):
+            raise step
+        return step
+
+    def interrupted(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    watch = Watch()
+    policies = [ModelFallback("a", "b"), Retry(attempts=2, wait=1)]
+    pipeline = Pipeline(*policies, listeners=[watch, (interrupted, kind)])
+    with virtual_time(), suppress(KeyboardInterrupt, ConnectionError):
+        pipeline.call(ask, "Who are you?")
+    assert watch.events > 0
+    assert watch.faults() == []
+
+
 def test_an_abandoned_coroutine_tells_its_end() -> None:
     """When it is closed, at the latest by the garbage collector."""
 
@@ -291,6 +323,55 @@ def test_an_awaitable_that_is_never_awaited_leaves_no_attempt_open() -> None:
     assert faults_of(events) == []
     assert classes(events)[:3] == HEALTHY[:3]
     assert events[2].interrupted
+
+
+@pytest.mark.fault(391)
+@pytest.mark.parametrize("kind", ["coroutine", "future"])
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")  # nobody awaits our own, either
+def test_a_call_whose_awaitable_nobody_awaits_ends_when_that_is_collected(kind: str) -> None:
+    """The function was called, and what it has returned is dropped."""
+
+    async def answer() -> None:
+        pass
+
+    async def main() -> None:
+        begun: Any = Pipeline(Retry()).call(
+            answer if kind == "coroutine" else asyncio.get_running_loop().create_future
+        )
+        del begun
+        gc.collect()
+
+    def plain() -> Any:
+        return answer()
+
+    with recording() as events:
+        if kind == "future":
+            asyncio.run(main())
+        else:
+            Pipeline(Retry()).call(plain)
+            gc.collect()
+    assert classes(events) == HEALTHY
+    assert events[2].interrupted
+    assert events[3].error is None
+
+
+@pytest.mark.fault(392)
+def test_a_wait_after_a_rejection_is_after_no_attempt(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """None was made: neither events nor the log speak of one."""
+    caplog.set_level(logging.INFO, "resilience")
+    breaker = CircuitBreaker(failures=1, reset_after=5)
+    breaker.open()
+    retry = Retry(on=CircuitOpenError, attempts=2)
+    with recording() as events:
+        assert world.run(Pipeline(retry, breaker).wrap(world.function("ok"))) == "ok"
+    (wait,) = [event for event in events if isinstance(event, WaitBegan)]
+    assert wait.attempt is None
+    assert wait.seconds >= 5
+    assert faults_of(events) == []
+    assert "attempt 1" not in caplog.text
+    assert "rejected; retrying in" in caplog.text
 
 
 # Circuits

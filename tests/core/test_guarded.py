@@ -490,3 +490,27 @@ def test_no_secret_in_a_repr_or_a_message() -> None:
         pickle.dumps(made)
     shown.append(str(unpicklable.value))
     assert not [each for each in shown if "SECRET" in each]
+
+
+@pytest.mark.fault(396)
+def test_a_pipeline_calls_a_guarded_method_of_its_own(world: World) -> None:
+    """With its `self`, and under its policies once, not in themselves."""
+    pipeline = Pipeline(Retry(attempts=2, wait=0))
+    seen: list[Any] = []
+
+    class Bot:
+        def ask(self, question: str) -> Any:
+            seen.append((self, question))
+            raise ConnectionError
+
+        async def aask(self, question: str) -> Any:
+            return self.ask(question)
+
+        guarded_ask = pipeline.wrap(ask)
+        guarded_aask = pipeline.wrap(aask)
+
+    bot = Bot()
+    method = bot.guarded_aask if world.asynchronous else bot.guarded_ask
+    with pytest.raises(ConnectionError):
+        world.run(pipeline.call, method, "why?")
+    assert seen == [(bot, "why?")] * 2

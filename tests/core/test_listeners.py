@@ -40,7 +40,60 @@ def test_a_listener_that_raises(world: World, caplog: pytest.LogCaptureFixture) 
     assert "secret" not in caplog.text
 
 
+class Odd:
+    """An object that is called, has no hash, equals nothing, and does not even say its name."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.received: list[Any] = []
+
+    def __eq__(self, other: object) -> bool:
+        raise NotImplementedError
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__qualname__":
+            raise RuntimeError("nothing is there now")
+        return object.__getattribute__(self, name)
+
+    def __call__(self, event: Any) -> None:
+        self.received.append(event)
+        raise ConnectionError
+
+
+@pytest.mark.fault(393)
+def test_an_odd_object_may_listen(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """To one pipeline, and to all; each call is as without it, and other pipelines can be made."""
+    own, other = Odd(), Odd()
+    stop = listen(other)
+    try:
+        pipeline = Pipeline(Retry(), listeners=[own])
+        assert world.run(pipeline.wrap(world.function("ok"))) == "ok"
+        assert world.run(Pipeline().wrap(world.function("ok"))) == "ok"
+    finally:
+        stop()
+    assert [type(event).__name__ for event in own.received] == PLAIN
+    assert [type(event).__name__ for event in other.received] == PLAIN * 2
+    assert caplog.text.count("<Odd> raised ConnectionError") == 2
+
+
+@pytest.mark.fault(393)
+def test_an_object_without_a_name_may_be_guarded() -> None:
+    """Its error comes out as itself."""
+    error = KeyError()
+
+    class Fails(Odd):
+        def __call__(self) -> Any:  # type: ignore[override]
+            raise error
+
+    with recording() as events, pytest.raises(KeyError) as caught:
+        Pipeline(Retry()).call(Fails())
+    assert caught.value is error
+    assert events[-1].function.endswith("Fails>")
+
+
 @pytest.mark.fault(114)
+@pytest.mark.disorderly  # those who listen after that one are not told
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
 def test_what_stops_the_program_passes(error: type[BaseException]) -> None:
     """Ctrl-C while a listener runs is Ctrl-C."""

@@ -445,6 +445,17 @@ def test_restarts_end(world: World) -> None:
     assert len(source.calls) == 4
 
 
+def test_a_restart_that_fails(world: World) -> None:
+    """The interruption comes out, with what had been read."""
+    source = Source(world, ["a", ConnectionError()], [ValueError("no")])
+    got = consumed(world, Pipeline(Streaming(on_interrupted="restart")).wrap(source.function))
+
+    assert got.items == ["a"]
+    assert type(got.error) is StreamInterruptedError
+    assert type(got.error.__cause__) is ConnectionError
+    assert len(source.calls) == 2
+
+
 def test_a_stream_object_says_where_it_was_restarted(world: World) -> None:
     """Its items are the SDK's own only."""
     fn = Pipeline(Streaming(on_interrupted="restart")).wrap(

@@ -109,6 +109,31 @@ def test_a_module_in_order() -> None:
     assert not any(each.trouble for each in found)
 
 
+@pytest.mark.fault(395)
+def test_a_module_with_proxies() -> None:
+    """They stand for nothing outside of a request, or before a program is set up, and raise
+    whatever they are asked: they are passed over."""
+    module = module_of(
+        """
+        class Proxy:
+            __hash__ = None
+            def __getattribute__(self, name): raise RuntimeError("outside of a request")
+            def __eq__(self, other): raise RuntimeError("outside of a request")
+        request = Proxy()
+        client = openai.OpenAI(**OPTIONS)
+        class Bot:
+            session = request
+            @resilient(Retry())
+            def ask(self): return request, client
+        bot = Bot()
+        ask = bot.ask
+        """
+    )
+    found = [each for each in examine([module]) if each.section == "Module app"]
+    assert [each.subject for each in found if each.trouble] == ["client"]
+    assert {"ask", "Bot.ask"} <= {each.subject for each in found}
+
+
 def test_a_module_without_guarded_functions() -> None:
     """Says so; its client may retry as it likes, as nobody else does."""
     found = examine([module_of("client = openai.OpenAI(**OPTIONS)")])

@@ -52,7 +52,7 @@ def test_a_failure_in_words() -> None:
     assert words(Failure(Kind.SERVER, retry, status=500)) == "500 server error"
     assert words(Failure(unknown, retry, error=KeyError("secret"))) == "KeyError"
     assert words(Failure(unknown, retry, status=418, error=KeyError())) == "418 KeyError"
-    assert words(Failure(unknown, retry)) == "unknown"
+    assert words(Failure(unknown, retry)) == "unknown error"
     assert {row.words for row in facts_of(CASES["bad_result"]()).rows} == {"bad result"}
 
 

@@ -269,6 +269,21 @@ def test_no_call_exceeds_what_is_said(name: str, pipeline: Pipeline, stories: An
         assert elapsed <= longest + 1e-6
 
 
+@pytest.mark.fault(335)
+def test_a_chain_comes_back_to_a_chain() -> None:
+    """What is inside a Retry begins anew in each round, and may take its time again."""
+    inner = ModelFallback("a", per_model=Retry(attempts=2, wait=0.25), raise_first=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = Pipeline(ModelFallback("a"), Retry(attempts=1, wait=0), Timeout(41.7331), inner)
+    timeout = {"kind": Kind.TIMEOUT, "advice": Advice.RETRY}
+    script = [(timeout, 0.0), (FAILURES[0], 0.0), (FAILURES[0], 0.0), (FAILURES[0], 30.0)]
+    with virtual_time(seed=7) as clock:
+        _, elapsed = play(World("sync", clock), pipeline, script, "b")
+    assert pipeline.explain().own_model is not None
+    assert 100 < elapsed <= pipeline.explain().own_model[1]
+
+
 harmless = st.sampled_from(
     [lambda: Fallback("else"), SingleFlight, lambda: IdempotencyKey(argument=None), Stamp]
 )

@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from failover.faults import ANSWERS, FALLBACK, FAULTS, PRIMARY, Fault, Reply, Seen
 from resilience import (
     CircuitBreaker,
+    Hold,
     ModelFallback,
     Pipeline,
     Retry,
@@ -116,6 +117,7 @@ def pipeline(scale: float, **streaming: Any) -> Pipeline:
         ModelFallback(PRIMARY, FALLBACK),
         Retry(attempts=2, **defaults),
         CircuitBreaker(key="model", **reset),
+        Hold(key="model"),
         Streaming(first=10 * scale, idle=10 * scale, **streaming),
         Timeout(15 * scale),
     )

@@ -29,6 +29,7 @@ from resilience import (
 )
 from resilience._core import logs
 from resilience._core.logs import FACTS, Line, Log
+from resilience._core.wording import seconds_text
 from resilience.errors import RejectedError
 from resilience.events import (
     CallFailed,
@@ -64,7 +65,7 @@ class ServiceError(Exception):
 @pytest.fixture(autouse=True)
 def _anew(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Everything is said, as by default, whatever the test before has had said."""
-    logs.log._said.clear()
+    logs.log._recent.clear()
     with caplog.at_level(DEBUG, "resilience"):
         yield
     configure()
@@ -336,6 +337,31 @@ def test_every_record_has_every_attribute(world: World, caplog: pytest.LogCaptur
     assert {getattr(listener, name) for name in FACTS} == {None}
 
 
+@pytest.mark.fault(394)
+def test_a_program_that_gives_all_its_records_such_attributes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A factory of records that sets the id of the request being served is common: no line is lost,
+    and what it sets stays where a line has nothing to say."""
+    make = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.request_id = "of the program"
+        record.model = "of the program"
+        return record
+
+    logging.setLogRecordFactory(factory)
+    try:
+        with virtual_time(), pytest.raises(ServiceError):
+            Pipeline(Retry(attempts=1)).call(script(ServiceError(503)), model="gpt-4o")
+    finally:
+        logging.setLogRecordFactory(make)
+    (record,) = caplog.records
+    assert record.model == "gpt-4o"  # type: ignore[attr-defined]
+    assert record.request_id == "of the program"  # type: ignore[attr-defined]
+
+
 @pytest.mark.real
 def test_a_record_of_a_failing_call_is_the_seeds(caplog: pytest.LogCaptureFixture) -> None:
     """Auriko's guide logs error_type, status_code, request_id and model by hand, at each call. The
@@ -354,7 +380,7 @@ def test_a_record_of_a_failing_call_is_the_seeds(caplog: pytest.LogCaptureFixtur
                     model="gpt-4o", messages=[{"role": "user", "content": "Hello!"}]
                 )
 
-            logs.log._said.clear()
+            logs.log._recent.clear()
             caplog.clear()
             guarded = Pipeline(Retry()).wrap(client.chat.completions.create)
             with pytest.raises(Exception) as caught:  # noqa: PT011
@@ -471,7 +497,7 @@ class Clocked:
         self.log = Log()
         self.lines: list[Line] = []
         self.at = 100.0
-        self.log.say_by(self.lines.append)
+        self.log.send_to(self.lines.append)
         monkeypatch.setattr(logs, "now", lambda: self.at)
 
     @property
@@ -551,7 +577,7 @@ def test_names_without_end(clocked: Clocked) -> None:
     for _ in range(2):
         for number in range(3_000):
             clocked.log.write(failed(f"name {number}"))
-    (said,) = clocked.log._said.values()
+    (said,) = clocked.log._recent.values()
     assert len(said) <= 1_001
     assert len(clocked.lines) == 1_001
     clocked.at += 1
@@ -560,7 +586,7 @@ def test_names_without_end(clocked: Clocked) -> None:
     assert clocked.told == 6_000 + 1_001
     clocked.at += 1
     clocked.log.write(failed("another"))
-    (said,) = clocked.log._said.values()
+    (said,) = clocked.log._recent.values()
     assert len(said) == 1  # what is over is forgotten
 
 
@@ -704,7 +730,7 @@ def test_an_event_of_ones_own_kind(caplog: pytest.LogCaptureFixture) -> None:
         pass
 
     log, lines = Log(), list[Line]()
-    log.say_by(lines.append)
+    log.send_to(lines.append)
     log.write(Mine("chat", "fn", 1, Busy(3.0)))
     assert [(line.level, line.text) for line in lines] == [
         (DEBUG, "chat: rejected: Busy, retry after 3 s")
@@ -728,7 +754,7 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], error: type[Exceptio
     """By name; nothing has changed."""
     with pytest.raises(error, match=r"texts|levels"):
         configure(**options)
-    assert logs.log.levels == logs.LEVELS
+    assert {kind: logs.log.levels[kind] for kind in logs.LEVELS} == logs.LEVELS
 
 
 @pytest.mark.parametrize(
@@ -746,4 +772,4 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], error: type[Exceptio
 )
 def test_times_are_said_shortly(seconds: float, text: str) -> None:
     """Two digits or three, and a unit that fits."""
-    assert logs._seconds(seconds) == text
+    assert seconds_text(seconds) == text

@@ -16,7 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import Takes, World
 from resilience import CircuitBreaker, Fallback, ModelFallback, Pipeline, Retry
+from resilience.errors import RejectedError
+from resilience.events import CallRejected
 from resilience.integrations import prometheus
+from resilience.policy import Call, Inner, Policy, Runtime
 from support.calling import error_of
 
 
@@ -269,6 +272,25 @@ def test_a_stream_that_is_collected_while_figures_are_put_together_is_counted(
     found = {dict(each)["pipeline"]: count for each, count in scraped.samples(CALLS).items()}
     assert streams == []
     assert found == {"stream": 1, "plain": 1}
+
+
+def test_an_event_of_ones_own_kind(world: World, scraped: Scraped) -> None:
+    """A subclass of an event is counted as that event is; the call goes on."""
+
+    class Refused(CallRejected):
+        pass
+
+    class Refusing(Policy):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def refusing(call: Call) -> Any:
+                call.emit(Refused, error=RejectedError())
+                return await inner(call)
+
+            return refusing
+
+    assert world.run(Pipeline(Refusing()).wrap(world.function("ok"))) == "ok"
+    (rejection,) = scraped.samples("resilience_rejections_total")
+    assert dict(rejection)["reason"] == "rejected"
 
 
 # Installing it

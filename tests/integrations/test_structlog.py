@@ -138,4 +138,4 @@ def test_without_structlog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "structlog", None)
     with pytest.raises(ImportError, match=r"resilience-policies\[structlog\]"):
         install()
-    assert logs.log._say is None
+    assert logs.log._send is logs._to_logging

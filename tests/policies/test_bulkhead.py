@@ -556,7 +556,7 @@ def test_200_waiters_cancelled_and_timed_out_at_random(loop: str) -> None:
 
 
 ROUNDS = int(os.environ.get("ROUNDS", "25"))
-"""A thousand take two minutes."""
+"""A thousand take two minutes: ROUNDS=1000 pytest -o timeout=600 -k 200_waiters."""
 
 
 async def cut(loop: str, clock: VirtualTime, seconds: float, fn: Callable[[], Any]) -> None:
@@ -650,6 +650,7 @@ def test_a_cancelled_call_gives_its_permit_back(loop: str, listeners: Any) -> No
 FILES = {module.__file__, guard.__file__, hooks.__file__}
 
 
+@pytest.mark.disorderly
 @pytest.mark.fault(28, 370)
 @pytest.mark.parametrize("way", ["free", "keyed", "full", "waiting"])
 @rest_and_full
@@ -658,6 +659,7 @@ def test_ctrl_c_at_any_step_loses_no_permit(way: str, listeners: Any) -> None:
     """Of a call that is let in, rejected, or waits: once nobody looks at the interrupt any more,
     the permit is back, and nobody is in the queue."""
     key = (lambda: "key") if way == "keyed" else None
+    arriving(interrupt, 10**6, Pipeline(Bulkhead(1)).wrap(print), FILES)  # 3.13 misses the first
     for step in count(1):
         bulkhead = Bulkhead(1, queue=int(way == "waiting"), patience=0, key=key)
         pipeline = Pipeline(bulkhead, listeners=listeners)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -106,6 +107,38 @@ def read_file() -> io.BytesIO:
     return file
 
 
+async def async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+def begun_async() -> AsyncIterator[int]:
+    items = async_generator()
+    with pytest.raises(StopIteration):
+        items.__anext__().__await__().__next__()
+    return items
+
+
+def closed_file() -> io.BytesIO:
+    file = io.BytesIO(b"body")
+    file.close()
+    return file
+
+
+def spooled(read: bool) -> Any:
+    """A temporary file, which is in memory as yet, and was written or was read too."""
+    file = tempfile.SpooledTemporaryFile()
+    file.write(b"body")
+    file.seek(0)
+    if read:
+        file.read()
+    return file
+
+
+def close(body: Any) -> None:
+    """What has to be closed."""
+    getattr(body, "close", int)()
+
+
 ONCE = [
     pytest.param(lambda: iter([1, 2]), id="iterator"),
     pytest.param(lambda: map(str, [1]), id="map"),
@@ -113,10 +146,15 @@ ONCE = [
     pytest.param(read_file, id="file that was read"),
     pytest.param(pipe, id="pipe"),
     pytest.param(lambda: {"body": [iter("ab")]}, id="iterator in a body"),
+    pytest.param(begun_async, id="begun async generator"),
+    pytest.param(closed_file, id="file that is closed"),
+    pytest.param(lambda: spooled(read=True), id="temporary file that was read"),
 ]
 ANEW = [
     pytest.param(generator, id="generator that was not begun"),
+    pytest.param(async_generator, id="async generator that was not begun"),
     pytest.param(lambda: io.BytesIO(b"body"), id="file at its beginning"),
+    pytest.param(lambda: spooled(read=False), id="temporary file at its beginning"),
     pytest.param(lambda: [1, 2], id="list"),
     pytest.param(itertools.count, id="endless iterator"),
     pytest.param(Cursor, id="cursor"),
@@ -136,8 +174,7 @@ def test_what_can_be_read_only_once_is_not_sent_again(
         assert error_of(world, fn, body=body) is first
         assert len(world.calls) == 1
         assert "body" in note_of(first)
-        if isinstance(body, io.IOBase):
-            body.close()
+        close(body)
 
 
 @pytest.mark.fault(90)
@@ -147,6 +184,7 @@ def test_what_can_be_read_again_is_sent_again(world: World, make: Callable[[], A
     body = make()
     assert world.run(Pipeline(Retry()).wrap(world.function(ConnectionError(), "ok")), body) == "ok"
     assert [args[0] is body for args, _ in world.calls] == [True, True]
+    close(body)
 
 
 @pytest.mark.fault(90)

@@ -133,6 +133,50 @@ def test_a_share_of_the_cost(world: World) -> None:
     assert budget.snapshot().burst == 1000
 
 
+def test_an_extra_call_costs_what_its_own_arguments_say(world: World) -> None:
+    """Those of the model that is next; of a function further in, those of the one that was
+    called."""
+    prices = {"dear": 100, "cheap": 1}
+    budget = RetryBudget(0, cost=lambda model="": prices.get(model, 0), burst=150, reserve=15)
+    chain = ModelFallback("dear", "cheap")
+    error_of(world, Pipeline(budget, chain).wrap(world.function(ConnectionError)))
+    assert left(budget) == 149
+
+    inner = Pipeline(Retry(attempts=2, wait=0)).wrap(world.function(ConnectionError))
+
+    def call(model: str) -> Any:
+        return inner()
+
+    async def acall(model: str) -> Any:
+        return await inner()
+
+    error_of(world, Pipeline(budget).wrap(acall if world.asynchronous else call), "dear")
+    assert left(budget) == 49
+
+
+def test_a_stream_goes_well_at_its_end() -> None:
+    """One that breaks off, or is left before it, allows for nothing."""
+    budget = RetryBudget(0.5, of="successes", burst=1, reserve=0)
+
+    def ask(*, broken: bool = False) -> Iterator[str]:
+        yield "well"
+        if broken:
+            raise ConnectionError
+
+    fn = Pipeline(budget, Streaming(complete=False)).wrap(ask)
+    with pytest.raises(ConnectionError):
+        Pipeline(budget, Retry(attempts=2, wait=0)).call(_failing)
+    assert left(budget) == 0
+    with pytest.raises(StreamInterruptedError):
+        list(fn(broken=True))
+    stream: Any = fn()
+    next(stream)
+    stream.close()
+    assert left(budget) == 0
+    list(fn())
+    assert left(budget) == 0.5
+
+
 @pytest.mark.fault(384)
 @pytest.mark.parametrize("cost", [lambda x: 1 / 0, lambda x: "much", lambda x: -1])
 def test_a_cost_that_is_none_costs_nothing(
@@ -381,6 +425,10 @@ def test_a_budget_of_ones_own_is_asked(world: World) -> None:
     error_of(world, Pipeline(empty(), Once(), Retry()).wrap(world.function(ConnectionError)))
     assert len(world.calls) == 3
     assert given == []  # the budget further out is asked first
+
+    error_of(world, Pipeline(Once(), empty(), Retry()).wrap(world.function(ConnectionError)))
+    assert len(world.calls) == 4
+    assert given == ["taken", "given back"]
 
 
 @pytest.mark.fault(82, 380)
@@ -632,6 +680,7 @@ def test_64_threads_never_overspend() -> None:
 FILES = {module.__file__, guard.__file__, hooks.__file__}
 
 
+@pytest.mark.disorderly
 @pytest.mark.fault(28, 382)
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")  # one that was just to be awaited
 def test_ctrl_c_at_any_step_leaves_it_in_order() -> None:

@@ -26,10 +26,12 @@ from resilience import (
     history,
     recording,
 )
+from resilience import policy as contract
 from resilience._core import guard
 from resilience.events import CallRejected, ModelSkipped
 from resilience.policies import spend_limit as module
 from resilience.policies.spend_limit import SpendLevel
+from resilience.policy import Call, Inner, Policy, Runtime
 from support.arriving import arriving, interrupt
 from support.calling import error_of, message_of
 
@@ -109,6 +111,18 @@ def test_what_was_spent_counts_for_the_period(world: World) -> None:
     assert spent(policy) == 80
     world.clock.advance(61)
     assert spent(policy) == 0
+
+
+def test_it_waits_until_enough_is_free(world: World) -> None:
+    """What was spent first may not be enough."""
+    policy = limit(cost=100, per=60, most=40)
+    fn = Pipeline(policy).wrap(world.function(used(10, 0), used(40, 0), used(30, 0)))
+    world.run(fn)
+    world.clock.advance(20)
+    world.run(fn)
+    world.clock.advance(20)
+    world.run(fn)
+    assert 40 <= error_of(world, fn).retry_after <= 41
 
 
 def test_no_period_has_more_than_the_limit(world: World) -> None:
@@ -240,8 +254,10 @@ def test_a_stream_costs_at_its_end() -> None:
     """What its items say; the most where it breaks off, or is left before its end."""
     policy = limit(cost=1000, most=40)
 
-    def ask(*, broken: bool = False) -> Iterator[Any]:
+    def ask(*, broken: bool = False, said: bool = False) -> Iterator[Any]:
         yield {"choices": [{"delta": {"content": "well"}}]}
+        if said:  # as Anthropic does at the start
+            yield used(2, 1)
         if broken:
             raise ConnectionError
         yield used(2, 3)
@@ -255,7 +271,8 @@ def test_a_stream_costs_at_its_end() -> None:
     with pytest.raises(Exception, match=r".*"):
         list(fn(broken=True))
     assert spent(policy) == 45
-    stream = fn()
+    stream = fn(said=True)
+    next(stream)
     next(stream)
     del stream
     assert spent(policy) == 85
@@ -368,6 +385,49 @@ def test_a_retry_gives_up_on_a_failure_when_it_is_spent(world: World) -> None:
     assert world.clock.sleeps == []
 
 
+class Asks(Policy):
+    """Whether each call would be rejected, and when not."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[bool, float]] = []
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        async def asks(call: Call) -> Any:
+            self.found.append((call.refuses(self), call.free_in()))
+            return await inner(call)
+
+        return asks
+
+
+@pytest.mark.parametrize("key", [None, "tenant", lambda tenant: tenant])
+def test_asked_beforehand(world: World, key: Any) -> None:
+    """Whether it would reject a call, and when it would not."""
+    policy = limit(cost=100, per=60, most=40, key=key)
+    asks = Asks()
+    answer = world.function(used(35, 0))
+
+    def ask(tenant: str) -> Any:
+        return answer(tenant)
+
+    fn = Pipeline(asks, policy).wrap(ask)
+    world.run(fn, "a")
+    world.run(fn, tenant="a")
+    error_of(world, fn, tenant="a")
+    first, *_, last = asks.found
+    assert first == (False, 0)
+    assert last == (True, pytest.approx(61))
+
+
+def test_asked_beforehand_for_what_can_never_be(world: World) -> None:
+    """It may cost more than the limit; or nobody knows the key."""
+    asks = Asks()
+    never = Pipeline(asks, limit(cost=10, most=40)).wrap(world.function("never"))
+    error_of(world, never)
+    unlimited = limit(cost=10, most=40, key=lambda: 1 / 0)
+    world.run(Pipeline(asks, unlimited).wrap(world.function("well")))
+    assert asks.found == [(True, math.inf), (False, 0)]
+
+
 def test_a_function_that_turns_out_to_be_async_costs_once() -> None:
     """What a sync call has reserved goes back when the call goes on in the event loop."""
     import asyncio
@@ -406,11 +466,17 @@ def test_values_of_the_key_are_forgotten(world: World) -> None:
         world.clock.advance(0.1)
         world.run(fn, tenant=number)
     assert 100 <= len(policy.snapshots()) <= 104
+    world.clock.advance(20)
+    for number in range(50):
+        world.run(fn, tenant=number)
+    assert len(policy.snapshots()) <= 104
     crowded = limit(per=1e6, most=1, key="tenant", keep=10)
     fn = Pipeline(crowded).wrap(world.function(used(1, 0)))
     for number in range(30):
         world.run(fn, tenant=number)
-    assert list(crowded.snapshots()) == list(range(20, 30))
+        world.run(fn, tenant="always")
+    assert {*crowded.snapshots()} == {*range(21, 30), "always"}
+    assert crowded.snapshots()["always"].spent == 30
 
 
 def test_an_argument_that_is_not_there() -> None:
@@ -526,9 +592,10 @@ def test_a_forked_child_reserves_nothing_for_its_parents_threads() -> None:
     assert spent(policy) == 2
 
 
-FILES = {module.__file__, guard.__file__}
+FILES = {module.__file__, guard.__file__, contract.__file__}
 
 
+@pytest.mark.disorderly
 @pytest.mark.fault(28, 386)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finalizer
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")  # one that was just to be awaited

@@ -125,6 +125,7 @@ def test_a_sleep_that_errs(monkeypatch: pytest.MonkeyPatch, extra: float) -> Non
 
 
 @pytest.mark.fault(113)
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")  # any times: the inner longer
 def test_a_total_deadline_covers_it_all(world: World) -> None:
     """In random pipelines no attempt and no wait begins or ends after the total."""
     chance = random.Random(113)

@@ -6,7 +6,8 @@ then an order that breaks it must be found.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import gc
+from collections.abc import Generator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,20 @@ from resilience.policy import BUSY
 from support.interleaving import WatchedList, WatchedOrder, WatchedSet
 from support.scenes import Scene, check, is_found_out, watchable, without  # noqa: F401
 
-pytestmark = [pytest.mark.real, pytest.mark.steady, pytest.mark.usefixtures("watchable")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.steady,
+    pytest.mark.usefixtures("watchable", "_no_collector"),
+]
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """What an order has left asleep leaves the queue when it is collected: not in another one."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class Suspended:

@@ -272,15 +272,19 @@ def test_who_is_cancelled_in_the_queue_takes_no_permit() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("soon", [False, True], ids=["begun", "just started"])
-def test_a_job_that_was_given_up_keeps_its_permit_until_it_ends(soon: bool) -> None:
+def test_a_job_that_was_given_up_keeps_its_permit_until_it_ends() -> None:
     """Its thread is still held; whoever comes next waits, and then not for ever."""
     jobs = Jobs(1, 0.02)
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
+
+    def job() -> None:
+        begun.set()
+        over.wait(10)
 
     async def main() -> None:
-        given_up = asyncio.ensure_future(jobs.run(asyncio_, lambda: over.wait(10)))
-        await asyncio.sleep(0 if soon else 0.01)
+        given_up = asyncio.ensure_future(jobs.run(asyncio_, job))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await given_up
@@ -291,6 +295,34 @@ def test_a_job_that_was_given_up_keeps_its_permit_until_it_ends(soon: bool) -> N
     assert jobs._semaphore.free == 0
     over.set()
     until(lambda: all_free(jobs))
+
+
+@pytest.mark.real
+def test_a_job_that_is_given_up_as_it_starts_keeps_its_permit_or_never_runs() -> None:
+    """Whichever comes first, its thread or who gives it up: there is no third way."""
+    jobs = Jobs(1, 0.02)
+    ran: list[str] = []
+    over = threading.Event()
+
+    def job() -> None:
+        ran.append("given up")
+        over.wait(10)
+
+    async def main() -> None:
+        given_up = asyncio.ensure_future(jobs.run(asyncio_, job))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        try:
+            await jobs.run(asyncio_, lambda: ran.append("next"))
+        except WorkersBusyError:
+            ran.append("refused")
+
+    asyncio.run(main())
+    over.set()
+    until(lambda: all_free(jobs))
+    assert ran in (["given up", "refused"], ["next"])
 
 
 def test_an_error_and_ctrl_c_give_the_permit_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import threading
 import time
@@ -148,12 +149,25 @@ def in_asyncio(fn: Callable[..., Any], *args: Any) -> None:
     asyncio.run(fn(*args))
 
 
+class Unread(logging.Handler):
+    """Makes each line and keeps none; pytest keeps every record, and the slower a machine, the more
+    there are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.format(record)
+
+
 @pytest.mark.fault(118)
 @pytest.mark.real
 @pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])
 @pytest.mark.parametrize("name", SOAKS)
-def test_many_calls_leave_nothing_behind(name: str, way: str) -> None:
+def test_many_calls_leave_nothing_behind(
+    name: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Live objects, threads, descriptors and allocated memory are as before."""
+    log = logging.getLogger("resilience")
+    monkeypatch.setattr(log, "handlers", [Unread()])
+    monkeypatch.setattr(log, "propagate", False)
     number, fn, make = SOAKS[name]
     if way == "sync":
         calls = one_after_the_other(make(), fn)
@@ -373,13 +387,13 @@ def test_ten_thousand_attempts_at_one_exception(world: World, listeners: Any) ->
     same = ConnectionError("one for all")
     policies = Retry(attempts=10_000, wait=0), CircuitBreaker(failures=10**6)
     guarded = Pipeline(*policies, listeners=listeners).wrap(world.function(same))
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert caught(world, guarded) is same
     assert len(world.calls) == 10_000
     assert length_of_traceback(same) < 60
     assert same.__context__ is same.__cause__ is None
     assert len(same.__notes__) == 1
-    assert time.perf_counter() - begun < 15
+    assert time.process_time() - begun < 10
 
 
 @pytest.mark.fault(62)

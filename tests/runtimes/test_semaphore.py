@@ -31,7 +31,7 @@ from resilience._runtimes.asyncio_ import asyncio_
 from resilience._runtimes.loops import runtime_for
 from resilience._runtimes.threads import not_waiting, threads
 from resilience.policy import Runtime, Semaphore
-from support.arriving import arriving, at_the_end_of_a_with, interrupt
+from support.arriving import Arrival, arriving, at_the_end_of_a_with, interrupt
 from support.calling import rest_and_full, run_in
 from support.concurrency import fast_switching, in_threads, run_apart  # noqa: F401
 from support.gates import Bulkhead
@@ -494,6 +494,16 @@ def test_a_waiter_whose_loop_has_ended_keeps_no_permit(loop: str) -> None:
     assert semaphore.waiting == 0
     semaphore.release()
     assert semaphore.free == 1
+
+
+@pytest.mark.fault(28, 33)
+def test_a_permit_given_back_while_one_is_asked_for() -> None:
+    """By a finalizer that comes when none was free, and before the call is in the queue."""
+    semaphore = Semaphore(1)
+    assert semaphore.try_acquire()
+    semaphore._lock = Arrival(semaphore._lock, semaphore.release, 1, leaving=True)  # type: ignore[assignment]
+    assert acquire(semaphore, patience=0.0)
+    assert (semaphore.free, semaphore.waiting) == (0, 0)
 
 
 @pytest.mark.fault(28, 33)

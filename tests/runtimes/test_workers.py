@@ -300,9 +300,15 @@ def test_a_system_without_fork() -> None:
     code = """
 import os
 del os.fork, os.register_at_fork
-from resilience import CircuitBreaker, Pipeline, Timeout
+from resilience import Bulkhead, CircuitBreaker, Hold, Pipeline, SpendLimit, Streaming, Timeout
 from resilience.shared import RedisCircuit
 shared = CircuitBreaker(storage=RedisCircuit("redis://127.0.0.1:1"), name="shared")
-print(Pipeline(CircuitBreaker(), shared, Timeout(9)).call(lambda: "ok"))
+print(Pipeline(Hold(), CircuitBreaker(), shared, Bulkhead(2), Timeout(9)).call(lambda: "ok"))
+
+@Pipeline(Streaming(idle=9)).wrap
+def stream():
+    yield "ok"
+
+print(*stream())
 """
-    assert run_apart(code) == ["ok"]
+    assert run_apart(code) == ["ok", "ok"]

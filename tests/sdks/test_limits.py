@@ -11,12 +11,12 @@ import httpx
 import openai
 import pytest
 
-from resilience import Pipeline, RateLimit, Retry
+from resilience import RateLimit, Retry
 from resilience.failures import limits_of
 from resilience.sdks.limits import ServerLimit
 from resilience.testing import virtual_time
 from resilience.testing.gateway import Error, Gateway
-from support.limits import Told
+from support.limits import Told, under
 
 OPENAI = {
     "x-ratelimit-limit-requests": "500",
@@ -60,7 +60,7 @@ ANTHROPIC = {
 )
 def test_headers_are_read(headers: dict[str, str], limits: Any) -> None:
     """Of httpx's responses, of errors that hold one, and of plain objects."""
-    response = httpx.Response(429, headers=headers, request=httpx.Request("POST", "http://x"))
+    response: Any = httpx.Response(429, headers=headers, request=httpx.Request("POST", "http://x"))
     assert limits_of(response) == limits
     assert limits_of(openai.RateLimitError("no", response=response, body=None)) == limits
     assert limits_of(SimpleNamespace(headers=headers)) == limits
@@ -131,9 +131,9 @@ def test_a_limit_is_taken_over_up_and_down() -> None:
             with virtual_time():
                 if outcome == "error":
                     with pytest.raises(Told):
-                        Pipeline(limit).call(_raising, Told(0, **headers))
+                        under(limit).call(_raising, Told(0, **headers))
                 else:
-                    Pipeline(limit).call(lambda h=headers: SimpleNamespace(headers=h))
+                    under(limit).call(lambda h=headers: SimpleNamespace(headers=h))
             assert pace.each == pytest.approx(each)
     daily = {
         "x-ratelimit-limit-requests": "14400",
@@ -144,7 +144,7 @@ def test_a_limit_is_taken_over_up_and_down() -> None:
     for headers in (daily, full, {**daily, "x-ratelimit-reset-requests": "0"}):
         limit, pace = follows(requests=500, per=60)
         with virtual_time():
-            Pipeline(limit).call(lambda h=headers: SimpleNamespace(headers=h))
+            under(limit).call(lambda h=headers: SimpleNamespace(headers=h))
         assert pace.each == pytest.approx(0.12)
 
 
@@ -154,7 +154,7 @@ def test_what_others_have_used_is_known() -> None:
     for that."""
     with virtual_time() as clock:
         limit, _ = follows(requests=60, per=60, burst=0.5)
-        fn = Pipeline(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
+        fn = under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
         began = clock.now()
         fn({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0"})
         fn({})
@@ -181,14 +181,14 @@ def test_tokens_are_followed_too() -> None:
     }
     with virtual_time() as clock:
         limit, pace = follows(tokens=60, per=60, burst=1.0, estimate=lambda headers: 10)
-        fn = Pipeline(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
+        fn = under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
         began = clock.now()
         fn(headers)
         assert pace.each_token == pytest.approx(0.1)
         fn({})
         assert clock.now() - began == pytest.approx(1)
         limit, pace = follows(requests=60, per=60)
-        Pipeline(limit).wrap(lambda headers: SimpleNamespace(headers=headers))(headers)
+        under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))(headers)
         assert pace.each == 1.0
 
 
@@ -199,7 +199,7 @@ def test_a_call_at_rest_follows_as_well() -> None:
     for follow in (True, False):
         limit = RateLimit(requests=1000, per=60, follow=follow)
         pace: Any = limit._lanes.only
-        Pipeline(Retry(), limit).call(lambda: SimpleNamespace(headers=headers))
+        under(Retry(), limit).call(lambda: SimpleNamespace(headers=headers))
         assert (pace.empty - time.monotonic() > 400) is follow
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from resilience import Hold, Pipeline, Retry, recording
+from resilience import Hold, Retry, recording
 from resilience.events import HoldBegan
 from resilience.shared import RedisLimit
 from support import redis_server
-from support.limits import Told
+from support.limits import Told, under
 from support.redis_server import Warned, until
 
 pytestmark = [pytest.mark.real]
@@ -26,7 +26,8 @@ own_server = redis_server.own_server
 def hold(source: Any, **options: Any) -> Hold:
     """As of another process: with connections of its own."""
     shared = RedisLimit(source, prefix="app", timeout=5.0, back_off=0.2)
-    return Hold(**{"key": "model", "name": "llm", "storage": shared, **options})
+    given: dict[str, Any] = {"key": "model", "name": "llm", "storage": shared, **options}
+    return Hold(**given)
 
 
 def told(policy: Hold, model: Any = "m", seconds: float = 10) -> None:
@@ -34,7 +35,7 @@ def told(policy: Hold, model: Any = "m", seconds: float = 10) -> None:
         raise Told(seconds)
 
     with pytest.raises(Told):
-        Pipeline(policy).call(refused, model=model)
+        under(policy).call(refused, model=model)
 
 
 def heard(policy: Hold, seconds: float = 5.0) -> float:
@@ -44,9 +45,9 @@ def heard(policy: Hold, seconds: float = 5.0) -> float:
     return time.monotonic() - began
 
 
-def listens(server: redis_server.Server, policy: Hold, number: int) -> Pipeline:
+def listens(server: redis_server.Server, policy: Hold, number: int) -> Any:
     """A first call, after which it listens: so many do by then."""
-    pipeline = Pipeline(Retry(), policy)
+    pipeline = under(Retry(), policy)
     assert pipeline.call(lambda *, model: model, model="m") == "m"
     client = server.client()
     until(lambda: sum(n for _, n in client.pubsub_numsub("{app:hold1:llm:~}:news")) == number)
@@ -69,7 +70,7 @@ def test_the_others_know_within_a_second(own_server: redis_server.Server) -> Non
     until(lambda: len(other.held()) == 2)
     assert set(other.held()) == {"m", ("a", 1)}
     late = hold(own_server.url)
-    listens_late = Pipeline(late)
+    listens_late = under(late)
     listens_late.call(lambda *, model: model, model="n")
     until(lambda: len(late.held()) == 2)
     assert late.held()["m"] <= 10
@@ -163,7 +164,7 @@ os._exit(0 if hold.held() else 1)
         until(lambda: sum(n for _, n in client.pubsub_numsub("{app:hold1:llm:~}:news")) >= 2)
         one = hold(own_server.url, key=None)
         with pytest.raises(Told):
-            Pipeline(one).call(_refused)
+            under(one).call(_refused)
         assert program.wait(20) == 0
     finally:
         program.kill()
@@ -183,6 +184,5 @@ def test_a_hold_that_is_gone_leaves_no_thread(own_server: redis_server.Server) -
     before = names.count("resilience-holds")
     del one
     until(
-        lambda: [thread.name for thread in threading.enumerate()].count("resilience-holds")
-        < before
+        lambda: [thread.name for thread in threading.enumerate()].count("resilience-holds") < before
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container
 from types import TracebackType
 from typing import Any
 
-__all__ = ["arriving", "at_the_end_of_a_with", "interrupt"]
+__all__ = ["Arrival", "arriving", "at_the_end_of_a_with", "interrupt"]
 
 
 def arriving(
@@ -43,6 +43,37 @@ def arriving(
     finally:
         sys.settrace(before)
     return left <= 0
+
+
+class Arrival:
+    """A lock at whose taking or release a handler comes in the thread that has it, once: at that
+    of a number."""
+
+    def __init__(self, lock: Any, act: Callable[[], object], at: int, *, leaving: bool) -> None:
+        self.lock = lock
+        self.left = at
+        self._act = act
+        self._leaving = leaving
+
+    def __enter__(self) -> None:
+        self.lock.__enter__()
+        if not self._leaving:
+            self._come()
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            if self._leaving:
+                self._come()
+        finally:
+            self.lock.__exit__(*exc_info)
+
+    def _come(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self._act()
+
+    def _is_owned(self) -> bool:
+        return bool(self.lock._is_owned())
 
 
 def interrupt() -> None:

@@ -18,13 +18,16 @@ def write(folder: Path, name: str, code: str) -> Path:
     return path
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, run in a folder, with the same library as the tests."""
+def run(
+    folder: Path, *arguments: str, to: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    """The command, run in a folder, with the same library as the tests; `to`: where it prints."""
     path = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     return subprocess.run(
         [sys.executable, "-m", "resilience", *arguments],
         cwd=folder,
-        capture_output=True,
+        stdout=to,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=60,
         encoding="utf-8",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -12,9 +14,15 @@ import openai
 
 from resilience import Pipeline
 from resilience.policy import Policy
+from resilience.testing import virtual_time
 from resilience.testing.gateway import Gateway, Limited, Ok
 
-__all__ = ["Admitted", "Told", "batch", "most_in"]
+__all__ = ["Admitted", "Told", "batch", "herd", "most_in", "under"]
+
+
+def under(*policies: Policy, **options: Any) -> Any:
+    """A pipeline, of which the type checker asks nothing: for lambdas."""
+    return Pipeline(*policies, **options)
 
 
 class Told(Exception):
@@ -76,3 +84,41 @@ def batch(
             took = time.monotonic() - began
         refused = sum(each.answer != "ok" for each in gateway.requests)
         return answers.count("yes"), refused, took
+
+
+def herd(
+    policies: Callable[[], list[Any]], clients: int, *, rate: float, seed: int = 1
+) -> list[float]:
+    """When clients, each a process of its own, call that were all told the same date 30 s ahead,
+    until they are served: by a server that takes `rate` a second, by a bucket of a tenth of that,
+    and tells those it refuses to come back in 30 s."""
+    arrivals: list[float] = []
+    room, full = rate / 10, 0.0
+
+    async def client(chance: random.Random) -> None:
+        nonlocal full
+        told = False
+
+        async def ask() -> None:
+            nonlocal told, full
+            now = clock.now()
+            if not told:
+                told = True
+                raise Told(date - now)
+            arrivals.append(now)
+            full = max(full, now) + 1 / rate
+            if full - now > room / rate:
+                full -= 1 / rate
+                raise Told(30)
+
+        await clock.asleep(chance.random())
+        await Pipeline(*policies()).wrap(ask)()
+
+    async def main() -> None:
+        chance = random.Random(seed)
+        await asyncio.gather(*(client(chance) for _ in range(clients)))
+
+    with virtual_time(start=0, seed=seed) as clock:
+        date = 31.0
+        asyncio.run(main())
+    return arrivals

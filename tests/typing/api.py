@@ -25,6 +25,7 @@ from resilience import (
     Attempt,
     BadResult,
     BadResultError,
+    Bulkhead,
     CircuitBreaker,
     CircuitOpenError,
     Consecutive,
@@ -44,6 +45,7 @@ from resilience import (
     SingleFlight,
     SlowCalls,
     Timeout,
+    batch,
     current_attempt,
     deadline,
     guarded,
@@ -510,3 +512,35 @@ SingleFlight("x")
 SingleFlight(lambda x: x)
 SingleFlight(key=5)  # type: ignore[arg-type]  # neither a name nor a function
 assert_type(current_attempt().key, str | None)
+
+
+# Batches
+
+
+def halved(x: int) -> float:
+    return x / 2
+
+
+async def ahalved(x: int) -> float:
+    return x / 2
+
+
+def batches() -> None:
+    done = batch.map(halved, range(3), concurrency=4, stop_on=[401, 402])
+    assert_type(done, batch.Batch[float])
+    assert_type(done[0], Outcome[float])
+    assert_type(done.values, list[float | None])
+    assert_type(done.unwrap(), list[float])
+    assert_type(done.summary.attempts, int)
+    batch.map(Pipeline(Retry()).wrap(halved), [1], progress=lambda each: print(each.outcome.value))
+    batch.map(halved, 5)  # type: ignore[call-overload]  # no iterable
+
+
+async def abatches() -> None:
+    assert_type(await batch.map(ahalved, [1, 2]), batch.Batch[float])
+    assert_type((await batch.map(Pipeline(Retry()).wrap(ahalved), [1])).unwrap(), list[float])
+
+
+Bulkhead(4, queue=None, patience=timedelta(seconds=3), key="x")
+Bulkhead(4, key=lambda x: x)
+Bulkhead("4")  # type: ignore[arg-type]  # no number

@@ -120,7 +120,7 @@ def slot_of(fn: Callable[..., Any], name: str, *, reading: bool = False) -> Slot
     function: Any = fn.__func__ if bound else fn  # type: ignore[attr-defined]
     try:
         found = _slots.setdefault(function, {})
-    except TypeError:  # not hashable, or without weak references
+    except Exception:  # not hashable, or without weak references
         return _find(fn, name, reading)
     slot = found.get((name, bound, reading))
     if slot is None:
@@ -139,7 +139,7 @@ def _find(fn: Callable[..., Any], name: str, reading: bool) -> Slot:
         )
     try:
         parameters = inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # unreadable: a builtin, an odd callable
+    except Exception:  # unreadable: a builtin, an odd callable
         return Slot(name)
     parameter = parameters.get(name)
     if parameter is None or parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
@@ -162,7 +162,7 @@ def _bound(fn: Any, name: str) -> Any:
         if name in inspect.signature(fn).parameters:
             return _MISSING
         return inspect.signature(fn.func).bind_partial(*fn.args).arguments.get(name, _MISSING)
-    except (TypeError, ValueError):
+    except Exception:
         return _MISSING
 
 

@@ -40,11 +40,11 @@ class Completion:
         self._publish()
 
     def _publish(self) -> None:
-        while self._listeners:
+        while True:
             try:
                 # One step: whoever takes a listener out calls it, and nobody else does.
                 listener = self._listeners.pop(0)
-            except IndexError:  # another thread took the last one
+            except IndexError:
                 return
             try:
                 listener(self._verdicts[0])

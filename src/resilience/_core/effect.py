@@ -19,7 +19,7 @@ class Effect:
     - `waits` (0): seconds that it waits by itself in one call, all its waits together.
     - `limit` (infinite): seconds after which it ends what is inside it.
     - `until` (infinite): seconds after which it begins no further call inward.
-    - `reactions`: pairs of a match (as `on=` takes it once it is kept: a `Match`) and what is done
+    - `reactions`: pairs of a `Match` (what a policy's `on=` has become) and what is done
       with such a failure, in words; the first pair that matches counts, "" is nothing.
     - `ends` (False): a failure that it reacts to goes no further out.
     - `pause` (None): of a policy that leaves an attempt to another model (`Call.report(wait=...)`):
@@ -31,7 +31,7 @@ class Effect:
       else has one more turn.
     - `restarts` (0): how often the whole call may be made anew after it has returned.
     - `parts`: policies that it is made of, outermost first; all else is theirs then.
-    - `assumed` (False): the policy has not said; this is what most policies do.
+    - `assumed` (False): the policy has no `effect` of its own; this is what most policies do.
     """
 
     line: str

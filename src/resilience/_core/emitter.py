@@ -62,7 +62,7 @@ class Emitter:
     def __init__(self, name: str | None, own: Sequence[Subscription]) -> None:
         self.name = name
         self.idle: Any = None
-        """What says whether the pipeline is at rest."""
+        """Knows whether the pipeline is at rest."""
         self.healthy = False
         """Whether somebody listens to what a healthy call emits."""
         self.functions: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Emitter:
             self.idle.update()
 
     def busy(self) -> bool:
-        """The same, as a policy says it: whether no call may be at rest."""
+        """`healthy`, by the name that policies have for it: whether no call may be at rest."""
         return self.healthy
 
     def listeners(self, kind: type[Event]) -> tuple[Callable[[Any], object], ...]:
@@ -185,20 +185,20 @@ class Emitter:
 
     def enter(self, serial: int, number: int) -> Callable[[], object]:
         """Set context variables for the function of an attempt; what is returned restores them."""
-        leaves = [leave for enter in self.enters if (leave := enter(serial, number)) is not None]
-        return partial(_leave, leaves)
+        restores = [back for enter in self.enters if (back := enter(serial, number)) is not None]
+        return partial(_restore, restores)
 
     def tokens_used(self, call: Any, read: Callable[[Any], Any], answer: Any) -> None:
-        """How many tokens an attempt took, if `read` finds that in its answer."""
+        """How many tokens an attempt used, if `read` finds that in its answer."""
         if self._listened[TokensUsed] and (found := read(answer)) is not None:
-            attempt, (prompt, said) = attempt_of(call), found
+            attempt = attempt_of(call)
             facts = {"number": attempt.number, "model": attempt.model}
-            self.publish(TokensUsed, call.journal, **facts, input=prompt, output=said)
+            self.publish(TokensUsed, call.journal, **facts, input=found[0], output=found[1])
 
 
-def _leave(leaves: list[Callable[[], object]]) -> None:
-    while leaves:
-        leaves.pop()()
+def _restore(restores: list[Callable[[], object]]) -> None:
+    while restores:
+        restores.pop()()
 
 
 def _title(guard: Any) -> str:
@@ -228,9 +228,7 @@ class Emitters:
         has that one's name, and that of its function, if it has one."""
         with self._lock:
             emitters = list(self._all)
-        own: list[Subscription] = []
-        for emitter in emitters:
-            own += emitter._own
+        own = [each for emitter in emitters for each in emitter._own]
         listened = deliverers(kind, own)
         if log.writes(kind):
             listened = (log.deliver, *listened)

@@ -15,17 +15,17 @@ def stepping(enter: Entering, step: Callable[[], Any], *, asynchronous: bool) ->
     """A step of a generator, with `enter` called before it, and what that returns after it."""
 
     def entered() -> Any:
-        leave = enter()
+        restore = enter()
         try:
             return step()
         finally:
-            leave()
+            restore()
 
     async def aentered() -> Any:
-        leave = enter()
+        restore = enter()
         try:
             return await step()
         finally:
-            leave()
+            restore()
 
     return aentered if asynchronous else entered

@@ -10,7 +10,7 @@ from attrs import field, fields, frozen
 
 from .options import Value, to_seconds
 
-__all__ = ["Advice", "Failure", "Kind"]
+__all__ = ["Advice", "Failure", "Kind", "kind_text"]
 
 
 class _Word(str, Enum):
@@ -67,6 +67,22 @@ class Kind(_Word):
     REJECTED = "rejected", Advice.RETRY
     """One of our own policies rejected the call."""
     UNKNOWN = "unknown", Advice.RETRY
+
+
+_KIND_TEXTS = {
+    Kind.CONNECTION: "connection error",
+    Kind.SERVER: "server error",
+    Kind.AUTH: "authentication failed",
+    Kind.PERMISSION: "permission denied",
+    Kind.INVALID: "invalid request",
+    Kind.UNKNOWN: "unknown error",
+}
+"""Those whose own word says too little by itself."""
+
+
+def kind_text(kind: Kind) -> str:
+    """A kind in words."""
+    return _KIND_TEXTS.get(kind) or kind.value.replace("_", " ")
 
 
 # Without slots a frozen value is made in two thirds of the time.

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
+from types import FunctionType
 from typing import Any, NoReturn, TypeVar
 
 from resilience._runtimes.loops import loop_runtime, runtime_for
@@ -24,7 +25,7 @@ from .context import everywhere, get_ambient, is_disabled
 from .deferred import async_generator_closure, deferred
 from .emitter import Emitter
 from .functions import facts_of, underlying
-from .history import cut_short, raised, reported_inside, returned
+from .history import cut_short, ended, raised, reported_inside, returned
 from .hooks import Hooks
 from .idle import BUSY_FOR_EVER, Period
 from .in_hand import Args, InHand, Kwargs
@@ -68,12 +69,13 @@ def guard_of(fn: Any) -> Guard | None:
     """The guard of a guarded function; None for anything else.
 
     `functools.wraps` copies a function's attributes: a guard is valid only if it is of this one.
+    Nothing else is asked for its attributes: a proxy may have none just now.
     """
-    guard = getattr(fn, "__dict__", {}).get("__resilience__")
-    cells = getattr(fn, "__closure__", None) or ()
-    if type(guard) is Guard and getattr(fn, "__code__", None) in CODES:
-        return guard if any(cell.cell_contents is guard for cell in cells) else None
-    return None
+    if type(fn) is not FunctionType or fn.__code__ not in CODES:
+        return None
+    guard = fn.__dict__.get("__resilience__")
+    own = any(cell.cell_contents is guard for cell in fn.__closure__ or ())
+    return guard if type(guard) is Guard and own else None
 
 
 def _sync_closure(fn: Callable[..., Any], guard: Guard, here: Any = _here) -> Callable[..., Any]:
@@ -284,10 +286,8 @@ class Guard:
 
     def ask(self, args: Args, kwargs: Kwargs) -> None:
         """In the first call: whether the client retries by itself. Later calls may be at rest."""
-        idle, self.unasked = self.unasked, None
-        if idle is not None:  # else another thread is just doing this
-            self.idle = idle
-            check_retries(self.fn, self.pipeline._attempts, args, kwargs)
+        self.idle, self.unasked = self.unasked or self.idle, None  # another thread may be first
+        check_retries(self.fn, self.pipeline._attempts, args, kwargs)
 
     # The full path
 
@@ -350,10 +350,10 @@ class Guard:
             raise
         else:
             result, journal.result = journal.result, None
-            if type(result) in PLAIN and not (
-                outcome or journal.keeps or journal.attempts or journal.reports or outer is not None
-            ):
-                return result  # there is nothing to tell, and nobody to tell it
+            if type(result) in PLAIN and not outcome:
+                if journal.keeps or journal.attempts or journal.reports or outer is not None:
+                    ended(journal, runtime)
+                return result
             journal.result = result
             returned(journal, runtime, outcome)
         finally:
@@ -415,9 +415,9 @@ class Guard:
             cut_short(journal, runtime, error)
             raise
         else:
-            if type(result) in PLAIN and not (
-                outcome or journal.keeps or journal.attempts or journal.reports or outer is not None
-            ):
+            if type(result) in PLAIN and not outcome:
+                if journal.keeps or journal.attempts or journal.reports or outer is not None:
+                    ended(journal, runtime)
                 return result
             journal.result = result
             returned(journal, runtime, outcome)

@@ -34,7 +34,7 @@ from .results import PLAIN, completion_of, reading_of
 from .runtime import Runtime
 from .signals import Carried, Report
 
-__all__ = ["cut_short", "history", "raised", "reported_inside", "returned"]
+__all__ = ["cut_short", "ended", "history", "raised", "reported_inside", "returned"]
 
 _KEY = "__resilience__"
 _SHOWN = 8  # attempts in a note, half of them the first ones
@@ -100,6 +100,12 @@ def history(error: Exception) -> tuple[Attempt, ...]:
 # How a call ends
 
 
+def ended(journal: Journal, runtime: Runtime) -> None:
+    """The chain has given a result that is settled, and that comes out as it is."""
+    _publish(journal, runtime, None)
+    journal.close()
+
+
 def returned(journal: Journal, runtime: Runtime, outcome: bool) -> None:
     """The chain has given `journal.result`: what is done then, and what stands for it."""
     result = journal.result
@@ -153,13 +159,13 @@ def cut_short(journal: Journal, runtime: Runtime, error: BaseException | None = 
 def _outcome(
     journal: Journal, runtime: Runtime, value: object, error: Exception | None
 ) -> Outcome[object]:
-    well = error is None
+    succeeded = error is None
     return Outcome(
         value,
         error,
         tuple(journal.attempts),
-        journal.answerer if well else None,
-        journal.degraded and well,
+        journal.answerer if succeeded else None,
+        journal.degraded and succeeded,
         runtime.now() - (journal.began or runtime.now()),
     )
 
@@ -175,16 +181,7 @@ def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> Non
         emit.not_begun_again(journal)
     try:
         if error is not None:
-            rejected = not attempts and isinstance(error, RejectedError)
-            if emit.listeners(CallFailed) and not (rejected or control_flow_in(error)):
-                emit.publish(
-                    CallFailed,
-                    journal,
-                    failure=_failure(journal, error),
-                    attempts=tuple(attempts),
-                    elapsed=elapsed,
-                    reason=journal.reason,
-                )
+            _publish_failure(journal, elapsed, error)
         elif attempts and (attempts[0].failure or len(attempts) > 1) and not journal.fell_back:
             emit.publish(
                 CallRecovered,
@@ -196,6 +193,22 @@ def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> Non
     finally:  # also after Ctrl-C in a listener
         if journal.keeps:
             emit.call_ended(journal, elapsed, error)
+
+
+def _publish_failure(journal: Journal, elapsed: float, error: Exception) -> None:
+    emit: Emitter = journal.guard.emit
+    if not emit.listeners(CallFailed) or control_flow_in(error):
+        return
+    if not journal.attempts and isinstance(error, RejectedError):
+        return  # that was `CallRejected`
+    emit.publish(
+        CallFailed,
+        journal,
+        failure=_failure(journal, error),
+        attempts=tuple(journal.attempts),
+        elapsed=elapsed,
+        reason=journal.reason,
+    )
 
 
 def _failure(journal: Journal, error: Exception) -> Failure:
@@ -236,6 +249,13 @@ def _finish(journal: Journal, error: Exception) -> None:
         outer.attempt.report(error, exhausted=exhausted, circuits=circuits)
     else:
         _latest.set(_Latest(id(error), journal.serial, exhausted, circuits))
+    _mark(journal, error, exhausted, circuits)
+
+
+def _mark(
+    journal: Journal, error: Exception, exhausted: bool, circuits: tuple[object, ...]
+) -> None:
+    attempts = journal.attempts
     try:
         facts = facts_of(error)
         old = facts.get(_KEY)
@@ -304,16 +324,12 @@ def _passed(error: Exception, guard: Any) -> bool:
 
 
 def _without_error(attempt: Attempt) -> Attempt:
-    if attempt.failure is None:
-        return attempt
+    assert attempt.failure is not None
     return evolve(attempt, failure=evolve(attempt.failure, error=None))
 
 
 def _mark_of(error: BaseException) -> _Mark | None:
-    try:
-        mark = facts_of(error).get(_KEY)
-    except Exception:
-        return None
+    mark = facts_of(error).get(_KEY)
     return mark if type(mark) is _Mark else None
 
 

@@ -113,8 +113,5 @@ class _Never:
 
     period = None
 
-    def __reduce__(self) -> str:
-        return "BUSY_FOR_EVER"
-
 
 BUSY_FOR_EVER = _Never()

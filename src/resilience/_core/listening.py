@@ -2,22 +2,24 @@
 
 A listener runs in the thread or task of the call, outside of every lock of ours. Whatever it does,
 the call goes on as without it: what it raises goes to the log, and so does one that is slow; what
-it calls through pipelines of its own is not told to it again.
+it calls through pipelines of its own sends it no events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from threading import get_ident
-from typing import Any, Protocol, TypeAlias
+from types import BuiltinMethodType, MethodType
+from typing import Any, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from .clock import monotonic
 from .locks import new_lock
-from .options import warn
+from .options import title, warn
 
 __all__ = [
     "SLOW",
+    "ByClass",
     "Enter",
     "Follower",
     "Subscription",
@@ -37,10 +39,21 @@ or task: given the number of the call and of the attempt, returns what restores 
 the function has returned. It never raises."""
 
 
+V = TypeVar("V")
+
+
+class ByClass(dict[type, V]):
+    """A value for each class of events, which its subclasses have, too."""
+
+    def __missing__(self, kind: type) -> V:
+        found = self[kind] = next(self[each] for each in kind.__mro__ if each in self)
+        return found
+
+
 class Subscription:
     """A function and the classes of events that it gets; calling it ends that."""
 
-    __slots__ = ("_complained", "_inside", "callback", "deliver", "enter", "kinds")
+    __slots__ = ("_complained", "_inside", "callback", "deliver", "enter", "kinds", "who")
 
     def __init__(
         self,
@@ -51,6 +64,10 @@ class Subscription:
         enter: Enter | None = None,
     ) -> None:
         self.callback = callback
+        method = isinstance(callback, (BuiltinMethodType, MethodType))
+        self.who: object = callback if method else id(callback)
+        """Equal for the same function, and for the same method of the same object. Another object
+        may have no hash."""
         self.kinds = kinds
         self.enter = enter
         self.deliver = callback if trusted else self._guarded
@@ -83,7 +100,7 @@ class Subscription:
         """Once: it may fail at every event."""
         if not self._complained:
             self._complained = True
-            name = getattr(self.callback, "__qualname__", type(self.callback).__qualname__)
+            name = title(self.callback)
             warn("the listener %s %s at %s", name, what, type(event).__name__)
 
 
@@ -139,6 +156,6 @@ def entering(own: Sequence[Subscription] = ()) -> tuple[Enter, ...]:
 
 def deliverers(kind: type, own: Sequence[Subscription] = ()) -> tuple[Callable[[Any], object], ...]:
     """Whom to give an event of this class: those who listen to one pipeline, then to all."""
-    # One that listens to two pipelines is told once of a circuit that is in both.
-    heard = {each.callback: each for each in (*own, *_all) if issubclass(kind, each.kinds)}
-    return tuple(each.deliver for each in heard.values())
+    # One that listens to two pipelines gets the event of a circuit that is in both once.
+    found = {each.who: each for each in (*own, *_all) if issubclass(kind, each.kinds)}
+    return tuple(each.deliver for each in found.values())

@@ -286,7 +286,10 @@ def title(fn: Any) -> str:
     """A function's name for people; never the arguments that a partial holds."""
     if isinstance(fn, functools.partial):
         return f"partial({title(fn.func)}, ...)"
-    name = getattr(fn, "__qualname__", None)
+    try:
+        name = getattr(fn, "__qualname__", None)
+    except Exception:  # a proxy of something that is not there now
+        name = None
     return name if isinstance(name, str) else f"<{type(fn).__qualname__}>"
 
 

@@ -52,6 +52,8 @@ def missing_keys(policies: Sequence[Any], arguments: Mapping[str, object]) -> It
 _KEYED = {
     "breaker": "circuit",
     "bulkhead": "limit",
+    "hold": "hold",
+    "rate_limit": "limit",
     "retry_budget": "budget",
     "spend_limit": "limit",
 }
@@ -66,6 +68,8 @@ class _Order:
         self.retries = self._of("retry")
         self.breakers = self._of("breaker")
         self.bulkheads = self._of("bulkhead")
+        self.limits = self._of("rate_limit")
+        self.holds = self._of("hold")
         self.budgets = self._of("retry_budget")
         self.spending = self._of("spend_limit")
         self.chains = self._of("models")
@@ -144,6 +148,24 @@ def _bulkhead_outside_retry(order: _Order) -> str | None:
     return (
         "Bulkhead outside Retry: a call keeps its permit while it waits to retry; put it inside "
         "Retry"
+    )
+
+
+def _limit_outside_retry(order: _Order) -> str | None:
+    if not _any_outside(order.limits, order.retries):
+        return None
+    return (
+        "RateLimit outside Retry: it counts a call once, however often it is retried, and goes "
+        "beyond the limit; put it inside Retry"
+    )
+
+
+def _hold_outside_retry(order: _Order) -> str | None:
+    if not _any_outside(order.holds, order.retries):
+        return None
+    return (
+        "Hold outside Retry: it hears of a Retry-After only when all retries have failed; put it "
+        "inside Retry"
     )
 
 
@@ -287,6 +309,8 @@ _RULES: tuple[_Rule, ...] = (
     _two_retries,
     _breaker_outside_retry,
     _bulkhead_outside_retry,
+    _limit_outside_retry,
+    _hold_outside_retry,
     _budget_inside,
     _spending_outside_retry,
     _hung_calls_not_counted,

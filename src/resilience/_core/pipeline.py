@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from attrs import field, frozen
@@ -272,9 +273,12 @@ class Pipeline(Identity, Policy):
 
     def _guard(self, fn: Any) -> Guard:
         """For one call: nothing is copied from the function."""
-        guard = guard_of(fn)
+        bound = type(fn) is MethodType
+        guard = guard_of(fn.__func__ if bound else fn)
         if guard is not None and guard.pipeline is self:
-            return guard
+            if not bound:
+                return guard
+            fn = MethodType(guard.fn, fn.__self__)  # the same policies once, not in themselves
         facts = facts_of(fn)
         if self not in facts.checked:
             refuse_unguardable(fn, decorating=False)

@@ -1,4 +1,4 @@
-"""How long a wait lasts, in figures and in words, before it is asked."""
+"""How long a wait lasts, in figures and in words, without calling it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _ranges(wait: Any, times: float) -> Iterator[tuple[float, float]]:
 
 
 def _range(wait: Any, at: float) -> tuple[float, float]:
-    """Seconds that the wait before a retry lasts at least and at most; what a server asks aside."""
+    """Seconds that the wait before a retry lasts at least and at most; not a server's own."""
     if isinstance(wait, RetryAfter):
         return _range(wait.otherwise, at)
     if isinstance(wait, Fixed):

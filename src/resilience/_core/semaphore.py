@@ -60,9 +60,7 @@ class Semaphore:
                 self._waiting[waiter] = None
                 # A finalizer or a signal handler of this thread may have given one back just now.
                 if self._free > 0:
-                    if not self._leave(waiter):
-                        self._free -= 1
-                    return True
+                    return self._leave(waiter) or self.try_acquire()
             await waiter.wait(patience, call)
             return self._leave(waiter)
         except BaseException:

@@ -82,8 +82,8 @@ class Terms:
     content: Callable[[Any], object] | None = None
     alive_by_bytes: bool = False
     """Whether whatever the server sends counts for `idle`."""
-    resume: Callable[..., Any] | None = None
-    """What gives the arguments of a fresh attempt after an interruption."""
+    resume: Any = None
+    """What gives the arguments of a fresh attempt after an interruption; `RESTART` for the same."""
     watch: Any = None
     """What watches this attempt's reads in a sync call."""
 
@@ -124,12 +124,8 @@ class Terms:
 
 
 PLAIN_TERMS = Terms()
+RESTART = "restart"
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
-
-
-def restart(error: Exception, args: Any, kwargs: Any) -> Any:
-    """From the beginning, with the same arguments."""
-    return args, kwargs
 
 
 @frozen
@@ -356,7 +352,7 @@ class Reading:
         place = call.place
         given: Any = (call.args, call.kwargs) if place is None else place.arguments
         prefill = place is None or place.model.prefill
-        continues = prefill and terms.resume is not restart
+        continues = prefill and terms.resume != RESTART
         if continues:
             given = terms.resume(error, *given)
             if given is None:

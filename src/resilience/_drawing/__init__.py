@@ -1,1 +1,1 @@
-"""How a call looks: what `Outcome` draws, as text, SVG and page. Imported when it is asked for."""
+"""How a call looks: what `Outcome` draws, as text, SVG and page. Imported at first use."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from attrs import frozen
 
 from resilience._core.attempt import Attempt
+from resilience._core.failure import kind_text
 from resilience.errors import BadResultError, RejectedError, ResilienceError
 from resilience.failures import Failure, Kind, describe
 
@@ -24,14 +25,6 @@ ANSWERED, FAILED, OPEN = "answered", "failed", "under way"
 """How an attempt has ended."""
 
 _NAME = 48  # cells of a name in a headline
-_KINDS = {
-    Kind.CONNECTION: "connection error",
-    Kind.SERVER: "server error",
-    Kind.AUTH: "authentication failed",
-    Kind.PERMISSION: "permission denied",
-    Kind.INVALID: "invalid request",
-}
-"""Those whose own word says too little by itself."""
 _STEPS = (
     *(digit * 10.0**power for power in range(-6, 2) for digit in (1, 2, 5)),
     *(60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0, 18_000.0, 36_000.0, 86_400.0),
@@ -132,7 +125,7 @@ def _row(attempt: Attempt, span: float) -> Row:
 def _words(failure: Failure) -> str:
     """A failure in a few words: its status, and the code or what it means."""
     kind = failure.kind
-    words = failure.code or _KINDS.get(kind) or kind.value.replace("_", " ")
+    words = failure.code or kind_text(kind)
     if kind is Kind.UNKNOWN and not failure.code and failure.error is not None:
         bad = isinstance(failure.error, BadResultError)
         words = "bad result" if bad else type(failure.error).__name__

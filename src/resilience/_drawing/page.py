@@ -10,7 +10,7 @@ from string import Template
 
 from .facts import ANSWERED, FAILED, OPEN, Facts, Row, axis
 from .texts import escape, shorten
-from .theme import DARK, LIGHT, MONOSPACED, SANS
+from .theme import MONOSPACED, document
 
 __all__ = ["draw"]
 
@@ -25,12 +25,8 @@ _COLUMNS = {
     "time": "auto",
 }
 
-_STYLE = Template("""
-:root {color-scheme: light dark; $light}
-@media (prefers-color-scheme: dark) {:root {$dark}}
-* {box-sizing: border-box}
-body {margin: 0; padding: 28px 32px; background: var(--ground); color: var(--text);
-  font: 14px/1.5 $sans}
+_STYLE = Template("""\
+body {padding: 28px 32px}
 main {max-width: 1400px; margin: 0 auto}
 h1 {margin: 0; font-size: 18px; font-weight: 600; overflow-wrap: anywhere}
 .below {display: flex; flex-wrap: wrap; justify-content: space-between; gap: 4px 24px;
@@ -75,28 +71,19 @@ td i.waiting {top: 12px; min-width: 0}
 def draw(facts: Facts) -> str:
     """The whole page, of ASCII characters alone."""
     columns = [name for name in _COLUMNS if any(_text(row, name) for row in facts.rows)]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(facts.headline)}</title>\n<style>{_style(facts, columns)}</style>\n"
-        f"</head>\n<body>\n<main>\n<h1>{escape(facts.headline)}</h1>\n"
+    body = (
+        f"<h1>{escape(facts.headline)}</h1>\n"
         f'<div class="below"><p>{escape(facts.summary)}</p>{_legend(facts)}</div>\n'
-        f"{_table(facts, columns) if facts.rows else ''}</main>\n</body>\n</html>\n"
+        f"{_table(facts, columns) if facts.rows else ''}"
     )
+    return document(facts.headline, _style(facts, columns), body)
 
 
 def _style(facts: Facts, columns: list[str]) -> str:
-    light, dark = (
-        " ".join(f"--{name}: {colour};" for name, colour in palette.items())
-        for palette in (LIGHT, DARK)
-    )
     marks = list(axis(facts.span))
     first, second = ("model", "outcome wait") if "model" in columns else ("outcome", "wait wait")
     areas = f"'number {first} {first} time' '. {second} start' 'bars bars bars bars'"
     return _STYLE.substitute(
-        light=light,
-        dark=dark,
-        sans=SANS,
         monospaced=MONOSPACED,
         columns=" ".join([*map(_COLUMNS.__getitem__, columns), "minmax(240px, 1fr)"]),
         step=f"{marks[1][0] * 100:.4f}%" if len(marks) > 1 else "100%",
@@ -127,7 +114,7 @@ def _table(facts: Facts, columns: list[str]) -> str:
     return (
         f'<table role="table">\n<thead role="rowgroup"><tr role="row">{titles}'
         f'<th role="columnheader" class="bars">{"".join(_axis(facts))}</th></tr></thead>\n'
-        f'<tbody role="rowgroup">\n{rows}\n</tbody>\n</table>\n'
+        f'<tbody role="rowgroup">\n{rows}\n</tbody>\n</table>'
     )
 
 

@@ -27,7 +27,7 @@ def _cells(character: str) -> int:
 
 def fits_cells(text: str) -> bool:
     """Whether it surely takes no more room than that. Letters of other scripts may come from a font
-    that is not monospaced; those of two cells leave some of it."""
+    that is not monospaced; those of two cells are never wider than that."""
     return all(each.isascii() or _cells(each) == 2 for each in text)
 
 

@@ -31,9 +31,6 @@ def loop_runs_here() -> bool:
 
 def loop_here() -> Hashable:
     """The event loop that this thread is running, or trio's token for its run; None without one."""
-    loop: Hashable = None
-    if in_trio():
-        loop = _modules["trio"].lowlevel.current_trio_token()
-    elif "asyncio" in _modules:
-        loop = _modules["asyncio"]._get_running_loop()
-    return loop
+    asyncio = _modules.get("asyncio")
+    loop: Hashable = None if asyncio is None else asyncio._get_running_loop()
+    return _modules["trio"].lowlevel.current_trio_token() if in_trio() else loop

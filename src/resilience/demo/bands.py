@@ -1,6 +1,6 @@
 """The report's bands: a run second by second, and under it each model's circuit.
 
-What went well stands above a line, what failed hangs below it, so that nothing depends on a colour.
+What was answered stands above a line, what failed hangs below it: no colour is needed to see it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from resilience._drawing.facts import axis
 from resilience._drawing.texts import escape
 
-from .figures import Circuit, Second, circuit_of, figures_of, seconds_of, span
+from .figures import Circuit, Figures, circuit_of, figures_of, seconds_of, span
 from .record import Played, Run
 
 __all__ = ["bands"]
@@ -101,43 +101,40 @@ def _axis(played: Played) -> str:
     return _row("", "", marks, "axis")
 
 
-def _calls(played: Played, run: Run, seconds: Sequence[Second]) -> str:
+def _calls(played: Played, run: Run, seconds: Sequence[Figures]) -> str:
     figures = figures_of(run)
-    told = f"{figures.answered} answered, {figures.failed} failed"
+    totals = f"{figures.answered} answered, {figures.failed} failed"
     zero = _EDGE + _MARK
-    bars = "".join(
-        _bar(place, zero, one.answered * _MARK, one.failed * _MARK, title)
-        for place, one in enumerate(seconds)
-        if (title := _told(played, place, "call", one.answered, one.failed))
-    )
-    drawn = _svg(played, 2 * zero, f"calls: {told}", bars, zero)
-    return _row(f"calls <small>{told}</small>", "", drawn, "rule")
+    counts = [(one.answered, one.failed) for one in seconds]
+    bars = "".join(_bars(played, "calls", counts, zero, _MARK))
+    drawn = _svg(played, 2 * zero, f"calls: {totals}", bars, zero)
+    return _row(f"calls <small>{totals}</small>", "", drawn, "rule")
 
 
-def _requests(played: Played, run: Run, seconds: Sequence[Second], up: int, down: int) -> str:
+def _requests(played: Played, run: Run, seconds: Sequence[Figures], up: int, down: int) -> str:
     figures = figures_of(run)
     unit = _REQUESTS / (up + down)
     zero, height = _EDGE + up * unit, _REQUESTS + 2 * _EDGE
-    told = f"{figures.requests} sent, {figures.wasted} failed"
-    bars = "".join(
-        _bar(place, zero, (one.requests - one.wasted) * unit, one.wasted * unit, title)
-        for place, one in enumerate(seconds)
-        if (title := _told(played, place, "request", one.requests - one.wasted, one.wasted))
-    )
+    totals = f"{figures.requests} sent, {figures.wasted} failed"
+    counts = [(one.requests - one.wasted, one.wasted) for one in seconds]
+    bars = "".join(_bars(played, "requests", counts, zero, unit))
     scale = "".join(
         f'<span style="top: {top:.0f}px">{count}</span>'
         for top, count in ((_EDGE, up), (zero, 0), (height - _EDGE, down))
     )
-    drawn = _svg(played, height, f"requests: {told}", bars, zero)
-    return _row(f"requests <small>{told}</small>", scale, drawn, "rule")
+    drawn = _svg(played, height, f"requests: {totals}", bars, zero)
+    return _row(f"requests <small>{totals}</small>", scale, drawn, "rule")
 
 
-def _told(played: Played, place: int, what: str, good: int, bad: int) -> str:
-    """What a column shows, where a pointer rests on it; nothing if it is empty."""
-    if not good + bad:
-        return ""
-    at = place * played.scenario.every
-    return f"{at:.2f} s: {what}s answered {good}, failed {bad}"
+def _bars(
+    played: Played, what: str, counts: Sequence[tuple[int, int]], zero: float, unit: float
+) -> Iterator[str]:
+    """A bar for each column that is not empty; `counts` are of what was answered, and failed."""
+    for place, (answered, failed) in enumerate(counts):
+        if answered or failed:
+            at = place * played.scenario.every
+            title = f"{at:.2f} s: {what} answered {answered}, failed {failed}"
+            yield _bar(place, zero, answered * unit, failed * unit, title)
 
 
 def _bar(place: int, zero: float, up: float, down: float, title: str) -> str:
@@ -195,7 +192,7 @@ def _circuits(played: Played) -> str:
 
 def _circuit(played: Played, circuit: Circuit) -> str:
     answers, opened = len(circuit.answers), circuit.opened
-    told = (
+    totals = (
         f"{answers} answer{'' if answers == 1 else 's'}, "
         f"{opened} opening{'' if opened == 1 else 's'}"
     )
@@ -203,8 +200,8 @@ def _circuit(played: Played, circuit: Circuit) -> str:
     bars = "".join(_bar(place, zero, _MARK, 0, "answered") for place in circuit.answers)
     top = zero + _EDGE
     states = "".join(_states(played, circuit, top))
-    drawn = _svg(played, top + _STATE + _EDGE, f"{circuit.model}: {told}", bars + states)
-    return _row(f"{escape(circuit.model)} <small>{told}</small>", "", drawn, "rule")
+    drawn = _svg(played, top + _STATE + _EDGE, f"{circuit.model}: {totals}", bars + states)
+    return _row(f"{escape(circuit.model)} <small>{totals}</small>", "", drawn, "rule")
 
 
 def _states(played: Played, circuit: Circuit, top: float) -> Iterator[str]:

@@ -8,15 +8,13 @@ from collections.abc import Iterable
 from attrs import frozen
 
 from resilience.events import CallEnded, CircuitChanged
-from resilience.testing.gateway import Received
 
 from .phase import Asked
-from .record import Played, Recorded, Run
+from .record import Played, Run
 
 __all__ = [
     "Circuit",
     "Figures",
-    "Second",
     "Stretch",
     "circuit_of",
     "figures_of",
@@ -45,16 +43,6 @@ class Figures:
 
 
 @frozen
-class Second:
-    """A column: the calls that were asked in it, and the requests that arrived in it."""
-
-    answered: int
-    failed: int
-    requests: int
-    wasted: int
-
-
-@frozen
 class Stretch:
     """A circuit's state, from one second of the run to another."""
 
@@ -65,7 +53,7 @@ class Stretch:
 
 @frozen
 class Circuit:
-    """A model: its circuit's states, and the columns in which calls were asked that it answered."""
+    """A model: its circuit's states, and the columns of the calls that it answered."""
 
     model: str
     stretches: tuple[Stretch, ...]
@@ -77,7 +65,7 @@ class Circuit:
 
 
 def figures_of(run: Run, begin: float = 0.0, end: float = math.inf) -> Figures:
-    """Of the calls that were asked, and the requests that arrived, between two of its seconds."""
+    """Of the calls that were made, and the requests that arrived, between two of its seconds."""
     ended = [event for asked, event in _ended(run) if begin <= asked.at < end]
     waits = sorted(event.elapsed for event in ended)
     answered = sum(event.error is None for event in ended)
@@ -86,26 +74,17 @@ def figures_of(run: Run, begin: float = 0.0, end: float = math.inf) -> Figures:
         answered,
         len(ended) - answered,
         len(requests),
-        sum(map(_failed, requests)),
+        sum(request.answer != "ok" for request in requests),
         _quantile(waits, 0.5),
         _quantile(waits, 0.95),
         waits[-1] if waits else 0.0,
     )
 
 
-def seconds_of(played: Played, run: Run) -> list[Second]:
+def seconds_of(played: Played, run: Run) -> list[Figures]:
     """The run's columns, as many as for the others."""
-    calls = [(second_of(played, asked.at), event.error is None) for asked, event in _ended(run)]
-    sent = [(second_of(played, each.at), not _failed(each)) for each in run.requests]
-    return [
-        Second(
-            calls.count((place, True)),
-            calls.count((place, False)),
-            sent.count((place, True)) + sent.count((place, False)),
-            sent.count((place, False)),
-        )
-        for place in range(span(played))
-    ]
+    every = played.scenario.every
+    return [figures_of(run, at * every, (at + 1) * every) for at in range(span(played))]
 
 
 def span(played: Played) -> int:
@@ -125,7 +104,7 @@ def circuit_of(played: Played, run: Run, model: str) -> Circuit:
     end = span(played) * played.scenario.every
     changes = [
         (each.at, each.event.new)
-        for each in sorted(run.events, key=_moment)
+        for each in sorted(run.events, key=lambda each: each.at)
         if isinstance(each.event, CircuitChanged) and each.event.model == model
     ]
     begins = [(0.0, "closed"), *changes]
@@ -143,14 +122,6 @@ def circuit_of(played: Played, run: Run, model: str) -> Circuit:
 
 def _ended(run: Run) -> Iterable[tuple[Asked, CallEnded]]:
     return [(each.asked, each.event) for each in run.events if isinstance(each.event, CallEnded)]
-
-
-def _moment(recorded: Recorded) -> float:
-    return recorded.at
-
-
-def _failed(request: Received) -> bool:
-    return request.answer != "ok"
 
 
 def _quantile(ordered: list[float], share: float) -> float:

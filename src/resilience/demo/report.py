@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 
 from resilience._drawing.texts import escape
+from resilience._drawing.theme import document
 from resilience.testing.gateway import Answer, Error, Hang
 
 from .bands import bands
 from .figures import Figures, figures_of
 from .phase import Phase
 from .record import Played
-from .style import stylesheet
+from .style import STYLE
 
 __all__ = ["page"]
 
@@ -31,13 +32,7 @@ def page(played: Played) -> str:
             _phases(played),
         )
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<title>A bad minute, three times</title>\n"
-        f"<style>{stylesheet()}</style>\n"
-        f"</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document("A bad minute, three times", STYLE, body)
 
 
 # What happened, in all
@@ -115,7 +110,7 @@ def _phases(played: Played) -> str:
 
 
 def _phase(played: Played, number: int, start: float, phase: Phase) -> str:
-    """A row; `what` and `asked` say the same, on narrow and on wide windows."""
+    """A row; `what` and `asked` show the same count, on narrow and on wide windows."""
     end = start + phase.seconds
     last = number == len(played.scenario.phases)  # has what comes after it, too
     figures = [figures_of(run, start, math.inf if last else end) for run in played.runs]

@@ -1,19 +1,11 @@
-"""How the report looks, in light and dark, on narrow and wide windows."""
+"""How the report looks, on narrow and wide windows."""
 
 from __future__ import annotations
 
-from string import Template
+__all__ = ["STYLE"]
 
-from resilience._drawing.theme import DARK, LIGHT, SANS
-
-__all__ = ["stylesheet"]
-
-_STYLE = Template("""
-:root {color-scheme: light dark; $light}
-@media (prefers-color-scheme: dark) {:root {$dark}}
-* {box-sizing: border-box}
-body {margin: 0; padding: 32px; background: var(--ground); color: var(--text);
-  font: 14px/1.5 $sans; font-variant-numeric: tabular-nums}
+STYLE = """\
+body {padding: 32px; font-variant-numeric: tabular-nums}
 main {max-width: 1180px; margin: 0 auto}
 h1 {margin: 0 0 6px; font-size: 21px; line-height: 1.35; font-weight: 600}
 h2 {margin: 0; font-size: 16px; font-weight: 600}
@@ -93,13 +85,4 @@ thead th {color: var(--soft); border-bottom: 1px solid var(--edge)}
   .scale span {right: 3px}
   .plot {grid-column: 2}
 }
-""")
-
-
-def stylesheet() -> str:
-    """The rules, with the colours and fonts of the library's other pictures."""
-    light, dark = (
-        " ".join(f"--{name}: {colour};" for name, colour in palette.items())
-        for palette in (LIGHT, DARK)
-    )
-    return _STYLE.substitute(light=light, dark=dark, sans=SANS)
+"""

@@ -145,7 +145,7 @@ def _storage(section: str, storage: Any) -> Finding:
     name = type(storage).__name__
     ask = _question(storage)
     if ask is None:
-        return Finding(section, name, "a function of the key gives the storage: it is not asked")
+        return Finding(section, name, "a function of the key gives the storage: not checked")
     try:
         job = start_job(ask)
         if not job.wait(_PATIENCE):
@@ -157,7 +157,7 @@ def _storage(section: str, storage: Any) -> Finding:
 
 
 def _question(storage: Any) -> Callable[[], object] | None:
-    """What asks a storage whether it is there."""
+    """A function that fails where a storage does not reply."""
     if isinstance(storage, RedisCircuit):
         asking = storage._server.client
         client: Any = (asking.twin if isinstance(asking, LoopClient) else asking).client

@@ -34,7 +34,7 @@ def guardings_of(module: ModuleType) -> Iterator[Guarding]:
     guarding: set[Pipeline] = set()
     for name, value in _values(module):
         guard = guard_of(_function(value))
-        wrap = getattr(value, "__dict__", {}).get(_WRAP)
+        wrap = _facts(value).get(_WRAP)
         if guard is not None:
             guarding.add(guard.pipeline)
             yield Guarding(name, guard.pipeline, guard.fn)
@@ -42,25 +42,48 @@ def guardings_of(module: ModuleType) -> Iterator[Guarding]:
             guarding.add(wrap.__self__)
             yield Guarding(name, wrap.__self__)
     for name, value in _values(module):
-        if isinstance(value, Pipeline) and value not in guarding:
+        if _is(value, Pipeline) and value not in guarding:
             yield Guarding(name, value)
 
 
 def _function(value: Any) -> Any:
     """The function in a method or property."""
-    if isinstance(value, (classmethod, staticmethod)) or type(value) is MethodType:
+    if _is(value, classmethod, staticmethod, MethodType):
         return value.__func__
-    return value.fget if isinstance(value, property) else value
+    return value.fget if _is(value, property) else value
 
 
 def _values(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """The values of a module, and what its own classes and their instances have, by name."""
-    for name, value in list(vars(module).items()):
+    for name, value in _facts(module).items():
         yield name, value
-        kind = value if isinstance(value, type) else type(value)
+        kind = value if _is(value, type) else type(value)
         if kind.__module__ == module.__name__:
-            for part, inner in list(getattr(value, "__dict__", {}).items()):
+            for part, inner in _facts(value).items():
                 yield f"{name}.{part}", inner
+
+
+# A module may have proxies that stand for nothing just now: of a request that nobody serves, of
+# settings that nobody has made. They raise whatever they are asked, their class included.
+
+
+def _is(thing: Any, *kinds: type) -> bool:
+    return issubclass(type(thing), kinds)
+
+
+def _facts(thing: Any) -> dict[str, Any]:
+    """The attributes of an object itself."""
+    try:
+        return dict(vars(thing))
+    except Exception:
+        return {}
+
+
+def _source(thing: Any) -> Source | None:
+    try:
+        return source_of(thing)
+    except Exception:
+        return None
 
 
 def clients_of(module: ModuleType, found: Iterable[Guarding]) -> Iterator[tuple[str, Source]]:
@@ -68,9 +91,9 @@ def clients_of(module: ModuleType, found: Iterable[Guarding]) -> Iterator[tuple[
     models have them."""
     seen: set[int] = set()
     for name, value in (*_values(module), *_held(found)):
-        if isinstance(value, (type, ModuleType)) or guard_of(value) is not None:
+        if _is(value, type, ModuleType) or guard_of(_function(value)) is not None:
             continue
-        source = source_of(value)
+        source = _source(value)
         if source is not None and id(source.client) not in seen:
             seen.add(id(source.client))
             yield name, source
@@ -99,23 +122,28 @@ def _around(name: str, fn: Any) -> Iterator[tuple[str, Any]]:
     function = underlying(fn)
     if type(function) is not FunctionType:
         return
-    code = function.__code__
-    for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            value = cell.cell_contents
-        except ValueError:  # it is empty yet
-            continue
+    for variable, value in _closure(function):
         yield f"{name}: {variable}", value
         yield from _parts(f"{name}: {variable}", value)
-    for variable in code.co_names:
+    for variable in function.__code__.co_names:
         if variable in function.__globals__:
             yield variable, function.__globals__[variable]
     for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
         yield name, value
 
 
+def _closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    cells = function.__closure__ or ()
+    for variable, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # it is empty yet
+            continue
+        yield variable, value
+
+
 def _parts(name: str, thing: Any) -> Iterator[tuple[str, Any]]:
     """The attributes of an object, unless it is a client or a class."""
-    if not isinstance(thing, (type, ModuleType)) and source_of(thing) is None:
-        for part, value in list(getattr(thing, "__dict__", {}).items()):
+    if not _is(thing, type, ModuleType) and _source(thing) is None:
+        for part, value in _facts(thing).items():
             yield f"{name}.{part}", value

@@ -59,7 +59,7 @@ def bounds(layers: Layers, *, stranger: bool, in_chain: bool = False) -> Bounds:
         same = effect.calls == 1 and not effect.waits
         return evolve(outer, model_seconds=inner.model_seconds if same else math.inf)
     pause = max(effect.pause, inner.pause or 0.0)
-    return evolve(outer, model_seconds=seconds, pause=pause)
+    return evolve(outer, model_seconds=math.inf if inner.anew else seconds, pause=pause)
 
 
 def _of_chain(chain: Layer, inside: Layers, *, stranger: bool, in_chain: bool) -> Bounds:

@@ -1,4 +1,4 @@
-"""The policies of a pipeline with what each says of itself, nested ones laid out."""
+"""The policies of a pipeline, each with its effect; nested pipelines laid out."""
 
 from __future__ import annotations
 

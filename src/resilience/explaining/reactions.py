@@ -13,23 +13,7 @@ from .layers import Layer, Layers
 
 __all__ = ["ADVICE", "reactions"]
 
-ADVICE = {
-    Kind.CONNECTION: Advice.RETRY,
-    Kind.TIMEOUT: Advice.RETRY,
-    Kind.RATE_LIMIT: Advice.WAIT,
-    Kind.QUOTA: Advice.STOP,
-    Kind.UNAVAILABLE: Advice.WAIT,
-    Kind.OVERLOADED: Advice.WAIT,
-    Kind.SERVER: Advice.RETRY,
-    Kind.AUTH: Advice.STOP,
-    Kind.PERMISSION: Advice.STOP,
-    Kind.INVALID: Advice.STOP,
-    Kind.NOT_FOUND: Advice.FALLBACK,
-    Kind.CONTEXT_LENGTH: Advice.FALLBACK,
-    Kind.CONTENT_FILTER: Advice.STOP,
-    Kind.UNSUPPORTED: Advice.FALLBACK,
-    Kind.CONFLICT: Advice.STOP,
-    Kind.CANCELLED: Advice.STOP,
+ADVICE = {kind: kind.advice for kind in Kind} | {
     Kind.REJECTED: Advice.STOP,
     Kind.UNKNOWN: Advice.STOP,
 }

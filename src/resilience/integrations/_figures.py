@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from resilience._core.attempt import Attempt
 from resilience._core.failure import Failure
+from resilience._core.listening import ByClass
 from resilience._core.locks import new_lock
 from resilience.errors import RejectedError
 from resilience.events import (
@@ -25,6 +26,7 @@ from resilience.events import (
 from ._names import (
     ATTEMPT_DURATION,
     CALL_DURATION,
+    CIRCUIT_STATE,
     FALLBACKS,
     OTHER,
     REJECTIONS,
@@ -42,6 +44,7 @@ __all__ = [
     "circuits",
     "clean",
     "error_type",
+    "not_installed",
     "outcome_of_call",
     "type_name",
 ]
@@ -96,16 +99,18 @@ class Figures:
         """The last attempt of each call under way, if it failed."""
         self._not_begun: set[int | None] = set()
         """Calls whose attempt had not begun anything when the function returned."""
-        self.handlers: dict[type, Callable[[Any], object]] = {
-            AttemptStarted: self.attempt_started,
-            AttemptEnded: self.attempt_ended,
-            CallEnded: self.call_ended,
-            TokensUsed: self.tokens_used,
-            CallRejected: self.rejected,
-            ModelLeft: self.moved_on,
-            ModelSkipped: self.moved_on,
-            FellBack: self.fell_back,
-        }
+        self.handlers: ByClass[Callable[[Any], object]] = ByClass(
+            {
+                AttemptStarted: self.attempt_started,
+                AttemptEnded: self.attempt_ended,
+                CallEnded: self.call_ended,
+                TokensUsed: self.tokens_used,
+                CallRejected: self.rejected,
+                ModelLeft: self.moved_on,
+                ModelSkipped: self.moved_on,
+                FellBack: self.fell_back,
+            }
+        )
 
     def attempt_started(self, event: AttemptStarted) -> None:
         if event.number > 1:
@@ -158,22 +163,12 @@ class Figures:
         self._add(FALLBACKS, (event.pipeline, event.function, None, None), 1)
 
 
-def circuits() -> Iterator[tuple[Values, int]]:
-    """How many circuits of a breaker's name and of a model are in each state, of those that exist.
-
-    Shadows, which reject nothing, are left out.
-    """
-    from resilience.policies.breaker import breakers  # a program may have none
-
-    found: dict[tuple[str | None, str | None], Counter[str]] = {}
-    for breaker in breakers():
-        for circuit in breaker.circuits().values():
-            if not circuit._shadow:
-                model = str(circuit.key) if breaker.key == "model" else None
-                found.setdefault((breaker.name, model), Counter())[circuit.state] += 1
-    for place, states in found.items():
-        for state in (*_STATES, *sorted(states.keys() - set(_STATES))):
-            yield (*place, state), states[state]
+def not_installed(module: str, package: str) -> ImportError:
+    """What `install` of a module here raises where its package is missing."""
+    return ImportError(
+        f"resilience.integrations.{module} needs {package}: "
+        f"pip install 'resilience-policies[{module}]'"
+    )
 
 
 class Installed:
@@ -239,3 +234,22 @@ class Bounded:
                 return OTHER
             known.add(value)
             return value
+
+
+def circuits(bounded: Bounded) -> list[tuple[dict[str, str | int], int]]:
+    """How many circuits of a breaker's name and of a model are in each state, of those that exist,
+    by their labels. Shadows, which reject nothing, are left out."""
+    from resilience.policies.breaker import breakers  # a program may have none
+
+    found: dict[tuple[str | None, str | None], Counter[str]] = {}
+    for breaker in breakers():
+        for circuit in breaker.circuits().values():
+            if not circuit._shadow:
+                model = str(circuit.key) if breaker.key == "model" else None
+                found.setdefault((breaker.name, model), Counter())[circuit.state] += 1
+    counts: Counter[tuple[tuple[str, str | int], ...]] = Counter()
+    for place, states in found.items():
+        for state in (*_STATES, *sorted(states.keys() - set(_STATES))):
+            labels = bounded.labels(CIRCUIT_STATE, (*place, state))
+            counts[tuple(labels.items())] += states[state]
+    return [(dict(labels), count) for labels, count in counts.items()]

@@ -108,7 +108,7 @@ RETRIES: Final = Metric(
 FALLBACKS: Final = Metric(
     "resilience.fallbacks",
     "{fallback}",
-    "Times that another model was asked, or that a fallback's value was given.",
+    "Times that another model was called, or that a fallback's value was used.",
     (*_CALL, MODEL, TO),
 )
 REJECTIONS: Final = Metric(
@@ -120,7 +120,7 @@ REJECTIONS: Final = Metric(
 TOKENS: Final = Metric(
     "resilience.tokens",
     "{token}",
-    "Tokens that attempts took, as their results say.",
+    "Tokens that attempts used, as their results report them.",
     (*_CALL, MODEL, TOKEN_TYPE),
 )
 CIRCUIT_STATE: Final = Metric(

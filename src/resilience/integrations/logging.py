@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from resilience._core.logs import FACTS, LEVELS, Levels, log
+from resilience._core.logs import FACTS, LEVELS, log
 from resilience._core.options import suggesting, to_flag
 from resilience.events import Event
 
@@ -47,4 +47,4 @@ def configure(
                 f"got {level!r} for {kind.__name__}"
             )
     log.texts = texts
-    log.levels = Levels({**LEVELS, **given})
+    log.set_levels(given)

@@ -11,21 +11,20 @@ another leaves the call's span as it is. `_names.py` has all names.
 
 No attribute, name or status has arguments, results, texts of exceptions or header values.
 
-It needs the extra `resilience-policies[opentelemetry]`, which is the API alone: without an SDK that
-is configured nothing comes of it, but pipelines are at rest no longer.
+It needs the extra `resilience-policies[opentelemetry]`, which is the API alone: without an SDK
+that is configured nothing is exported, but pipelines are no longer at rest.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from resilience._core.failure import Failure
-from resilience._core.listening import Subscription, add
-from resilience._core.options import suggesting, to_count
+from resilience._core.listening import ByClass, Subscription, add
+from resilience._core.options import suggesting, to_count, warn
 from resilience.events import (
     AttemptEnded,
     AttemptStarted,
@@ -45,6 +44,7 @@ from ._figures import (
     circuits,
     clean,
     error_type,
+    not_installed,
     outcome_of_call,
     type_name,
 )
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["install"]
 
 _KEPT = 1000
-"""Labels of a metric that are kept made."""
+"""How many sets of labels are kept for each metric."""
 
 _installed = Installed()
 
@@ -86,10 +86,7 @@ def install(
     try:
         from opentelemetry import metrics, trace
     except ModuleNotFoundError as missing:
-        raise ImportError(
-            "resilience.integrations.opentelemetry needs opentelemetry-api: "
-            "pip install 'resilience-policies[opentelemetry]'"
-        ) from missing
+        raise not_installed("opentelemetry", "opentelemetry-api") from missing
     to_count("limit", limit)
     tracing = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
     metering = metrics.get_meter_provider() if meter_provider is None else meter_provider
@@ -149,23 +146,25 @@ class _Reporter:
         self._error = trace.Status(trace.StatusCode.ERROR)
         self._observation = metrics.Observation
         self._bounded = Bounded(limit)
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int | None, _Call] = {}
         self._waiting: dict[int, list[Any]] = {}
         """By thread that is handling an event: those that wait for it to be done."""
         self._complained = False
         self.stopped = False
         self._measure(metering)
         self._figures = Figures(self._add)
-        self.handlers: dict[type, Callable[[Any], object]] = {
-            **self._figures.handlers,
-            CallStarted: self._call_started,
-            AttemptStarted: self._attempt_started,
-            TokensUsed: self._tokens_used,
-            AttemptEnded: self._attempt_ended,
-            ModelSkipped: self._model_skipped,
-            CallFailed: self._call_failed,
-            CallEnded: self._call_ended,
-        }
+        self.handlers: ByClass[Callable[[Any], object]] = ByClass(
+            {
+                **self._figures.handlers,
+                CallStarted: self._call_started,
+                AttemptStarted: self._attempt_started,
+                TokensUsed: self._tokens_used,
+                AttemptEnded: self._attempt_ended,
+                ModelSkipped: self._model_skipped,
+                CallFailed: self._call_failed,
+                CallEnded: self._call_ended,
+            }
+        )
 
     def __call__(self, event: Any) -> None:
         begins = type(event) is CallStarted
@@ -192,9 +191,8 @@ class _Reporter:
     def _complain(self, problem: Exception, event: object) -> None:
         if not self._complained:
             self._complained = True
-            logging.getLogger("resilience").warning(
-                "OpenTelemetry raised %s at %s", type(problem).__name__, type(event).__name__
-            )
+            at = type(event).__name__
+            warn("OpenTelemetry raised %s at %s", type(problem).__name__, at)
 
     # Spans
 
@@ -206,11 +204,11 @@ class _Reporter:
         if event.pipeline is not None:
             facts[names.PIPELINE] = clean(event.pipeline)
         span = self._start(f"call {function}", kind=self._kind, attributes=facts)
-        self._calls[_number(event)] = _Call(span, self._in_context(span))
+        self._calls[event.call] = _Call(span, self._in_context(span))
 
     def _attempt_started(self, event: AttemptStarted) -> None:
         self._figures.attempt_started(event)
-        call = self._calls[_number(event)]
+        call = self._calls[event.call]
         facts: dict[str, Any] = {names.ATTEMPT: event.number, names.WAIT: event.waited}
         if event.model is not None:
             facts[names.MODEL] = clean(event.model)
@@ -228,7 +226,7 @@ class _Reporter:
 
     def _tokens_used(self, event: TokensUsed) -> None:
         self._figures.tokens_used(event)
-        begun = self._calls[_number(event)].attempts.get(event.number)
+        begun = self._calls[event.call].attempts.get(event.number)
         if begun is not None:
             for name, tokens in (
                 (names.INPUT_TOKENS, event.input),
@@ -242,7 +240,7 @@ class _Reporter:
         if event.interrupted:
             return  # it ends with its call, if it has begun at all
         attempt = event.attempt
-        begun = self._calls[_number(event)].attempts.pop(attempt.number, None)
+        begun = self._calls[event.call].attempts.pop(attempt.number, None)
         if begun is None:
             return
         span, model = begun
@@ -263,14 +261,14 @@ class _Reporter:
         self._figures.moved_on(event)
         facts = {names.MODEL: clean(event.model), names.TO: clean(event.to)}
         facts[names.ERROR_TYPE] = type_name(event.error)
-        self._calls[_number(event)].span.add_event(names.MODEL_SKIPPED, facts)
+        self._calls[event.call].span.add_event(names.MODEL_SKIPPED, facts)
 
     def _call_failed(self, event: CallFailed) -> None:
-        self._describe(self._calls[_number(event)].span, event.failure)
+        self._describe(self._calls[event.call].span, event.failure)
 
     def _call_ended(self, event: CallEnded) -> None:
         self._figures.call_ended(event)
-        call, error = self._calls.pop(_number(event)), event.error
+        call, error = self._calls.pop(event.call), event.error
         if error is None and not event.attempts and call.attempts:
             return  # what it returned is yet to begin, as a call of its own: this one is dropped
         for attempt, _ in call.attempts.values():
@@ -322,21 +320,9 @@ class _Reporter:
         self._instruments[metric](amount, labels)
 
     def _observe(self, options: CallbackOptions) -> Iterable[Observation]:
-        return () if self.stopped else tuple(self._states())
-
-    def _states(self) -> Iterator[Observation]:
-        found: dict[frozenset[Any], int] = {}
-        for values, number in circuits():
-            labels = frozenset(self._bounded.labels(names.CIRCUIT_STATE, values).items())
-            found[labels] = found.get(labels, 0) + number
-        for labels, number in found.items():
-            yield self._observation(number, dict(labels))
-
-
-def _number(event: Any) -> int:
-    """The number of an event's call, which has one."""
-    found: int = event.call
-    return found
+        if self.stopped:
+            return ()
+        return [self._observation(count, labels) for labels, count in circuits(self._bounded)]
 
 
 def _restore(token: Token[Any]) -> None:

@@ -6,9 +6,9 @@
     stop = prometheus.install()
     start_http_server(9000)
 
-The figures are those of `integrations.opentelemetry`; `_names.py` has their names. They are kept
-here and put together when they are asked for, so that a call hands over a number and takes no lock:
-they are of this process alone, and prometheus_client's multiprocess mode does not have them.
+The figures are those of `integrations.opentelemetry`; `_names.py` has their names. A call
+only appends a number and takes no lock; what it appended is counted when Prometheus scrapes. The
+figures are of this process alone: prometheus_client's multiprocess mode does not have them.
 
 It needs the extra `resilience-policies[prometheus]`.
 """
@@ -28,7 +28,7 @@ from resilience._core.locks import new_lock
 from resilience._core.options import suggesting, to_count, to_seconds
 
 from . import _names as names
-from ._figures import Bounded, Figures, Installed, Values, circuits
+from ._figures import Bounded, Figures, Installed, Values, circuits, not_installed
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["install"]
 
 _MOST = 1000
-"""Figures that wait to be put together."""
+"""Figures that wait to be counted."""
 
 _installed = Installed()
 
@@ -64,10 +64,7 @@ def install(
     try:
         import prometheus_client
     except ModuleNotFoundError as missing:
-        raise ImportError(
-            "resilience.integrations.prometheus needs prometheus_client: "
-            "pip install 'resilience-policies[prometheus]'"
-        ) from missing
+        raise not_installed("prometheus", "prometheus_client") from missing
     given: Any = prometheus_client.REGISTRY if registry is None else registry
     if not isinstance(given, prometheus_client.CollectorRegistry):
         raise TypeError(f"registry must be a prometheus_client CollectorRegistry, got {given!r}")
@@ -99,6 +96,10 @@ def _to_buckets(given: Any) -> tuple[float, ...]:
     return found
 
 
+def _in_order(metric: names.Metric, labels: dict[str, str | int]) -> tuple[str, ...]:
+    return tuple(str(labels.get(label, "")) for label in metric.labels)
+
+
 class _Duration:
     """How often something took how long."""
 
@@ -113,7 +114,7 @@ class _Collector:
     """What prometheus_client asks for the figures. It receives the events as well.
 
     Events come from any thread, and from finalizers at any moment: what they bring is appended to a
-    queue, and put together under a lock later.
+    queue, and counted under a lock later.
     """
 
     def __init__(self, buckets: tuple[float, ...], limit: int) -> None:
@@ -121,7 +122,7 @@ class _Collector:
         self._bounded = Bounded(limit)
         self._lock = new_lock()
         self._busy = False
-        """Whether figures are put together: the lock lets a finalizer in the same thread in."""
+        """Whether figures are being counted: the lock lets a finalizer in the same thread in."""
         self._queue: deque[tuple[names.Metric, Values, float]] = deque()
         self._durations: dict[names.Metric, dict[tuple[str, ...], _Duration]] = {
             metric: {} for metric in names.DURATIONS
@@ -140,15 +141,15 @@ class _Collector:
             try:
                 if not self._busy:
                     self._busy = True
-                    self._put_together()
+                    self._count_queued()
                     self._busy = False
             finally:
                 self._lock.release()
 
-    def _put_together(self) -> None:
+    def _count_queued(self) -> None:
         for _ in range(len(self._queue)):
             metric, values, amount = self._queue.popleft()
-            labels = self._labels(metric, values)
+            labels = _in_order(metric, self._bounded.labels(metric, values))
             durations = self._durations.get(metric)
             if durations is None:
                 counts = self._counts[metric]
@@ -160,10 +161,6 @@ class _Collector:
             duration.counts[bisect_left(self._buckets, amount)] += 1
             duration.total += amount
 
-    def _labels(self, metric: names.Metric, values: Values) -> tuple[str, ...]:
-        found = self._bounded.labels(metric, values)
-        return tuple(str(found.get(label, "")) for label in metric.labels)
-
     def describe(self) -> Iterator[Metric]:
         """The figures without their values."""
         return iter(self._families())
@@ -173,7 +170,7 @@ class _Collector:
         families = self._families()
         with self._lock:
             self._busy = True
-            self._put_together()
+            self._count_queued()
             for family, metric in zip(families, self._METRICS, strict=True):
                 self._fill(family, metric)
             self._busy = False
@@ -202,12 +199,8 @@ class _Collector:
         for labels, count in self._counts.get(metric, {}).items():
             family.add_metric(labels, count)
         if metric is names.CIRCUIT_STATE:
-            states: dict[tuple[str, ...], int] = {}
-            for values, number in circuits():
-                labels = self._labels(metric, values)
-                states[labels] = states.get(labels, 0) + number
-            for labels, number in states.items():
-                family.add_metric(labels, number)
+            for known, count in circuits(self._bounded):
+                family.add_metric(_in_order(metric, known), count)
 
     def _cumulated(self, counts: list[int]) -> list[tuple[str, int]]:
         found, total = [], 0

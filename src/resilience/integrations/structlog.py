@@ -6,7 +6,9 @@
 
 They go to `structlog.get_logger("resilience")`, and to the `resilience` logger of the standard
 library no longer. What is about the program and not about a call (a listener that raises, say) is
-still logged there. It needs the extra `resilience-policies[structlog]`.
+still logged there.
+
+It needs the extra `resilience-policies[structlog]`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import logging
 from collections.abc import Callable
 
 from resilience._core.logs import Line, log
+
+from ._figures import not_installed
 
 __all__ = ["install"]
 
@@ -28,22 +32,19 @@ _METHODS = {
 
 
 def install() -> Callable[[], None]:
-    """Say the lines of this process by structlog; returns a function that ends it.
+    """Write the lines of this process by structlog; returns a function that ends it.
 
     structlog's own configuration decides on levels and looks; it may be made before or after.
-    ImportError without structlog. From any thread; calls under way go by it at once.
+    ImportError without structlog. From any thread; calls under way use it at once.
     """
     try:
         import structlog
     except ModuleNotFoundError as missing:
-        raise ImportError(
-            "resilience.integrations.structlog needs structlog: "
-            "pip install 'resilience-policies[structlog]'"
-        ) from missing
+        raise not_installed("structlog", "structlog") from missing
 
-    def say(line: Line) -> None:
+    def send(line: Line) -> None:
         method = getattr(structlog.get_logger("resilience"), _METHODS[line.level])
         method(line.text, **line.facts)
 
-    log.say_by(say)
-    return log.say_by
+    log.send_to(send)
+    return log.send_to

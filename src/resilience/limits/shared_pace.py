@@ -69,6 +69,10 @@ class SharedPace(PacedQueue):
         """So many tokens more were used than was thought, or fewer: told in the background."""
         if not tokens:
             return
+        alone = self._alone
+        if alone is not None:
+            alone.correct(tokens)
+            return
         self._pace.correct(tokens)
         with self._lock:
             self._more += tokens
@@ -90,8 +94,7 @@ class SharedPace(PacedQueue):
 
     def unused(self, now: float) -> bool:
         """Whether it may be forgotten."""
-        idle = not (self._waiting or self._owed or self._more or self._alone)
-        return idle and self._pace.unused(now)
+        return not (self._waiting or self._telling) and (self._alone or self._pace).unused(now)
 
     async def _tell(self, runtime: Runtime) -> None:
         with self._lock:

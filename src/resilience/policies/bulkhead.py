@@ -389,7 +389,12 @@ def bulkheads() -> list[Bulkhead]:
 
 
 def _end(permit: _Permit, error: Verdict, result: Any) -> bool:
-    permit.give_back()
+    """As `give_back`, without its calls: this is done at the end of each call at rest."""
+    room = permit.room
+    room.inside.discard(permit.reference)
+    if room.waiting:
+        permit.give_back()
+    permit.reference = None
     return True
 
 

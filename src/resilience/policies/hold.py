@@ -136,14 +136,17 @@ class Hold(Identity, Gate):
         self._state.lanes.check(fn)
 
     def try_enter(self, call: Call, runtime: Runtime) -> Any:
+        state = self._state
         if self.storage is not None:
-            self._state.listen()
-        lane = self._state.lanes.found(call)
-        if lane is None or not lane.gap_or_hold:
+            state.listen()
+        if not state.any_held:
             return _FREE
-        if not lane.passes(runtime.now()):
-            return None
-        return lane.permit()
+        now = runtime.now()
+        state.look(now)
+        lane = state.lanes.found(call)
+        if lane is None or not lane.held_for:
+            return _FREE
+        return lane.permit() if lane.passes(now) else None
 
     async def enter(self, call: Call, runtime: Runtime) -> Any:
         began = runtime.now()
@@ -203,17 +206,17 @@ class Hold(Identity, Gate):
 
     def refuses(self, call: Call) -> bool:
         lane = self._state.lanes.found(call)
-        if lane is None or not lane.gap_or_hold:
+        if lane is None or not lane.held_for or _told(call):
             return False
         now = clock_now()
         if lane.expected(now) > self._end(call, now):
             return True
-        return lane.until > now and call.alternatives is not None and not _told(call)
+        return lane.until > now and call.alternatives is not None
 
     def free_in(self, call: Call) -> float:
         lane = self._state.lanes.found(call)
         now = clock_now()
-        return 0.0 if lane is None or not lane.gap_or_hold else lane.expected(now) - now
+        return 0.0 if lane is None or not lane.held_for else lane.expected(now) - now
 
     def effect(self) -> Effect:
         key = self.key if isinstance(self.key, str) else title(self.key)
@@ -238,7 +241,7 @@ def asked_of(failure: Failure) -> float | None:
 
 
 def _told(call: Call) -> bool:
-    """Whether it is this call that was told, at this model: it waits by its own `Retry`."""
+    """Whether it is this call that was told, at this model: its own `Retry` knows what to do."""
     if not call.journal.attempts:
         return False
     last = call.last_attempt()
@@ -278,6 +281,8 @@ class _Lane(PacedQueue):
         "until",
     )
 
+    held_for: float
+    """Seconds of the hold; 0 if it is not held, nor paced."""
     failure: Failure | None
     """Why it is held."""
     crowd: int
@@ -297,11 +302,6 @@ class _Lane(PacedQueue):
         self.since = math.inf
         self.gap = self.held_for = 0.0
         self.crowd = self.accepts = 0
-
-    @property
-    def gap_or_hold(self) -> bool:
-        """Whether anything is going on."""
-        return self.held_for > 0
 
     def permit(self) -> _Permit:
         return _Permit(self, self.since)
@@ -335,13 +335,17 @@ class _Lane(PacedQueue):
             if self._waiting or now < self.until or now < self.next:
                 return False
             self._go(None, now)
-            over = now - self.last_wait > max(_SHORTEST, self.held_for)
-            if over:
-                self.gap = self.held_for = 0.0
-                self.since, self.failure = math.inf, None
-        if over:
-            self._tell()
         return True
+
+    def ends(self, now: float) -> None:
+        """It is over, if nobody has had to wait for a while."""
+        with self._lock:
+            quiet = now - self.last_wait > max(_SHORTEST, self.held_for)
+            if self._waiting or not quiet:
+                return
+            self.gap = self.held_for = 0.0
+            self.since, self.failure = math.inf, None
+        self._tell()
 
     def expected(self, now: float) -> float:
         """When a call that comes now will go, if all goes on as it is."""
@@ -386,7 +390,7 @@ class _State:
         self.keyed_by_model = policy.key == "model"
         self.name = policy.name
         spread = policy.spread
-        itself = ref(self)
+        itself: ref[Any] = ref(self)
 
         def made(key: Hashable) -> _Lane:
             state = itself()
@@ -432,6 +436,22 @@ class _State:
             self.shared.listen()
             self.update()
 
+    @property
+    def any_held(self) -> bool:
+        """Whether anything goes on in any lane."""
+        return bool(self._busy)
+
+    def look(self, now: float) -> None:
+        """Whether what goes on in one of the lanes is over, whoever calls: a lane that nobody calls
+        any more would keep the others from rest."""
+        with self._lock:
+            lane = next(iter(self._busy), None)
+            if lane is None:
+                return
+            del self._busy[lane]
+            self._busy[lane] = None
+        lane.ends(now)
+
     # At rest
 
     def watch(self, idle: Idle) -> None:
@@ -461,7 +481,7 @@ class _State:
                 idle.update()
 
 
-def _heard(state: ref[_State], key: Hashable, seconds: float) -> bool:
+def _heard(state: ref[Any], key: Hashable, seconds: float) -> bool:
     """Another process was told; whether anybody here still wants to know."""
     found = state()
     if found is not None and seconds > 0:
@@ -473,8 +493,14 @@ _known: WeakSet[Hold] = WeakSet()
 _making = new_lock()
 
 
+def holds() -> list[Hold]:
+    """All that exist in this process."""
+    with _making:
+        return list(_known)
+
+
 def _forked() -> None:
-    for hold in list(_known):
+    for hold in holds():
         for lane in hold._state.lanes.all().values():
             lane.forget_waiting()
         if hold._state.shared is not None:

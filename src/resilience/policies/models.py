@@ -408,8 +408,6 @@ class _Chain:
         *_, to = found
         if rejected:
             self._skipped(error)
-            if call.journal.attempts and not self._affords(to):
-                return None
             self._emit(ModelSkipped, to, error=error)
         elif (used := used_up(call.args, call.kwargs)) is not None:
             call.journal.remark(f"no other model: {used} can be read only once")

@@ -141,20 +141,21 @@ class RateLimit(Identity, Gate):
         self, fn: Callable[..., Any]
     ) -> tuple[Callable[..., Any], Callable[..., bool]] | None:
         lanes, counts, cost = self._lanes, self.tokens is not None, self._cost
-        only, at = lanes.only, lanes.at
+        only: Any = lanes.only
+        at = lanes.at
         read = None if only is not None else lanes.reader(fn)
         if only is not None and not counts:
-            one: Any = only
+            take = only.take_one
 
             def begin_one(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                return one if one.take_one(monotonic()) else BUSY
+                return only if take(monotonic()) else BUSY
 
             return begin_one, self._end_one if self.follow else _end
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             now = monotonic()
             try:
-                pace = only if read is None else at(read(args, kwargs), now)
+                pace: Any = only if read is None else at(read(args, kwargs), now)
             except Exception:
                 return BUSY  # to be said on the full path
             taken = cost(args, kwargs) if counts else 0.0
@@ -345,12 +346,18 @@ _known: WeakSet[RateLimit] = WeakSet()
 _making = new_lock()
 
 
+def rate_limits() -> list[RateLimit]:
+    """All that exist in this process."""
+    with _making:
+        return list(_known)
+
+
 def _end(pace: Pace, error: Verdict, result: Any) -> bool:
     return True
 
 
 def _forked() -> None:
-    for limit in list(_known):
+    for limit in rate_limits():
         for pace in limit._lanes.all().values():
             pace.forget_waiting()
 

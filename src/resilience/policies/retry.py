@@ -320,8 +320,6 @@ class Retry(Policy):
             if pause is None:
                 return None
             if named and self._offer(run, failure) > pause:
-                if call.journal.attempts and not call.afford():
-                    return _gives_up(call, "the retry budget is spent")
                 return pause if run.tally.begin(self.attempts) else None
             call.report(error, wait=pause, latest=self._latest(run))
         except Exception as problem:

@@ -37,11 +37,8 @@ from resilience._core.options import (
     to_text,
     warn_option_failed,
 )
-from resilience._core.results import PLAIN, completion_of
-from resilience._core.usage import token_count
-from resilience.errors import BadResultError, RejectedError, SpendLimitExceededError
-from resilience.events import CallRejected
-from resilience.policy import NO_VERDICT, Call, Effect, Gate, Inner, Runtime, Verdict
+from resilience.errors import BadResultError, SpendLimitExceededError
+from resilience.policy import Call, Effect, Gate, Runtime, Verdict, token_count
 
 __all__ = ["SpendLevel", "SpendLimit"]
 
@@ -197,51 +194,25 @@ class SpendLimit(Identity, Gate):
         purse = self._purses.of(call, now)
         if purse is None:
             return _UNLIMITED
-        most = self._most(call)
-        reserved = purse.reserve(most, self.cost, now, runtime)
-        if reserved is None:
-            raise self._error(purse, call, most, purse.free_in(most, self.cost, now) or 0.0, now)
+        reserved = _Reserved(self._most(call), call, runtime)
+        if not purse.reserve(reserved, self.cost, now):
+            wait = purse.free_in(reserved.most, self.cost, now)
+            raise self._error(purse, call, reserved.most, wait, now)
         return reserved
 
+    def measure(self, permit: Any, call: Call, result: Any) -> None:
+        if permit.purse is not None:
+            permit.used = token_count(result)
+
     def leave(self, permit: Any, call: Call, error: Verdict) -> None:
-        permit.settle(permit.most)
-
-    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
-        # As a gate's, but what the attempt has cost goes by its result.
-        async def spend_limit(call: Call) -> Any:
-            try:
-                reserved = self.try_enter(call, runtime)
-            except RejectedError as error:
-                call.emit(CallRejected, error=error)
-                raise
-            number = call.branch.number
-            try:
-                reserved.begun = True
-                result = await inner(call)
-            except Exception as error:
-                made = call.branch.number not in (0, number)
-                reserved.settle(self._after(call, error, reserved.most) if made else 0.0)
-                raise
-            except BaseException:
-                made = call.branch.number not in (0, number)
-                reserved.settle(reserved.most if made else 0.0)
-                raise
-            used = token_count(result)
-            pending = None if type(result) in PLAIN else completion_of(result)
-            if pending is None:
-                reserved.settle(self._price(call, used(), reserved.most))
-            else:
-                pending.then(partial(self._ended, reserved, call, used))
-            return result
-
-        return spend_limit
-
-    def _ended(
-        self, reserved: _Reserved, call: Call, used: Callable[[], Any], verdict: Verdict
-    ) -> None:
-        """A stream is over. One that nobody has read to its end has not said it all."""
-        said = None if verdict is NO_VERDICT else used()
-        reserved.settle(self._price(call, said, reserved.most))
+        most = permit.most
+        if not permit.made:
+            permit.settle(0.0)
+        elif isinstance(error, Exception):
+            permit.settle(self._after(call, error, most))
+        else:  # a stream that nobody has read to its end has not said it all
+            used = permit.used() if error is None else None
+            permit.settle(self._price(call, used, most))
 
     def _after(self, call: Call, error: Exception, most: float) -> float:
         """What a failed attempt has cost."""
@@ -283,14 +254,21 @@ class _Reserved:
     """What is reserved for an attempt. If Ctrl-C keeps it from being settled, its finalizer does
     that."""
 
-    begun = False
-    """Whether the call has gone on inward."""
     purse: _Purse | None = None
     """Where it is reserved; None once it is settled."""
 
-    def __init__(self, most: float, now: Callable[[], float]) -> None:
+    def __init__(self, most: float, call: Call, runtime: Runtime) -> None:
         self.most = most
-        self._now = now
+        self.used: Any = None
+        """What gives the tokens that its result says it took."""
+        self._branch = call.branch
+        self._number = call.branch.number
+        self._now = runtime.now
+
+    @property
+    def made(self) -> bool:
+        """Whether the function was called."""
+        return self._branch.number != self._number
 
     def settle(self, spent: float) -> None:
         """It has cost so much. The first time counts, from anywhere."""
@@ -300,8 +278,21 @@ class _Reserved:
             self.purse = None
 
     def __del__(self) -> None:
-        if self.purse is not None:
-            self.settle(self.most if self.begun else 0.0)
+        self.settle(self.most if self.made else 0.0)
+
+
+class _Unlimited:
+    """Of a call whose key cannot be computed."""
+
+    most = 0.0
+    purse = None
+    made = False
+
+    def settle(self, spent: float) -> None:
+        """Nothing is counted."""
+
+
+_UNLIMITED = _Unlimited()
 
 
 class _Purse:
@@ -336,15 +327,14 @@ class _Purse:
                     return max(_CLOSE, end + self.per - now)
             return math.inf
 
-    def reserve(self, most: float, limit: float, now: float, runtime: Runtime) -> _Reserved | None:
-        """Reserve so much, if it is there."""
-        reserved = _Reserved(most, runtime.now)
+    def reserve(self, reserved: _Reserved, limit: float, now: float) -> bool:
+        """Reserve what an attempt may cost, if it is there."""
         with self._lock:
-            if self.free_in(most, limit, now) > 0:
-                return None
+            if self.free_in(reserved.most, limit, now) > 0:
+                return False
             reserved.purse = self
-            self._reserved[id(reserved)] = most
-        return reserved
+            self._reserved[id(reserved)] = reserved.most
+            return True
 
     def settle(self, reserved: _Reserved, spent: float, now: float) -> None:
         with self._lock:
@@ -403,8 +393,6 @@ def _number(call: Call, name: str) -> int:
 
 _known: WeakSet[SpendLimit] = WeakSet()
 _making = new_lock()
-_UNLIMITED = _Reserved(0.0, clock_now)
-"""Of a call whose key cannot be computed."""
 
 
 def _forked() -> None:

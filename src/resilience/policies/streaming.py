@@ -24,7 +24,7 @@ from resilience._core.options import (
     warn_option_failed,
 )
 from resilience._core.results import reading_of
-from resilience._core.streams import PLAIN_TERMS, RESTARTS, Restarted, Terms, restart
+from resilience._core.streams import PLAIN_TERMS, RESTART, RESTARTS, Restarted, Terms
 from resilience.policy import Call, Effect, Inner, Policy, Runtime
 
 __all__ = ["Restarted", "Streaming"]
@@ -32,7 +32,7 @@ __all__ = ["Restarted", "Streaming"]
 
 def _to_resume(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        if value != "restart":
+        if value != RESTART:
             raise ValueError(f"{name} must be 'restart', a function or None, got {value!r}")
         return value
     return to_plain_function(name, value)
@@ -149,7 +149,7 @@ class Streaming(Policy):
             whole=self.deliver == "whole" or outer.whole,
             content=outer.content if self.first_content is None else self._is_content,
             alive_by_bytes=self.alive == "bytes" or outer.alive_by_bytes,
-            resume=(restart if self.on_interrupted == "restart" else resume) or outer.resume,
+            resume=(RESTART if self.on_interrupted == RESTART else resume) or outer.resume,
             watch=watch,
         )
 

@@ -1,4 +1,4 @@
-"""How many tokens an answer took, as it says itself: each format has its own names for two numbers.
+"""How many tokens an answer used, as it reports them: each format has two names of its own.
 
 Known by names, without importing an SDK.
 """
@@ -39,36 +39,38 @@ _THOUGHT = ("thoughts_token_count",)  # beside Google's
 _HOLDERS = ("response", "message", "data", "delta", "chunk", "x_groq")
 """What items of streams may have it in."""
 
+_SILENT = {type(None), bool, int, float, str, bytes, list, tuple}
 _known: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
-"""Whether values of a class may say it."""
+"""Whether values of a class may report them."""
 
 _EDGE = 4
 """Items at the beginning and at the end of a stream, where it is."""
 
 
 def tokens_of(result: object) -> Tokens | None:
-    """Those of a result; None where it says nothing."""
-    return _read(result) if _may_say(type(result)) else None
+    """Those of a result; None where it reports none."""
+    kind = type(result)
+    return None if kind in _SILENT or not _may_report(kind) else _read(result)
 
 
 def tokens_of_stream(items: Sequence[object]) -> Tokens | None:
-    """Those of a stream: for each number, what the last of its items says."""
+    """Those of a stream: for each number, what the last of its items reports."""
     prompt = answer = None
     edges = {*range(min(_EDGE, len(items))), *range(max(0, len(items) - _EDGE), len(items))}
     for item in (items[at] for at in sorted(edges)):
-        for said in filter(None, map(_read, _places(item))):
-            prompt = prompt if said[0] is None else said[0]
-            answer = answer if said[1] is None else said[1]
+        for found in filter(None, map(_read, _places(item))):
+            prompt = prompt if found[0] is None else found[0]
+            answer = answer if found[1] is None else found[1]
     return None if prompt is answer is None else (prompt, answer)
 
 
 def _places(item: object) -> Iterator[object]:
-    if _may_say(type(item)):
+    if _may_report(type(item)):
         yield item
         yield from (held for name in _HOLDERS if (held := _get(item, name)) is not None)
 
 
-def _may_say(cls: Any) -> bool:
+def _may_report(cls: Any) -> bool:
     found = _known.get(cls)
     if found is None:
         packages = {base.__module__.partition(".")[0] for base in cls.__mro__}
@@ -83,14 +85,14 @@ def _read(answer: object) -> Tokens | None:
             return None
         usage = answer  # Ollama's
     usage = _get(usage, "tokens") or usage  # Cohere's
-    prompt, said = _first(usage, _PROMPT), _first(usage, _ANSWER)
-    if prompt is said is None:
+    prompt, reply = _first(usage, _PROMPT), _first(usage, _ANSWER)
+    if prompt is reply is None:
         return None
     if prompt is not None:
         prompt += sum(_first(usage, (name,)) or 0 for name in _CACHED)
-    if said is not None:
-        said += _first(usage, _THOUGHT) or 0
-    return prompt, said
+    if reply is not None:
+        reply += _first(usage, _THOUGHT) or 0
+    return prompt, reply
 
 
 def _first(usage: object, names: tuple[str, ...]) -> int | None:

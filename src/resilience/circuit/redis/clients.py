@@ -22,7 +22,7 @@ from resilience.circuit.storage import Jobs, warn
 from resilience.errors import WorkersBusyError
 from resilience.policy import Runtime
 
-from .script import Reply, evaluate
+from .script import evaluate
 
 __all__ = ["Server", "to_client"]
 
@@ -53,7 +53,7 @@ class SyncClient:
         default=Factory(lambda self: Jobs(_AT_ONCE, self.timeout), takes_self=True), init=False
     )
 
-    async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply:
+    async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Any:
         """The server's reply; TimeoutError, or the client's own error."""
         question = functools.partial(self._evaluate, key, arguments)
         if not self.prompt:
@@ -62,7 +62,7 @@ class SyncClient:
             return await runtime.blocking(question)
         return await self._jobs.run(runtime, question)
 
-    def _within_timeout(self, question: Callable[[], Reply]) -> Reply:
+    def _within_timeout(self, question: Callable[[], Any]) -> Any:
         with self._lock:
             self._stuck = [stuck for stuck in self._stuck if stuck[0].pending]
             if not self._worth_asking(monotonic()):
@@ -72,8 +72,7 @@ class SyncClient:
             with self._lock:
                 self._stuck.append((job, monotonic()))
             raise TimeoutError(f"no reply within {self.timeout:g} s")
-        reply: Reply = job.outcome()
-        return reply
+        return job.outcome()
 
     def _worth_asking(self, now: float) -> bool:
         """Whether one more thread may be risked, which may be stuck for good like those before.
@@ -86,7 +85,7 @@ class SyncClient:
         first, last = self._stuck[0][1], self._stuck[-1][1]
         return now - last >= last - first
 
-    def _evaluate(self, key: str, arguments: Sequence[Any]) -> Reply:
+    def _evaluate(self, key: str, arguments: Sequence[Any]) -> Any:
         return drive(self.evaluate(self.client, key, arguments))
 
 
@@ -98,14 +97,13 @@ class LoopClient:
     twin: SyncClient
     _home: Any = field(default=None, init=False)  # the first loop met
 
-    async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Reply:
+    async def ask(self, runtime: Runtime, key: str, arguments: Sequence[Any]) -> Any:
         """As `SyncClient.ask`."""
         if not self._at_home(runtime):
             return await self.twin.ask(runtime, key, arguments)
-        reply: Reply = await runtime.within(
+        return await runtime.within(
             self.twin.timeout, lambda call: self.twin.evaluate(self.client, key, arguments), NO_CALL
         )
-        return reply
 
     def _at_home(self, runtime: Runtime) -> bool:
         loop = asyncio._get_running_loop() if runtime.asynchronous else None
@@ -140,7 +138,7 @@ class Server:
 
     async def ask(
         self, runtime: Runtime, key: str, arguments: Sequence[Any], *, anyway: bool = False
-    ) -> Reply | None:
+    ) -> Any:
         """The server's reply; None without one, or if it is left alone and not asked `anyway`."""
         with self._lock:
             now = runtime.now()

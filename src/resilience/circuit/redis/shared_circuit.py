@@ -192,7 +192,9 @@ class SharedCircuit(SharedState):
         call, ask even a server that is left alone, and leave it to the next call to follow: what
         has been commanded here since is not published yet."""
         self._asked = runtime.now()
-        reply = await self.server.ask(runtime, self.key, question.arguments, anyway=outside)
+        reply: Reply | None = await self.server.ask(
+            runtime, self.key, question.arguments, anyway=outside
+        )
         if reply is None or self._is_foreign(reply):
             return None
         if reply.mended:
