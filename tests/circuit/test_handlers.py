@@ -238,6 +238,36 @@ def test_an_isolation_whenever_one_that_changes_nothing_locks_the_circuit(way: s
         assert breaker.state == "isolated"
 
 
+@pytest.mark.fault(28, 200)
+def test_a_circuit_that_a_handler_asks_for_while_it_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is one of it, and both have that one."""
+    breaker = CircuitBreaker(key="key")
+    had: list[Any] = []
+    act = partial(_have, had, breaker.circuit, "a")
+    monkeypatch.setattr(epochs, "_lock", Arrival(epochs._lock, act, 1, leaving=True))
+    assert breaker.circuit("a") is had[0]
+    assert breaker.circuits() == {"a": had[0]}
+
+
+@pytest.mark.fault(28, 200)
+def test_a_ramp_that_a_handler_finds_over_while_a_call_locks_its_circuit() -> None:
+    """It ends as soon as the lock is free."""
+    for nth in count(1):
+        scene = Scene("half-open", True, keyed=True, rates=True, ramp=True)
+        scene.call()
+        assert scene.circuit.state == "closed"
+        other = partial(scene.breaker.circuit, "other")
+        scene.circuit._lock = lock = Arrival(scene.circuit._lock, other, nth, leaving=False)
+        scene.call()
+        scene.circuit._lock = lock.lock
+        if lock.left > 0:
+            assert nth > 1
+            return
+        scene.check()
+
+
 @changes
 @kinds
 @pytest.mark.fault(28, 200)

@@ -23,7 +23,15 @@ from resilience import (
 )
 from resilience.events import AttemptEnded, CallEnded, WaitBegan
 from resilience.failures import Kind
-from resilience.policy import NO_VERDICT, Completion, PendingResult
+from resilience.policy import (
+    NO_VERDICT,
+    Call,
+    Completion,
+    Inner,
+    PendingResult,
+    Policy,
+    Runtime,
+)
 from support.calling import error_of, rest_and_full, run_in
 from support.gates import Bulkhead, Stream
 from support.policies import Busy
@@ -272,6 +280,29 @@ def test_nothing_is_retried_after_the_return(world: World) -> None:
     assert end.elapsed == 61
     assert [a.number for a in end.attempts] == [1, 2]
     assert end.attempts[1] == late
+
+
+def test_a_result_whose_call_was_interrupted_ends_by_itself() -> None:
+    """Ctrl-C between its opening and its return: the call has ended, the attempt ends with it."""
+    seen: list[Any] = []
+    made: list[Stream] = []
+
+    class Interrupted(Policy):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def interrupted(call: Call) -> Any:
+                made.append(await inner(call))
+                raise KeyboardInterrupt
+
+            return interrupted
+
+    pipeline = Pipeline(Interrupted(), listeners=[(seen.append, *ENDINGS)])
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.call(Streams("sync").fn)
+    made[0].close()
+    assert [type(event) for event in seen] == [CallEnded, AttemptEnded]
+    assert [each.duration for each in seen[0].attempts] == [None]
+    assert seen[1].interrupted
+    assert seen[1].attempt.duration is not None
 
 
 @pytest.mark.parametrize(

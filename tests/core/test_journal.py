@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from conftest import Takes, World
-from resilience import CircuitBreaker, ModelFallback, Pipeline, Retry, current_attempt, history
+from resilience import (
+    Attempt,
+    CircuitBreaker,
+    CircuitOpenError,
+    ModelFallback,
+    Pipeline,
+    Retry,
+    current_attempt,
+    history,
+)
 from resilience._core.call import Branch, Journal
 from resilience._core.guard import Guard
 from resilience.failures import Advice, Failure, Kind, describe
@@ -111,6 +120,34 @@ def test_numbers_are_given_out_once() -> None:
     for thread in threads:
         thread.join()
     assert sorted(given) == list(range(1, 4_001))
+
+
+def test_a_history_of_shared_calls_is_bounded() -> None:
+    """However many calls another one makes for this one: the first and the last attempts."""
+    record = journal()
+    shared = [Attempt(number=number, duration=1.0) for number in range(1, 601)]
+    for _ in range(3):
+        record.adopt(shared, later=0.0)
+    numbers = [each.number for each in record.attempts]
+    assert numbers == [*range(1, 501), *range(1_301, 1_801)]
+
+
+def test_a_rejection_after_an_answer_comes_out_as_what_it_is(world: World) -> None:
+    """The attempt before went well: it has no error to come out in its place."""
+
+    class Twice(Policy):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def twice(call: Call) -> Any:
+                await inner(call)
+                breaker.open()
+                return await inner(call)
+
+            return twice
+
+    breaker = CircuitBreaker()
+    outcome = world.run(Pipeline(Twice(), breaker).outcome, world.function("ok"))
+    assert type(outcome.error) is CircuitOpenError
+    assert [each.failure for each in outcome.attempts] == [None]
 
 
 # Notes of policies

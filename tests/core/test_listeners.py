@@ -11,7 +11,17 @@ import pytest
 from conftest import World
 from resilience import CircuitBreaker, Pipeline, Retry
 from resilience._core import listening
-from resilience.events import CallEnded, CircuitOpened, Event, WaitBegan, listen, recording
+from resilience.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CallEnded,
+    CallStarted,
+    CircuitOpened,
+    Event,
+    WaitBegan,
+    listen,
+    recording,
+)
 from support.calling import error_of
 
 PLAIN = ["CallStarted", "AttemptStarted", "AttemptEnded", "CallEnded"]
@@ -188,3 +198,21 @@ def test_a_listener_may_begin_and_end_listening(world: World) -> None:
     finally:
         listeners[0]()
     assert len(listeners) == len(seen) == 1
+
+
+def test_one_that_begins_to_listen_in_an_attempt(real_world: World) -> None:
+    """It receives the whole call, that attempt's beginning included: nothing ends unbegun."""
+    seen: list[Event] = []
+    stops: list[Any] = []
+
+    def fail(*args: Any) -> None:
+        stops.append(listen(seen.append, CallStarted, AttemptStarted, AttemptEnded))
+        raise ConnectionError
+
+    try:
+        fn = Pipeline(Retry(attempts=2, wait=0)).wrap(real_world.function(fail, "ok"))
+        assert real_world.run(fn) == "ok"
+    finally:
+        stops[0]()
+    told = ["CallStarted", "AttemptStarted", "AttemptEnded", "AttemptStarted", "AttemptEnded"]
+    assert [type(event).__name__ for event in seen] == told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -229,6 +230,11 @@ def test_it_may_stand_inside_a_retry(world: World) -> None:
 
     assert world.run(pipeline.wrap(fn)) == "sorry"
     assert len(world.calls) == 1
+
+
+def test_help_shows_that_there_is_no_default() -> None:
+    """In a signature: None would be a value to return."""
+    assert str(signature(Fallback)).startswith("(value: 'Any' = <nothing>, ")
 
 
 @pytest.mark.parametrize(

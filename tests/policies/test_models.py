@@ -405,6 +405,10 @@ def test_the_history_has_every_models_error(world: World) -> None:
             "ModelFallback('a', on=status(500), argument='engine', per_model=Timeout(5))",
         ),
         (Model("a", call=echo), "Model('a', call=echo)"),
+        (
+            Model("a", account="team", first=2, prefill=False, x=1),
+            "Model('a', account='team', first=2.0, prefill=False, x=1)",
+        ),
     ],
     ids=str,
 )

@@ -8,21 +8,21 @@ from html import escape
 
 from resilience._core.schedule import number
 
-from .explanation import Explanation
+from .facts import Facts
 from .layers import Layer, Layers
-from .text import grouped, sentences, title, warnings
+from .text import sentences, title, warnings
 
 __all__ = ["html", "mermaid"]
 
 _CELL = "border:1px solid rgba(128,128,128,.4);padding:.3em .6em;text-align:left;vertical-align:top"
 
 
-def mermaid(facts: Explanation) -> str:
+def mermaid(facts: Facts) -> str:
     """A flowchart, from the caller to the function."""
     return "\n".join(["flowchart TD", *_flow(facts)])
 
 
-def _flow(facts: Explanation) -> Iterator[str]:
+def _flow(facts: Facts) -> Iterator[str]:
     yield '    caller(["the caller"])'
     yield f'    function[["{_quoted(facts.name or "the function")}"]]'
     names: list[str] = []
@@ -72,12 +72,12 @@ def _quoted(text: str) -> str:
     )
 
 
-def html(facts: Explanation) -> str:
+def html(facts: Facts) -> str:
     """A fragment for a notebook: self-contained, without script, in the colours around it."""
     policies = "".join(_row(name, line, head=True) for name, line in facts.policies)
     figures = "".join(f"<p>{escape(each)}</p>" for each in sentences(facts))
     trouble = "".join(f"<p><strong>{escape(each)}</strong></p>" for each in warnings(facts))
-    failures = "".join(_row(kinds, steps) for kinds, steps in grouped(facts))
+    failures = "".join(_row(kinds, steps) for kinds, steps in facts.grouped())
     return (
         f'<div style="max-width:60em"><p><strong>{escape(title(facts))}</strong>, outermost first'
         f"</p>{_table(policies)}{figures}{trouble}"

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 
-from attrs import field, frozen
-
 from resilience._core.order import hazards
-from resilience.failures import Failure, Kind
+from resilience.failures import Failure
 from resilience.policy import Policy
 
+from . import drawing, text
 from .bounds import Bounds, bounds
+from .facts import Facts
 from .layers import Layer, Layers, layers_of
 from .reactions import ADVICE, reactions
 
 __all__ = ["Explanation", "explain"]
 
 
-@frozen(eq=False, repr=False)
-class Explanation:
+class Explanation(Facts):
     """What a pipeline does. `print` it; `mermaid()` is a picture of it, and a notebook shows it.
 
     - `name`: the function's or the pipeline's, if it has one.
@@ -43,16 +42,7 @@ class Explanation:
       is inside it once.
     """
 
-    name: str | None
-    policies: tuple[tuple[str, str], ...]
-    most_calls: float
-    longest: float
-    own_model: tuple[float, float] | None
-    own_retries: float | None
-    failures: Mapping[Kind, tuple[str, ...]]
-    hazards: tuple[str, ...]
-    assumed: tuple[str, ...]
-    _layers: Layers = field(alias="layers")
+    __slots__ = ()
 
     def on(self, failure: Failure) -> tuple[str, ...]:
         """What is done when every attempt fails like this, such as `describe(error)`. TypeError for
@@ -62,8 +52,6 @@ class Explanation:
         return reactions(self._layers, failure)
 
     def __str__(self) -> str:
-        from . import text
-
         return text.page(self)
 
     def __repr__(self) -> str:
@@ -72,13 +60,9 @@ class Explanation:
 
     def mermaid(self) -> str:
         """A flowchart in Mermaid's language, from the caller to the function."""
-        from . import drawing
-
         return drawing.mermaid(self)
 
     def _repr_html_(self) -> str:
-        from . import drawing
-
         return drawing.html(self)
 
 

@@ -9,20 +9,20 @@ from itertools import zip_longest
 
 from resilience._core.schedule import number
 
-from .explanation import Explanation
+from .facts import Facts
 
-__all__ = ["grouped", "page", "sentences", "title", "warnings"]
+__all__ = ["page", "sentences", "title", "warnings"]
 
 _WIDTH = 100
 _LEFT = 30
 
 
-def page(facts: Explanation) -> str:
+def page(facts: Facts) -> str:
     """All of it, in lines of up to 100 characters."""
     return "\n".join(_lines(facts))
 
 
-def _lines(facts: Explanation) -> Iterator[str]:
+def _lines(facts: Facts) -> Iterator[str]:
     yield f"{title(facts)}, outermost first:"
     left = min(_LEFT, max((len(name) for name, _ in facts.policies), default=0))
     for name, line in facts.policies:
@@ -32,7 +32,7 @@ def _lines(facts: Explanation) -> Iterator[str]:
         yield from textwrap.wrap(sentence, _WIDTH, subsequent_indent="  ")
     yield ""
     yield "When every attempt fails with the same kind of failure, it is:"
-    for kinds, steps in grouped(facts):
+    for kinds, steps in facts.grouped():
         yield from _row(kinds, steps, _LEFT)
 
 
@@ -43,21 +43,12 @@ def _row(left: str, right: str, width: int) -> Iterator[str]:
         yield f"  {one:{width}}  {other}".rstrip()
 
 
-def title(facts: Explanation) -> str:
+def title(facts: Facts) -> str:
     """What is explained."""
     return facts.name or "The pipeline"
 
 
-def grouped(facts: Explanation) -> Iterator[tuple[str, str]]:
-    """The failures' table: kinds with which the same is done, and what that is."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for kind, steps in facts.failures.items():
-        groups.setdefault(steps, []).append(kind.value.replace("_", " "))
-    for steps, kinds in groups.items():
-        yield ", ".join(kinds), ", then ".join(steps)
-
-
-def sentences(facts: Explanation) -> Iterator[str]:
+def sentences(facts: Facts) -> Iterator[str]:
     """The figures, each with what it means."""
     yield f"Calls: {_calls(facts)}."
     yield f"Time: {_time(facts)}."
@@ -75,7 +66,7 @@ def sentences(facts: Explanation) -> Iterator[str]:
         )
 
 
-def warnings(facts: Explanation) -> Iterator[str]:
+def warnings(facts: Facts) -> Iterator[str]:
     """What to look at."""
     for name in facts.assumed:
         yield (
@@ -86,7 +77,7 @@ def warnings(facts: Explanation) -> Iterator[str]:
         yield f"Hazard: {hazard}."
 
 
-def _calls(facts: Explanation) -> str:
+def _calls(facts: Facts) -> str:
     if math.isinf(facts.most_calls):
         return "no limit, as a Retry without attempts= has none"
     fewer = any(layer.rejects or math.isfinite(layer.effect.limit) for layer in facts._layers)
@@ -96,7 +87,7 @@ def _calls(facts: Explanation) -> str:
     return f"{_most(facts.most_calls, 'in all')}{end}"
 
 
-def _time(facts: Explanation) -> str:
+def _time(facts: Facts) -> str:
     if math.isinf(facts.longest):
         return (
             "no limit; Timeout(seconds) outermost would set one for the call, innermost for each "
