@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from resilience import CircuitBreaker, ModelFallback, Pipeline, Retry
+from resilience import CircuitBreaker, ModelFallback, Pipeline, Retry, listen, recording
 from resilience.integrations import _names as names
 from resilience.integrations import opentelemetry, prometheus
 from resilience.policy import Inner, Policy, Runtime
@@ -73,6 +73,21 @@ class Sdk:
 @contextmanager
 def nobody() -> Iterator[Callable[[], object]]:
     yield lambda: ask("Who are you?")
+
+
+@contextmanager
+def recorded() -> Iterator[Callable[[], object]]:
+    with recording():
+        yield lambda: ask("Who are you?")
+
+
+@contextmanager
+def listened() -> Iterator[Callable[[], object]]:
+    stop = listen(lambda event: None)
+    try:
+        yield lambda: ask("Who are you?")
+    finally:
+        stop()
 
 
 @contextmanager
@@ -135,6 +150,8 @@ def by_hand() -> Iterator[Callable[[], object]]:
 
 WAYS = {
     "nobody": nobody,
+    "a recording of everything": recorded,
+    "a function that listens to it": listened,
     "OpenTelemetry, SDK": sdk,
     "by hand, SDK": by_hand,
     "OpenTelemetry, API alone": api_alone,

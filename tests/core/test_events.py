@@ -26,7 +26,7 @@ from resilience import (
     Timeout,
     resilient,
 )
-from resilience.errors import CircuitOpenError, StreamInterruptedError
+from resilience.errors import CircuitOpenError, DeadlineExceededError, StreamInterruptedError
 from resilience.events import (
     AttemptEnded,
     AttemptStarted,
@@ -677,6 +677,31 @@ def test_a_stream_that_breaks_off_tells_so_and_goes_on() -> None:
     cut = events[3]
     assert (cut.items, type(cut.failure.error)) == (1, StreamInterruptedError)
     assert faults_of(events) == []
+
+
+@pytest.mark.real
+@pytest.mark.fault(397)
+def test_a_stream_of_a_thread_that_was_left_behind_says_nothing_more() -> None:
+    """Its attempt has ended, and so has its call, when its first content comes at last."""
+    come = threading.Event()
+    closed = threading.Event()
+
+    def late() -> Any:
+        try:
+            come.wait(10)
+            yield {"usage": {"prompt_tokens": 7}}
+            yield "late"
+        finally:
+            closed.set()
+
+    with recording() as events:
+        with pytest.raises(DeadlineExceededError):
+            Pipeline(Timeout(0.05)).call(lambda: late())
+        come.set()
+        assert closed.wait(10)
+        gc.collect()
+    assert faults_of(events) == []
+    assert not {StreamStarted, TokensUsed} & set(classes(events))
 
 
 def test_an_abandoned_stream_ends_its_call() -> None:

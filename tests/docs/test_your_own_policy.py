@@ -33,7 +33,6 @@ from support.own_policies import (
     turns,
 )
 
-
 POLICIES = [FILES / f"{name}.py" for name in ("bulkhead", "in_flight", "request_id")]
 
 

@@ -30,7 +30,14 @@ from resilience import (
 from resilience._core import logs
 from resilience._core.logs import FACTS, Line, Log
 from resilience._core.wording import seconds_text
-from resilience.errors import RejectedError
+from resilience.errors import (
+    BulkheadFullError,
+    CircuitOpenError,
+    RateLimitExceededError,
+    RejectedError,
+    SpendLimitExceededError,
+    WorkersBusyError,
+)
 from resilience.events import (
     CallFailed,
     CallRejected,
@@ -721,6 +728,31 @@ def test_levels(world: World, caplog: pytest.LogCaptureFixture) -> None:
     fn = Pipeline(Retry(attempts=2, wait=1)).wrap(world.function(ServiceError(503)))
     error_of(world, fn)
     has(said(caplog), (logging.ERROR, "gave up"))
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (CircuitOpenError(2.0, name="api"), "circuit 'api' is open, retry after 2 s"),
+        (
+            BulkheadFullError(name="db", limit=5, waiting=3),
+            "bulkhead 'db' is full (5 under way, 3 waiting)",
+        ),
+        (RateLimitExceededError(9.0), "rate limit exceeded, retry after 9 s"),
+        (
+            SpendLimitExceededError(name="day", limit=5.0, spent=4.5, most=0.75),
+            "spend limit 'day' of 5 reached (4.5 spent or reserved, 0.75 asked for)",
+        ),
+        (WorkersBusyError(workers=64), "all 64 worker threads are busy"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_why_a_call_was_rejected(error: RejectedError, text: str) -> None:
+    """Each limit says which it is and how much is taken of it."""
+    log, lines = Log(), list[Line]()
+    log.send_to(lines.append)
+    log.write(CallRejected("chat", "fn", 1, error))
+    assert [(line.level, line.text) for line in lines] == [(DEBUG, f"chat: rejected: {text}")]
 
 
 def test_an_event_of_ones_own_kind(caplog: pytest.LogCaptureFixture) -> None:

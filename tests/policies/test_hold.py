@@ -22,7 +22,7 @@ from resilience import (
     Timeout,
     recording,
 )
-from resilience._core import pacing
+from resilience._core import guard, hooks, pacing
 from resilience.events import CallDelayed, HoldBegan, ModelSkipped
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.policies import hold as module
@@ -33,6 +33,8 @@ from support.concurrency import in_threads
 from support.functions import coloured
 from support.limits import Admitted, Told, batch, herd, most_in, under
 from support.own_policies import both_loops, together
+
+FILES = {pacing.__file__, module.__file__, guard.__file__, hooks.__file__}
 
 
 def told(world: World, hold: Hold, seconds: float = 10) -> None:
@@ -447,7 +449,6 @@ def test_threads_wait_for_what_one_of_them_was_told() -> None:
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")  # one that was just to be awaited
 def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
     """Of a call that is told, and of one that waits."""
-    files = {pacing.__file__, module.__file__}
     for waits in (False, True):
         for step in count(1):
             with virtual_time() as clock:
@@ -460,7 +461,7 @@ def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
                 reached = [True]
 
                 def call(step: int = step, reached: list[bool] = reached, fn: Any = fn) -> None:
-                    reached[0] = arriving(interrupt, step, fn, files)
+                    reached[0] = arriving(interrupt, step, fn, FILES)
 
                 only: Any = hold._state.lanes.only
                 try:

@@ -32,7 +32,7 @@ from resilience import (
     Timeout,
     recording,
 )
-from resilience._core import pacing
+from resilience._core import guard, hooks, pacing
 from resilience._core.estimate import estimate_tokens
 from resilience.events import CallDelayed, CallRejected
 from resilience.failures import Kind, describe
@@ -43,6 +43,9 @@ from support.calling import error_of, rest_and_full, run_in
 from support.concurrency import fast_switching, in_threads, run_apart  # noqa: F401
 from support.limits import Admitted, Told, batch, most_in, under
 from support.own_policies import both_loops, together
+
+FILES = {pacing.__file__, module.__file__, guard.__file__, hooks.__file__}
+
 
 # Options
 
@@ -535,7 +538,6 @@ def test_200_waiters_cancelled_and_timed_out_at_random(loop: str) -> None:
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")  # one that was just to be awaited
 def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
     """Of a call that is let through, and of one that waits: the next one does not wait for it."""
-    files = {pacing.__file__, module.__file__}
     for waits in (False, True):
         for step in count(1):
             with virtual_time() as clock:
@@ -546,7 +548,7 @@ def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
                 reached = [True]
 
                 def call(step: int = step, reached: list[bool] = reached, fn: Any = fn) -> None:
-                    reached[0] = arriving(interrupt, step, fn, files)
+                    reached[0] = arriving(interrupt, step, fn, FILES)
 
                 pace: Any = limit._lanes.only
                 try:
@@ -570,12 +572,11 @@ def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
 @pytest.mark.real
 def test_a_signal_handler_at_any_step_of_a_call() -> None:
     """That makes a guarded call itself: no deadlock, and both calls count."""
-    files = {pacing.__file__, module.__file__}
     for step in count(1):
         limit = RateLimit(requests=1000, per=1000, burst=1.0)
         fn = under(limit).wrap(lambda: "in")
         pace: Any = limit._lanes.only
-        reached = arriving(fn, step, fn, files)
+        reached = arriving(fn, step, fn, FILES)
         used = pace.empty - time.monotonic()
         if not reached:
             assert step > 15

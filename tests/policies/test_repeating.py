@@ -126,7 +126,7 @@ def closed_file() -> io.BytesIO:
 
 def spooled(read: bool) -> Any:
     """A temporary file, which is in memory as yet, and was written or was read too."""
-    file = tempfile.SpooledTemporaryFile()
+    file = tempfile.SpooledTemporaryFile()  # noqa: SIM115  # the test closes it
     file.write(b"body")
     file.seek(0)
     if read:

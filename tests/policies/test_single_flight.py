@@ -492,6 +492,7 @@ def test_a_shared_error_is_kept_by_nobody(loop: str) -> None:
 
 
 @both_loops
+@pytest.mark.disorderly  # the attempts of the call that is waited for are told by that one alone
 @pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 def test_inside_a_retry_all_of_them_retry(loop: str) -> None:
     """Whoever waits takes the failure for its own, and joins the next attempt."""

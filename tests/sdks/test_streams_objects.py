@@ -24,6 +24,7 @@ from resilience import (
     guarded,
 )
 from resilience.testing.gateway import CutStream, Drop, ErrorInStream, Gateway, Ok, Plan, SlowStart
+from support.grammar import Watch
 from support.playing import CUT, Player, Silence, Status
 from support.polling import until
 from support.streaming_cases import (
@@ -307,8 +308,10 @@ def test_opening_falls_back(name: str) -> None:
 def test_an_attempt_timeout_ends_at_the_first_content(name: str) -> None:
     """Content that is late is cut; what comes after the first is not."""
     with Gateway({"a": SlowStart(30), "b": Ok()}) as gateway:
-        slow = Pipeline(ModelFallback("a", "b"), Timeout(0.4))
+        watch = Watch()
+        slow = Pipeline(ModelFallback("a", "b"), Timeout(0.4), listeners=[watch])
         assert text(name, gateway, slow) == "Hello from b."
+    assert watch.faults() == []  # the one that was cut says no more, not even of its tokens
 
 
 @pytest.mark.fault(300)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import linecache
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -39,10 +39,16 @@ def arriving(
     sys._getframe().f_trace_opcodes = True  # 3.12 looks for this when tracing begins
     sys.settrace(trace)
     try:
-        call()
+        next(_apart(call))
     finally:
         sys.settrace(before)
     return left <= 0
+
+
+def _apart(call: Callable[[], object]) -> Iterator[object]:
+    """Where a trace function raises, in steps in which Python looks for no signal, the error that
+    was being handled is left as such: for the thread, but not beyond a generator."""
+    yield call()
 
 
 class Arrival:

@@ -352,7 +352,7 @@ class Reading:
         place = call.place
         given: Any = (call.args, call.kwargs) if place is None else place.arguments
         prefill = place is None or place.model.prefill
-        continues = prefill and terms.resume != RESTART
+        continues = prefill and callable(terms.resume)
         if continues:
             given = terms.resume(error, *given)
             if given is None:
@@ -502,7 +502,19 @@ class Reading:
         self._settle(verdict if error is None else error)
         return verdict
 
+    def _is_left(self) -> bool:
+        """Whether the attempt has ended without this stream: it is opened in a worker thread that
+        was left behind, and says nothing more of its call."""
+        deadline = self.call.deadline
+        while deadline is not None and deadline is not self.call.journal.born_in:
+            if deadline.fired:
+                return True
+            deadline = deadline.outer
+        return False
+
     def _emit(self, kind: type[Event], **facts: Any) -> None:
+        if self._is_left():
+            return
         call = self.call
         took = self.runtime.now() - call.branch.started
         call.emit(kind, model=attempt_of(call).model, seconds=took, **facts)
@@ -574,7 +586,8 @@ class Reading:
     def _settle(self, verdict: BaseException | None) -> None:
         if self.watch is not None:
             self.watch.stop()
-        self.call.journal.guard.emit.tokens_used(self.call, tokens_of_stream, self._received)
+        if not self._is_left():
+            self.call.journal.guard.emit.tokens_used(self.call, tokens_of_stream, self._received)
         self.completion.settle(verdict)
 
     def close(self, *, quietly: bool = False) -> None:

@@ -59,26 +59,6 @@ FACTS = (
 )
 """What every record has."""
 
-LEVELS: dict[type[Event], int] = {
-    CallFailed: logging.WARNING,
-    CircuitOpened: logging.WARNING,
-    FellBack: logging.WARNING,
-    StreamInterrupted: logging.WARNING,
-    WorkerAbandoned: logging.WARNING,
-    WaitBegan: logging.INFO,
-    ModelLeft: logging.INFO,
-    ModelSkipped: logging.INFO,
-    StreamRestarted: logging.INFO,
-    CallRecovered: logging.INFO,
-    CircuitHalfOpened: logging.INFO,
-    CircuitClosed: logging.INFO,
-    CircuitChanged: logging.INFO,
-    HoldBegan: logging.INFO,
-    CallDelayed: logging.DEBUG,
-    CallRejected: logging.DEBUG,
-}
-"""Of which events there are lines, and how important they are by default."""
-
 _LONGEST = 200
 """Characters of a name, a code or an id."""
 
@@ -256,23 +236,28 @@ class Wording:
             self.facts[name] = _clean(_short(value))
 
 
-_TEXTS: ByClass[Callable[[Wording, Any], str]] = ByClass(
-    {
-        CallFailed: Wording._failed,
-        CallRecovered: Wording._recovered,
-        CallRejected: Wording._rejected,
-        CallDelayed: Wording._delayed,
-        CircuitChanged: Wording._circuit,
-        FellBack: Wording._fell_back,
-        HoldBegan: Wording._hold,
-        ModelLeft: Wording._model_left,
-        ModelSkipped: Wording._model_skipped,
-        StreamInterrupted: Wording._interrupted,
-        StreamRestarted: Wording._restarted,
-        WaitBegan: Wording._waiting,
-        WorkerAbandoned: Wording._abandoned,
-    }
-)
+_LINES: dict[type[Event], tuple[int, Callable[[Wording, Any], str]]] = {
+    CallFailed: (logging.WARNING, Wording._failed),
+    CircuitOpened: (logging.WARNING, Wording._circuit),
+    FellBack: (logging.WARNING, Wording._fell_back),
+    StreamInterrupted: (logging.WARNING, Wording._interrupted),
+    WorkerAbandoned: (logging.WARNING, Wording._abandoned),
+    WaitBegan: (logging.INFO, Wording._waiting),
+    ModelLeft: (logging.INFO, Wording._model_left),
+    ModelSkipped: (logging.INFO, Wording._model_skipped),
+    StreamRestarted: (logging.INFO, Wording._restarted),
+    CallRecovered: (logging.INFO, Wording._recovered),
+    CircuitHalfOpened: (logging.INFO, Wording._circuit),
+    CircuitClosed: (logging.INFO, Wording._circuit),
+    CircuitChanged: (logging.INFO, Wording._circuit),
+    HoldBegan: (logging.INFO, Wording._hold),
+    CallDelayed: (logging.DEBUG, Wording._delayed),
+    CallRejected: (logging.DEBUG, Wording._rejected),
+}
+_TEXTS = ByClass({kind: text for kind, (_, text) in _LINES.items()})
+
+LEVELS = {kind: level for kind, (level, _) in _LINES.items()}
+"""Of which events there are lines, and how important they are by default."""
 
 
 def _named(what: str, name: str | None) -> str:

@@ -46,7 +46,7 @@ _LONGEST = 86400.0
 """Seconds of a hold at most: what a server asks for beyond that is a mistake."""
 _SHORTEST = 1.0
 """Seconds: a shorter hold is taken for as long, where those who waited are let go."""
-_SLOWER = 0.9
+_SLOWER = 0.8
 """By how much calls go slower than the server took them, once it is known how fast that was."""
 _FASTER = 0.99
 """What the gap between two calls shrinks to in the first second after a hold (or in the time of the
