@@ -282,6 +282,7 @@ def test_nothing_is_retried_after_the_return(world: World) -> None:
     assert end.attempts[1] == late
 
 
+@pytest.mark.disorderly  # the attempt outlives the call
 def test_a_result_whose_call_was_interrupted_ends_by_itself() -> None:
     """Ctrl-C between its opening and its return: the call has ended, the attempt ends with it."""
     seen: list[Any] = []

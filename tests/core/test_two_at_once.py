@@ -315,6 +315,7 @@ def test_an_outcome_in_hand_goes_to_one_branch_only(world: RealWorld) -> None:
     ]
 
 
+@pytest.mark.disorderly  # not at rest, `Twice` makes two threads of a call that is to become async
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_an_awaitable_in_hand_goes_to_one_branch_only(loop: str) -> None:
     """A plain function that gives a coroutine: one serves the first branch, the other calls."""

@@ -21,8 +21,10 @@ _told = pytest.StashKey[int]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_told] = 0
-    # A test that ends early leaves what it was about to await.
+    # A test that ends early leaves what it was about to await, and threads.
     config.addinivalue_line("filterwarnings", "ignore:coroutine:RuntimeWarning")
+    unhandled = "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+    config.addinivalue_line("filterwarnings", unhandled)
 
 
 @pytest.fixture(autouse=True)
