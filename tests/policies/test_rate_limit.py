@@ -654,11 +654,12 @@ def test_a_forgotten_limit_is_not_used_again() -> None:
 
 @pytest.mark.real
 def test_a_batch_against_a_service_with_a_limit() -> None:
-    """200 prompts in 16 threads through the real client, 20 a second allowed: none is refused, and
-    it takes at most 5 % longer than the ideal 10 seconds."""
-    answered, refused, took = batch(Retry(attempts=5), RateLimit(requests=20, per=1))
-    assert (answered, refused) == (200, 0)
-    assert took <= 10.5
+    """60 prompts in 16 threads through the real client, 20 a second allowed: none is refused. How
+    long 200 take is measured by benchmarks/limits.py, where nothing else runs beside them."""
+    limit = RateLimit(requests=20, per=1)
+    answered, refused, took = batch(Retry(attempts=5), limit, prompts=60)
+    assert (answered, refused) == (60, 0)
+    assert took > 2.5
 
 
 def test_a_wait_takes_as_long_in_each_world() -> None:
