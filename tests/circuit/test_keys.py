@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import Any
 
+import pybreaker
 import pytest
 
 from conftest import World
@@ -100,6 +101,11 @@ def _raising(*args: Any, **kwargs: Any) -> Any:
     raise ZeroDivisionError("secret")
 
 
+def circuit_memory(key: object) -> pybreaker.CircuitMemoryStorage:
+    """A storage for each key."""
+    return pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+
+
 no_key = pytest.mark.parametrize(
     ("key", "model", "problem"),
     [(_raising, "m", "ZeroDivisionError"), ("model", ["secret"], "TypeError")],
@@ -108,7 +114,7 @@ no_key = pytest.mark.parametrize(
 
 
 @no_key
-@pytest.mark.parametrize("options", [{"failures": 1}, {"failures": 1, "wait_for_trial": 5}])
+@pytest.mark.parametrize("options", [{}, {"wait_for_trial": 5}, {"storage": circuit_memory}])
 def test_a_call_without_a_key_goes_through(
     world: World,
     caplog: pytest.LogCaptureFixture,
@@ -118,7 +124,7 @@ def test_a_call_without_a_key_goes_through(
     options: dict[str, Any],
 ) -> None:
     """A key that raises or cannot be hashed is never the call's own trouble; the log tells."""
-    breaker = CircuitBreaker(key=key, **options)
+    breaker = CircuitBreaker(key=key, failures=1, **options)
     guarded = Pipeline(breaker).wrap(world.function("ok", ConnectionError))
 
     assert world.run(guarded, model=model) == "ok"

@@ -164,3 +164,21 @@ def test_a_ring_of_reasons_ends() -> None:
     error.reason = error
 
     assert told(error) == LOST
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("path", "read"),
+    [
+        ("/v1/chat/completions", (Kind.NOT_FOUND, Advice.FALLBACK)),
+        (f"/{'v1/' * 2_000}chat/completions", (Kind.NOT_FOUND, Advice.STOP)),
+    ],
+    ids=["usual", "too long"],
+)
+def test_a_model_that_is_not_there_is_known_by_the_path(path: str, read: Any) -> None:
+    """Where models are called; a URL of thousands of characters is nobody's, and not taken apart."""
+    with answering(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n") as url:
+        response = requests.post(url.rstrip("/") + path, timeout=1)
+    error = raised(response.raise_for_status, requests.HTTPError)
+
+    assert told(error)[:2] == read

@@ -21,11 +21,12 @@ pytestmark = pytest.mark.real
 server = redis_server.own_server
 
 BEGINNING = f"""
-    import os, sys, time
+    import logging, os, sys, time
     import redis
     from resilience import CircuitBreaker, CircuitOpenError, resilient
     from resilience.shared import RedisCircuit
 
+    logging.getLogger("resilience").addHandler(logging.NullHandler())  # what fails is meant to
     url = sys.argv[1]
     client = redis.Redis.from_url(url, decode_responses=True)
 
@@ -183,9 +184,11 @@ def test_a_child_does_not_release_what_its_parent_isolates(server: Server) -> No
     assert one.good() == "fine"
 
 
-@pytest.mark.parametrize("way", ["a command in a loop", "a failure", "one of several failures"])
+@pytest.mark.parametrize(
+    "way", ["a command in a loop", "a failure", "one of several failures", "a failure, no threads"]
+)
 def test_a_program_may_end_right_after_it(server: Server, way: str) -> None:
-    """It is published before the interpreter ends."""
+    """It is published before the interpreter ends; by itself, if no thread can be had."""
     code = """
     import asyncio
 
@@ -196,11 +199,18 @@ def test_a_program_may_end_right_after_it(server: Server, way: str) -> None:
     async def main():
         breaker().isolate()
 
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    if {no_threads}:
+        import threading
+        threading.Thread.start = start
     {act}
     """
     act = "asyncio.run(main())" if way == "a command in a loop" else "call()"
     failures = 2 if way == "one of several failures" else 1
-    ending = program(server, code.format(act=act, failures=failures))
+    no_threads = way.endswith("no threads")
+    ending = program(server, code.format(act=act, failures=failures, no_threads=no_threads))
     _, errors = ending.communicate(timeout=50)
     assert ("ConnectionError" in errors) == (act == "call()")
     one = Process(server.url, failures=2)

@@ -121,6 +121,6 @@ class Runtime(ABC):
     async def _sleep(self, seconds: float, call: Call) -> None:
         """Wait; `sleep` has recorded it."""
 
-    def _prepare(self, call: Call) -> Callable[..., Any]:
-        """What calls the function of a call that has a deadline, before the attempt is opened."""
-        return call.fn
+    _prepare: Callable[[Call], Callable[..., Any]]
+    """Of a sync runtime: what calls the function of a call that has a deadline, before the attempt
+    is opened."""

@@ -133,11 +133,8 @@ def pick(headers: Any) -> Hints:
     """The few headers that matter here.
 
     Takes httpx's headers, a plain mapping in any case, a list of pairs, and anything with a
-    `get` of its own (Auriko's headers, multidicts); what was picked before, too. Nothing is there
-    if looking raises.
+    `get` of its own (Auriko's headers, multidicts). Nothing is there if looking raises.
     """
-    if type(headers) is Hints:
-        return headers
     found = Hints()
     try:
         raw: Any = getattr(headers, "_list", None)
