@@ -24,6 +24,7 @@ from resilience import (
     history,
     resilient,
 )
+from resilience.events import AttemptEnded, AttemptStarted
 from resilience.policy import Call, Inner, Policy, Runtime
 from resilience.testing import virtual_time
 from support.calling import awaited, message_of, run_in
@@ -118,6 +119,31 @@ def test_an_awaitable_is_used_with_its_arguments(policy: Any) -> None:
 
     assert asyncio.run(main()) == "answer"
     assert calls == [((1,), {"size": 2})]
+
+
+def test_an_attempt_of_a_branch_begins_once() -> None:
+    """In a policy of a user's own that gives each of its attempts a branch."""
+    seen: list[Any] = []
+
+    class Branching(Policy):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def branching(call: Call) -> Any:
+                (branch,) = call.branches(1)
+                return await inner(branch)
+
+            return branching
+
+    pipeline = Pipeline(Branching(), listeners=[(seen.append, AttemptStarted, AttemptEnded)])
+
+    async def main() -> Any:
+        return await pipeline.call(lambda: Later("answer"))
+
+    assert asyncio.run(main()) == "answer"
+    assert [(type(each), each.call) for each in seen] == [
+        (AttemptStarted, seen[0].call),
+        (AttemptEnded, seen[0].call),
+    ]
+    assert (seen[0].number, seen[1].attempt.number) == (1, 1)
 
 
 # What changes between the call and its await

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -203,6 +205,48 @@ def test_a_failure_that_comes_up_through_a_recursion_counts_once(listeners: Any)
         with pytest.raises(ConnectionError):
             down(3)
         assert breaker.snapshot().failures == times
+
+
+@pytest.mark.fault(83)
+@rest_and_full
+def test_a_recursion_that_reports_its_failure_elsewhere(listeners: Any) -> None:
+    """The call of something else that fails, too, does not hide where the error came up."""
+    breaker = CircuitBreaker(failures=9)
+    report = Pipeline(Retry(attempts=1)).wrap(script(OSError()))
+
+    @resilient(breaker, listeners=listeners)
+    def down(left: int) -> int:
+        if left == 0:
+            raise ConnectionError
+        try:
+            return down(left - 1)
+        except ConnectionError:
+            with contextlib.suppress(OSError):
+                report()
+            raise
+
+    with pytest.raises(ConnectionError):
+        down(3)
+    assert breaker.snapshot().failures == 1
+
+
+@pytest.mark.fault(83)
+@pytest.mark.real
+@rest_and_full
+def test_one_error_object_in_two_threads_counts_twice(listeners: Any) -> None:
+    """It was marked by a call of the same function, but came up through none inside this one."""
+    breaker, same = CircuitBreaker(failures=9), ConnectionError()
+
+    @resilient(breaker, listeners=listeners)
+    def fail(first: bool) -> None:
+        if first:
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(fail, first=False).exception() is same
+        raise same.with_traceback(None)
+
+    with pytest.raises(ConnectionError):
+        fail(first=True)
+    assert breaker.snapshot().failures == 2
 
 
 @pytest.mark.fault(84)

@@ -345,6 +345,32 @@ def test_a_limit_that_is_exceeded_by_an_end_or_an_error(world: World, options: A
         assert type(error) is DeadlineExceededError
 
 
+def test_a_limit_that_is_exceeded_by_the_mere_end(world: World) -> None:
+    """After a silence that was too long it is none: as of a connection that was cut for it."""
+
+    def sync() -> Any:
+        yield "a"
+        world.clock.sleep(5)
+
+    async def asynchronous() -> Any:
+        yield "a"
+        await world.clock.asleep(5)
+
+    fn: Any = asynchronous if world.asynchronous else sync
+    got = consumed(world, Pipeline(Streaming(idle=3, complete=False)).wrap(fn))
+    assert got.items == ["a"]
+    assert type(got.error) is StreamInterruptedError
+    assert type(got.error.__cause__) is DeadlineExceededError
+
+
+def test_items_count_as_life_where_bytes_cannot_be_seen(world: World) -> None:
+    """`alive="bytes"` goes by items of any kind then."""
+    source = Source(world, ["a", Takes(2, ""), Takes(2, ""), "b"])
+    alive = Streaming(idle=3, first_content=len, complete=False, alive="bytes")
+
+    assert consumed(world, Pipeline(alive).wrap(source.function)).items == ["a", "", "", "b"]
+
+
 def test_what_the_consumer_takes_is_not_the_streams(world: World) -> None:
     """Time between reads is no idleness."""
     fn = Pipeline(Streaming(idle=3)).wrap(Source(world, ITEMS).function)
@@ -996,6 +1022,105 @@ def test_a_registered_class_is_guarded_and_kept(world: World) -> None:
     assert isinstance(got.stream, AsyncStream if world.asynchronous else Stream)
     assert type(got.stream).__name__ == ("AsyncStream" if world.asynchronous else "Stream")
     assert got.stream.usage == 7
+
+
+@async_worlds
+def test_a_stream_may_be_entered(world: World) -> None:
+    """`async with` closes it, as the SDKs have it."""
+    source = Source(world, ITEMS)
+
+    async def ask() -> AsyncStream:
+        return AsyncStream(await source.function())
+
+    async def main() -> list[str]:
+        async with await Pipeline(Retry()).call(ask) as stream:
+            return [await stream.__anext__()]
+
+    assert world.run(main) == ["a"]
+    assert source.closed == 1
+
+
+class Closed:
+    """A stream of items and errors; what is to be closed of it is up to its subclasses."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = [*script]
+
+    def take(self, end: type[Exception]) -> Any:
+        step = self.script.pop(0) if self.script else end()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+class Sync(Closed):
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return self.take(StopIteration)
+
+
+class Async(Closed):
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self.take(StopAsyncIteration)
+
+
+class Failing(Sync):
+    def close(self) -> None:
+        raise OSError("close")
+
+
+class AsyncFailing(Async):
+    """Whose `close` is no coroutine function."""
+
+    def close(self) -> None:
+        raise OSError("close")
+
+
+class AsyncClosing(Async):
+    def close(self) -> None:
+        self.script = ["closed"]
+
+
+for each in (Sync, Async, Failing, AsyncFailing, AsyncClosing):
+    register_stream(each)
+
+
+def test_a_stream_that_cannot_be_closed(world: World) -> None:
+    """Whoever stops early gives its permit back all the same."""
+    bulkhead = Bulkhead(1)
+    kind = Async if world.asynchronous else Sync
+    fn = Pipeline(bulkhead).wrap(world.function(lambda *args: kind("a", "b")))
+    got = consumed(world, fn, most=1)
+
+    assert got.items == ["a"]
+    assert bulkhead.slots.free == 1
+
+
+@async_worlds
+def test_an_async_stream_may_have_a_sync_close(world: World) -> None:
+    """It is called, and nothing of it is awaited."""
+    stream = AsyncClosing("a", "b")
+    got = consumed(world, Pipeline(Retry()).wrap(world.function(lambda *args: stream)), most=1)
+
+    assert got.error is None or got.items == ["a"]
+    assert stream.script == ["closed"]
+
+
+def test_a_close_that_fails(world: World) -> None:
+    """It is the consumer's own to hear of; an attempt that has failed goes by its failure."""
+    kind = AsyncFailing if world.asynchronous else Failing
+    streams = [kind(ConnectionError()), kind("a", "b")]
+    fn = Pipeline(Retry(wait=0)).wrap(world.function(lambda *args: streams.pop(0)))
+    got = consumed(world, fn, most=1)
+
+    assert got.items == ["a"]
+    assert type(got.error) is OSError
+    assert streams == []
 
 
 def test_what_a_user_says_of_a_class() -> None:

@@ -136,6 +136,26 @@ def one_fails(model: str, nth: int) -> str:
     return f"{model} {nth}"
 
 
+def test_the_last_attempt_is_made_once() -> None:
+    """Two threads that may both make it: one does, and the other's error comes out as it is."""
+    meeting = Meeting("sync")
+
+    def adjust(attempt: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        meeting.wait()  # both have seen that one attempt is left
+        return args, kwargs
+
+    made: list[int] = []
+
+    def fail(**kwargs: Any) -> None:
+        made.append(current_attempt().number)
+        raise ConnectionError
+
+    twice = Pipeline(Twice("", ""), Retry(attempts=3, wait=0, adjust=adjust))
+    with pytest.raises(ConnectionError):
+        twice.call(fail)
+    assert sorted(made) == [1, 2, 3]
+
+
 def test_each_has_its_number_and_model(world: RealWorld) -> None:
     """Both are under way before either ends; the numbers are those of one call."""
     outcome = world.run(Pipeline(Twice(), Named()).outcome, world.function(answers))

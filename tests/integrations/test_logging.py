@@ -215,14 +215,14 @@ def test_a_circuit_without_a_name_has_its_functions(caplog: pytest.LogCaptureFix
     def unnamed() -> None: ...
 
     one, two = CircuitBreaker(), CircuitBreaker()
-    Pipeline(one).wrap(unnamed)
+    serving = Pipeline(one).wrap(unnamed)
     pipeline = Pipeline(two)
     pipeline.wrap(unnamed)
     pipeline.wrap(print)
     one.open()
     two.open()
     assert [r.function for r in caplog.records] == [unnamed.__qualname__, None]  # type: ignore[attr-defined]
-    assert f"{unnamed.__qualname__}: circuit opened" in said(caplog)[0][1]
+    assert f"{serving.__qualname__}: circuit opened" in said(caplog)[0][1]
     assert said(caplog)[1][1].startswith("circuit opened")
 
 

@@ -15,10 +15,12 @@ from resilience import (
     Bulkhead,
     CircuitBreaker,
     Fallback,
+    Hold,
     IdempotencyKey,
     ModelFallback,
     Pipeline,
     PolicyOrderWarning,
+    RateLimit,
     Retry,
     RetryBudget,
     SingleFlight,
@@ -46,10 +48,13 @@ NO_WAIT_FITS = "fits"
 KEEPS_PERMIT = "keeps"
 NOT_SEEN = "extra"
 COSTS_MORE = "reserves"
+BEYOND = "beyond"
+HEARS = "hears"
 WORDS = (
     *(TWO_RETRIES, BREAKER_OUTSIDE, NEVER_COUNTED, RETRY_OUTSIDE),
     *(NO_TOTAL, TOO_SLOW, CHECK_OUTSIDE, COUNTED_FOR_EACH, NEVER_EQUAL, HIDES, ALL_ATTEMPTS),
     *(NOT_SHARED, NEVER_FIRES, NO_WAIT_FITS, KEEPS_PERMIT, NOT_SEEN, COSTS_MORE),
+    *(BEYOND, HEARS),
 )
 """A word of each hazard's reason that no other one has."""
 
@@ -160,6 +165,10 @@ def hazards(policies: list[Any]) -> tuple[list[str], list[str]]:
         (lambda: [Bulkhead(1), Retry()], [KEEPS_PERMIT]),
         (lambda: [Retry(), Bulkhead(1), Retry(on=429), Bulkhead(1)], [TWO_RETRIES, KEEPS_PERMIT]),
         (lambda: [MODELS, Retry(), Bulkhead(1)], []),
+        (lambda: [RateLimit(9), Retry()], [BEYOND]),
+        (lambda: [Retry(), RateLimit(9)], []),
+        (lambda: [Hold(), Retry()], [HEARS]),
+        (lambda: [Retry(), Hold()], []),
     ],
 )
 def test_what_is_said_of_an_order(policies: Callable[[], list[Any]], said: list[str]) -> None:

@@ -413,6 +413,20 @@ def test_retry_limit_holds_for_matches_by_advice(world: World, on: Any, calls: i
     assert len(world.calls) == calls
 
 
+def test_a_result_is_returned_where_no_other_can_be_had(world: World) -> None:
+    """The circuit inside has opened meanwhile: to wait for its rejection would lose the result."""
+    breaker = CircuitBreaker()
+
+    def answer(*args: Any) -> str:
+        breaker.open()
+        return "poor"
+
+    wanting = Retry(on=tenacity.retry_if_result(lambda result: result == "poor"), wait=1)
+    assert world.run(Pipeline(wanting, breaker).wrap(world.function(answer))) == "poor"
+    assert len(world.calls) == 1
+    assert world.clock.sleeps == []
+
+
 def test_retry_limits_are_counted_for_each_code(world: World) -> None:
     """Two different once-only failures get one retry each."""
     one = DescribedError(Advice.RETRY, Kind.SERVER, code="one", retry_limit=1)

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from resilience import Pipeline, Retry, Streaming, StreamInterruptedError, Timeout, resilient
+from resilience import (
+    Pipeline,
+    Retry,
+    Streaming,
+    StreamInterruptedError,
+    Timeout,
+    register_stream,
+    resilient,
+)
 from resilience._runtimes import watchdog
 
 pytestmark = [pytest.mark.real]
@@ -104,6 +112,40 @@ def test_a_watch_ends_with_what_it_watches(pair: Any) -> None:
         waited.recv(1)
     assert alive(pair)
     assert list(stream) == ["a", "b"]
+
+
+def test_a_watch_ends_with_ctrl_c(pair: Any) -> None:
+    """While a stream is opened: nothing that this thread waits for later is shut down."""
+
+    def give() -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(Streaming(first=0.05)).call(give)
+    pair[0].settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        pair[0].recv(1)
+    assert alive(pair)
+
+
+def test_a_stream_that_raises_when_it_is_looked_at(pair: Any) -> None:
+    """It is looked at again, and the others are watched as before."""
+
+    @register_stream
+    class Odd:
+        @property
+        def response(self) -> Any:
+            raise RuntimeError
+
+        def __iter__(self) -> Iterator[str]:
+            yield "a"
+            time.sleep(0.2)
+            yield "b"
+
+    assert list(Pipeline(Streaming(first=5, idle=0.05, complete=False)).call(Odd)) == ["a", "b"]
+
+    with pytest.raises(StreamInterruptedError):
+        list(Pipeline(Streaming(idle=0.05)).call(reads, pair[0]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

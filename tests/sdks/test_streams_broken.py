@@ -199,11 +199,32 @@ def chat(text: str, reason: str | None, index: int = 0, **more: Any) -> bytes:
     return f"data: {json.dumps({**head, 'choices': [choice], **more})}\n\n".encode()
 
 
+def two_choices() -> bytes:
+    """In one chunk, as some servers send them."""
+    delta = {"content": "one"}
+    choices = [{"index": n, "delta": delta, "finish_reason": "stop"} for n in range(2)]
+    head = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return f"data: {json.dumps({**head, 'choices': choices})}\n\n".encode()
+
+
+def test_a_chunk_without_a_delta_costs_an_interruption_no_text() -> None:
+    """As what filters content sends it: the text is that of the others."""
+    bare = chat("", None).replace(b'{"content": ""}', b"null")
+    case = CASES["openai"]
+    with player(case, [chat("one", None), bare, CUT]) as server, case.make(server.url) as client:
+        with pytest.raises(StreamInterruptedError) as caught:
+            list(retrying(attempts=1).call(case.ask, client))
+
+    assert caught.value.text == "one"
+    assert len(caught.value.received) == 2
+
+
 @pytest.mark.fault(305)
 @pytest.mark.parametrize(
     ("script", "complete"),
     [
         ([chat("one", "length")], True),
+        ([two_choices()], True),
         ([chat("one", "")], False),  # an empty string is no reason
         ([chat("one", None), chat("", "stop"), chat("two", None, 1)], False),
         ([chat("one", None), chat("", "stop"), chat("two", "stop", 1)], True),

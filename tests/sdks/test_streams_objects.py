@@ -241,6 +241,26 @@ def test_streaming_responses_of_openai(name: str) -> None:
     assert sum("content" in line for line in lines) == 3
 
 
+@pytest.mark.fault(307)
+def test_a_streaming_response_of_an_async_function() -> None:
+    """One's own that only makes it: what counts is its entering, and nothing before that."""
+    case = CASES["openai-async"]
+
+    async def main(client: Any) -> list[str]:
+        async def ask() -> Any:
+            return client.chat.completions.with_streaming_response.create(
+                model="m", messages=MESSAGES, stream=True
+            )
+
+        async with client, await Pipeline(Retry(wait=0)).call(ask) as response:
+            return [line async for line in response.iter_lines()]
+
+    with Player([[Status(503)], case.wire.whole]) as server:
+        lines = asyncio.run(main(case.make(server.url)))
+        assert len(server.requests) == 2
+    assert sum("content" in line for line in lines) == 3
+
+
 # Opening, through the gateway
 
 OPENERS = {

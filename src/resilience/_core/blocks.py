@@ -253,7 +253,8 @@ class AttemptBlock:
 
     def _inside(self) -> AttemptBlock:
         here = get_ambient()
-        if here is not None and here.attempt is not None:
-            self.number = here.attempt.branch.number
-            self.model = here.attempt.model
+        assert here is not None  # it is inside an attempt
+        assert here.attempt is not None
+        self.number = here.attempt.branch.number
+        self.model = here.attempt.model
         return self

@@ -442,9 +442,8 @@ class Call:
 
     def withdraw(self) -> None:
         """The attempt has not happened, or not yet."""
-        if self.branch is self.journal:
-            self.journal.numbers -= 1
-            self.journal.withdrawn = True
+        self.journal.numbers -= 1
+        self.journal.withdrawn = True
         self.branch.number = 0
         self.branch.waiting = self.branch.waited
 

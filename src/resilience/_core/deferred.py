@@ -121,6 +121,8 @@ class _Entering:
 
     async def _aenter(self, manager: Any) -> Any:
         await self._agive_up()
+        if type(manager) is CoroutineType:  # of an async function, called again
+            manager = await manager
         value = await manager.__aenter__()
         self.manager = manager
         return value
