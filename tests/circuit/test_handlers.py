@@ -252,6 +252,29 @@ def test_a_circuit_that_a_handler_asks_for_while_it_is_made(
 
 
 @pytest.mark.fault(28, 200)
+def test_a_circuit_that_a_handler_opens_while_it_is_forgotten() -> None:
+    """It stays, and is forgotten later as any other."""
+    with virtual_time() as clock:
+        breaker = CircuitBreaker(key="key", forget_after=10)
+        pipeline = Pipeline(breaker)
+        kept = breaker.circuit("a")
+        clock.advance(20)
+        idle: Any = pipeline._idle
+        act = lambda: breaker.circuit("a").open()  # noqa: E731
+        idle._lock = lock = Arrival(idle._lock, act, 1, leaving=False)
+        breaker.circuit("b")
+        idle._lock = lock.lock
+        assert lock.left <= 0
+        assert breaker.circuits()["a"] is kept
+        assert kept.state == "open"
+        kept.close()
+        for name in range(5):
+            clock.advance(20)
+            breaker.circuit(name)
+        assert "a" not in breaker.circuits()
+
+
+@pytest.mark.fault(28, 200)
 def test_a_ramp_that_a_handler_finds_over_while_a_call_locks_its_circuit() -> None:
     """It ends as soon as the lock is free."""
     for nth in count(1):

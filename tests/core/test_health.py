@@ -12,8 +12,10 @@ import pytest
 
 import resilience
 from conftest import World
-from resilience import CircuitBreaker, Pipeline, Retry, Timeout, health
+from resilience import CircuitBreaker, Hold, Pipeline, Retry, RetryBudget, Timeout, health
 from support.calling import error_of
+from support.errors import rate_limit
+from support.functions import coloured
 
 
 def of(name: str) -> list[dict[str, Any]]:
@@ -148,3 +150,28 @@ def test_it_is_a_name_of_the_package() -> None:
     """As `listen` and `recording` are."""
     assert {"health", "listen", "recording"} <= set(resilience.__all__)
     assert json.dumps(health())
+
+
+def test_who_stays_away_from_what(world: World) -> None:
+    """Each `Hold` with the seconds that are left; a model is named, any other key is not."""
+    holds = [Hold(key=key, name=f"{world.name} by {key}") for key in ("model", "tenant")]
+    for hold in holds:
+        error_of(world, Pipeline(hold).wrap(coloured(world, limited)), "mine")
+    found = [each for each in health()["holds"] if f"{world.name} by" in str(each["hold"])]
+    assert sorted(found, key=lambda each: each["hold"]) == [
+        {"hold": f"{world.name} by model", "seconds": 30.0, "key": "mine"},
+        {"hold": f"{world.name} by tenant", "seconds": 30.0},
+    ]
+    assert len(holds) == 2  # and both are there until now
+
+
+def limited(model: str = "", tenant: str = "") -> None:
+    raise rate_limit(30.0)
+
+
+def test_a_budget_that_is_full_is_not_shown() -> None:
+    """Of a keyed one; of a plain one there is always the one level."""
+    plain, keyed = RetryBudget(name="full"), RetryBudget(key="model", name="full by key")
+    Pipeline(plain, keyed, Retry()).call(lambda model: None, "m")
+    shown = [str(each["budget"]) for each in health()["budgets"]]
+    assert [name for name in shown if name.startswith("full")] == ["full"]

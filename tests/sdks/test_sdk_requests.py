@@ -176,7 +176,7 @@ def test_a_ring_of_reasons_ends() -> None:
     ids=["usual", "too long"],
 )
 def test_a_model_that_is_not_there_is_known_by_the_path(path: str, read: Any) -> None:
-    """Where models are called; a URL of thousands of characters is nobody's, and not taken apart."""
+    """Where models are called; a URL of thousands of characters is nobody's, and is not read."""
     with answering(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n") as url:
         response = requests.post(url.rstrip("/") + path, timeout=1)
     error = raised(response.raise_for_status, requests.HTTPError)

@@ -139,6 +139,19 @@ def test_a_response_of_the_standard_library() -> None:
     assert (failure.kind, failure.status, failure.sdk) == (Kind.SERVER, 502, None)
 
 
+def test_a_result_that_cannot_be_looked_at_is_no_error() -> None:
+    """Whatever its properties raise."""
+
+    class Odd:
+        @property
+        def error(self) -> Any:
+            raise RuntimeError
+
+        choices = error
+
+    assert describe_result(Odd()) is None
+
+
 @every_client
 def test_good_responses_are_none(name: str) -> None:
     """A 200 of the API's."""

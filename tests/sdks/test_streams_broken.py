@@ -211,9 +211,12 @@ def test_a_chunk_without_a_delta_costs_an_interruption_no_text() -> None:
     """As what filters content sends it: the text is that of the others."""
     bare = chat("", None).replace(b'{"content": ""}', b"null")
     case = CASES["openai"]
-    with player(case, [chat("one", None), bare, CUT]) as server, case.make(server.url) as client:
-        with pytest.raises(StreamInterruptedError) as caught:
-            list(retrying(attempts=1).call(case.ask, client))
+    with (
+        player(case, [chat("one", None), bare, CUT]) as server,
+        case.make(server.url) as client,
+        pytest.raises(StreamInterruptedError) as caught,
+    ):
+        list(retrying(attempts=1).call(case.ask, client))
 
     assert caught.value.text == "one"
     assert len(caught.value.received) == 2

@@ -25,6 +25,7 @@ from resilience import (
     StreamInterruptedError,
     Timeout,
 )
+from resilience.testing import virtual_time
 from support.playing import Player, Silence
 from support.polling import until
 from support.streaming_cases import CASES, Case, Got, consumed
@@ -149,6 +150,16 @@ def test_pings_are_life_where_that_is_wanted(name: str) -> None:
         got = consumed(case, server.url, pipeline)
     assert (got.said, got.error) == ("one two", None)
     check(promptly(case, [*wire.begun, Silence()], alive="bytes"))
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_bytes_are_seen_in_virtual_time(name: str) -> None:
+    """A limit goes by the virtual clock there, which stands still: the stream is whole."""
+    case = CASES[name]
+    pipeline = Pipeline(Streaming(idle=IDLE, alive="bytes"))
+    with Player([case.wire.whole], content_type=case.content_type) as server, virtual_time():
+        got = consumed(case, server.url, pipeline)
+    assert (got.said, got.error) == ("one two", None)
 
 
 @pytest.mark.fault(302)

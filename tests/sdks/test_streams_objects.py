@@ -9,6 +9,7 @@ from typing import Any
 
 import anthropic
 import auriko
+import httpx
 import openai
 import pytest
 
@@ -23,6 +24,7 @@ from resilience import (
     Timeout,
     guarded,
 )
+from resilience.events import AttemptEnded
 from resilience.testing.gateway import CutStream, Drop, ErrorInStream, Gateway, Ok, Plan, SlowStart
 from support.grammar import Watch
 from support.playing import CUT, Player, Silence, Status
@@ -34,6 +36,7 @@ from support.streaming_cases import (
     closed,
     consumed,
 )
+from support.twice import Twice
 
 pytestmark = [pytest.mark.real, pytest.mark.steady]
 
@@ -259,6 +262,29 @@ def test_a_streaming_response_of_an_async_function() -> None:
         lines = asyncio.run(main(case.make(server.url)))
         assert len(server.requests) == 2
     assert sum("content" in line for line in lines) == 3
+
+
+@pytest.mark.fault(307)
+def test_lazy_responses_that_are_made_two_at_once() -> None:
+    """Neither was an attempt yet; the one that comes out is entered with attempts of its own."""
+    seen: list[Any] = []
+
+    async def main(url: str) -> int:
+        async with httpx.AsyncClient() as client:
+
+            async def ask() -> Any:
+                await asyncio.sleep(0)  # both are under way
+                return client.stream("GET", url)
+
+            pipeline = Pipeline(Twice("", ""), listeners=[(seen.append, AttemptEnded)])
+            lazy = await pipeline.call(ask)
+            del seen[:]
+            async with lazy as response:
+                return int(response.status_code)
+
+    with Player([[b"x"]]) as server:
+        assert asyncio.run(main(server.url)) == 200
+    assert {each.attempt.number for each in seen} == {1, 2}
 
 
 # Opening, through the gateway

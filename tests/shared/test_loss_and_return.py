@@ -18,6 +18,7 @@ import redis
 import redis.asyncio
 import trio
 
+from resilience import health
 from resilience._core.outside import drive, sync_runtime
 from resilience._runtimes import workers
 from support import redis_server
@@ -144,6 +145,21 @@ def test_it_stops_and_comes_back(server: Server) -> None:
         one.rejected()
         server.start()
     assert warned.of("reached") == 2
+
+
+def test_health_says_whether_the_server_replies(server: Server) -> None:
+    """As of the last question; it asks none itself."""
+    one = Process(server.url, name="watched", storage=impatient())
+
+    def replies() -> list[bool]:
+        return [each["reachable"] for each in health()["storages"] if each["circuit"] == "watched"]
+
+    one.good()
+    assert replies() == [True]
+    server.stop()
+    with Warned():
+        one.good()
+    assert replies() == [False]
 
 
 def test_one_call_tries_while_the_others_go_on(server: Server) -> None:

@@ -442,8 +442,10 @@ class Call:
 
     def withdraw(self) -> None:
         """The attempt has not happened, or not yet."""
-        self.journal.numbers -= 1
-        self.journal.withdrawn = True
+        with _numbering:
+            if self.branch.number == self.journal.numbers:  # else another one has begun since
+                self.journal.numbers -= 1
+                self.journal.withdrawn = True
         self.branch.number = 0
         self.branch.waiting = self.branch.waited
 

@@ -213,7 +213,7 @@ def _interrupted(call: Call, ended: float, error: BaseException) -> None:
     branch = call.branch
     if type(error) in (HandOver, Deferred):
         call.withdraw()
-    elif branch.number:
+    else:
         call.journal.interrupted += (attempt_of(call, ended - branch.started),)
 
 
