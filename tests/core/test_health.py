@@ -13,6 +13,7 @@ import pytest
 import resilience
 from conftest import World
 from resilience import CircuitBreaker, Hold, Pipeline, Retry, RetryBudget, Timeout, health
+from resilience.testing import script
 from support.calling import error_of
 from support.errors import rate_limit
 from support.functions import coloured
@@ -171,7 +172,10 @@ def limited(model: str = "", tenant: str = "") -> None:
 
 def test_a_budget_that_is_full_is_not_shown() -> None:
     """Of a keyed one; of a plain one there is always the one level."""
-    plain, keyed = RetryBudget(name="full"), RetryBudget(key="model", name="full by key")
-    Pipeline(plain, keyed, Retry()).call(lambda model: None, "m")
+    plain = RetryBudget(1.0, of="successes", name="full")
+    keyed = RetryBudget(1.0, of="successes", key="model", name="full by key")
+    fails_once = script(ConnectionError, "ok")
+    Pipeline(plain, keyed, Retry(wait=0)).call(lambda model: fails_once(), "m")
+    assert keyed.snapshots()["m"].left == 100  # the success has given back what the retry took
     shown = [str(each["budget"]) for each in health()["budgets"]]
     assert [name for name in shown if name.startswith("full")] == ["full"]
