@@ -4,6 +4,8 @@ what it does to a circuit is neither lost nor undone, and rest goes by the state
 from __future__ import annotations
 
 import contextlib
+import gc
+import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -397,6 +399,8 @@ def test_ctrl_c_at_any_step_of_a_trial_frees_its_slot(
             if scene.circuit._lock._is_owned() and at_the_end_of_a_with(problem):
                 continue
         assert not scene.circuit._lock._is_owned(), step
+        if sys.version_info < (3, 11):
+            gc.collect()  # traced frames have copies of their locals: an error and itself
         assert scene.circuit.snapshot().trials == 0
         scene.call(well=True)
         assert scene.circuit.state == "closed", step

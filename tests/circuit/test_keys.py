@@ -101,6 +101,15 @@ def _raising(*args: Any, **kwargs: Any) -> Any:
     raise ZeroDivisionError("secret")
 
 
+def every_other(*args: Any, **kwargs: Any) -> Any:
+    """A key that is there when it is first asked for, and not the next time."""
+    every_other.asked += 1  # type: ignore[attr-defined]
+    return "key" if every_other.asked % 2 else _raising()  # type: ignore[attr-defined]
+
+
+every_other.asked = 0  # type: ignore[attr-defined]
+
+
 def circuit_memory(key: object) -> pybreaker.CircuitMemoryStorage:
     """A storage for each key."""
     return pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
@@ -111,6 +120,14 @@ no_key = pytest.mark.parametrize(
     [(_raising, "m", "ZeroDivisionError"), ("model", ["secret"], "TypeError")],
     ids=["raises", "unhashable"],
 )
+
+
+@pytest.mark.parametrize("options", [{}, {"wait_for_trial": 5}, {"storage": circuit_memory}])
+def test_a_key_that_comes_and_goes(world: World, options: dict[str, Any]) -> None:
+    """The call goes through, by a circuit or by none."""
+    breaker = CircuitBreaker(key=every_other, failures=1, name="odd", **options)
+    guarded = Pipeline(breaker).wrap(world.function("ok"))
+    assert [world.run(guarded) for _ in range(4)] == ["ok"] * 4
 
 
 @no_key

@@ -413,6 +413,32 @@ def test_retry_limit_holds_for_matches_by_advice(world: World, on: Any, calls: i
     assert len(world.calls) == calls
 
 
+def test_a_rejection_that_lasts_too_long_is_not_waited_for(world: World) -> None:
+    """Also where it is named: the next attempt would come later than any may begin."""
+    breaker = CircuitBreaker(reset_after=30)
+    breaker.open()
+    waiting = Retry(on=raised(CircuitOpenError), within=5)
+    error = error_of(world, Pipeline(waiting, breaker).wrap(world.function("ok")))
+    assert type(error) is CircuitOpenError
+    assert world.clock.sleeps == []
+
+
+def test_rejections_count_as_attempts_where_they_are_named(world: World) -> None:
+    """And end with `attempts`, however soon the next one might be let through."""
+
+    class Away(Policy):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def away(call: Call) -> Any:
+                raise RejectedError(1.0)
+
+            return away
+
+    waiting = Retry(attempts=3, on=raised(RejectedError), wait=0)
+    error = error_of(world, Pipeline(waiting, Away()).wrap(world.function("ok")))
+    assert type(error) is RejectedError
+    assert world.clock.sleeps == [1, 1]
+
+
 def test_a_result_is_returned_where_no_other_can_be_had(world: World) -> None:
     """The circuit inside has opened meanwhile: to wait for its rejection would lose the result."""
     breaker = CircuitBreaker()

@@ -34,8 +34,8 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield one, other
 
 
-def reads(source: socket.socket) -> Iterator[bytes]:
-    yield b"first"
+def reads(first: bytes, source: socket.socket) -> Iterator[bytes]:
+    yield first
     yield source.recv(9)
 
 
@@ -47,7 +47,7 @@ def alive(pair: tuple[socket.socket, socket.socket]) -> bool:
 
 def test_a_read_that_takes_too_long_is_ended(pair: Any) -> None:
     """By the socket in the frames of the thread that reads."""
-    stream = Pipeline(Streaming(idle=0.1)).call(reads, pair[0])
+    stream = Pipeline(Streaming(idle=0.1)).call(reads, b"first", pair[0])
     began = time.monotonic()
     with pytest.raises(StreamInterruptedError):
         assert list(stream) != [b"first", b""]
@@ -145,7 +145,7 @@ def test_a_stream_that_raises_when_it_is_looked_at(pair: Any) -> None:
     assert list(Pipeline(Streaming(first=5, idle=0.05, complete=False)).call(Odd)) == ["a", "b"]
 
     with pytest.raises(StreamInterruptedError):
-        list(Pipeline(Streaming(idle=0.05)).call(reads, pair[0]))
+        list(Pipeline(Streaming(idle=0.05)).call(reads, b"first", pair[0]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -155,7 +155,7 @@ def test_a_child_of_fork_has_a_watchdog_of_its_own(pair: Any) -> None:
     child = os.fork()
     if child == 0:
         try:
-            list(Pipeline(Streaming(idle=0.1)).call(reads, pair[0]))
+            list(Pipeline(Streaming(idle=0.1)).call(reads, b"first", pair[0]))
         except StreamInterruptedError:
             os._exit(7)
         os._exit(1)
@@ -170,7 +170,7 @@ def test_a_limit_of_ages_does_no_harm(pair: Any) -> None:
     """Others are ended in time."""
     watch = watchdog.Watch(1e10, float("inf"), 0.0)
     with pytest.raises(StreamInterruptedError):
-        list(Pipeline(Streaming(idle=0.1)).call(reads, pair[0]))
+        list(Pipeline(Streaming(idle=0.1)).call(reads, b"first", pair[0]))
     watch.stop()
 
 
@@ -188,7 +188,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again(
         with pytest.raises(RuntimeError, match="thread"):
             Pipeline(Streaming(first=5)).call(lambda: iter_of("a"))
     with pytest.raises(StreamInterruptedError):
-        list(Pipeline(Streaming(idle=0.1)).call(reads, pair[0]))
+        list(Pipeline(Streaming(idle=0.1)).call(reads, b"first", pair[0]))
 
 
 def test_what_is_over_leaves_the_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:

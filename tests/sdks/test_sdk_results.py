@@ -140,7 +140,7 @@ def test_a_response_of_the_standard_library() -> None:
 
 
 def test_a_result_that_cannot_be_looked_at_is_no_error() -> None:
-    """Whatever its properties raise."""
+    """Whatever its properties raise, and whatever its class says of itself."""
 
     class Odd:
         @property
@@ -149,7 +149,11 @@ def test_a_result_that_cannot_be_looked_at_is_no_error() -> None:
 
         choices = error
 
+    class Nowhere:
+        __module__ = None  # type: ignore[assignment]
+
     assert describe_result(Odd()) is None
+    assert describe_result(Nowhere()) is None
 
 
 @every_client

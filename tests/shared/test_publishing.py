@@ -242,13 +242,13 @@ def test_a_command_and_a_trip_are_both_published(server: Server) -> None:
 def test_a_child_does_not_wait_for_what_its_parent_publishes(server: Server) -> None:
     """A fork while another thread is at it: the child publishes and looks for itself."""
     client = Late(unix_socket_path=f"{server.folder}/s")
-    one = Process(client, failures=2)
+    one = Process(client, failures=2, reset_after=30)  # a fork may take longer than 0.3 s
     one.good()
     client.op = "look"
     waiting = threading.Thread(target=one.served)
     waiting.start()
     assert client.held.wait(10)
-    Process(server.url).breaker.open()
+    Process(server.url, reset_after=30).breaker.open()
     pid = os.fork()
     if pid == 0:
         status = 1

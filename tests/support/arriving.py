@@ -5,18 +5,22 @@ from __future__ import annotations
 import dis
 import linecache
 import sys
-from collections.abc import Callable, Container, Iterator
-from types import TracebackType
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from types import CodeType, TracebackType
 from typing import Any
 
 __all__ = ["Arrival", "arriving", "at_the_end_of_a_with", "interrupt"]
 
 
 def arriving(
-    act: Callable[[], object], step: int, call: Callable[[], object], files: Container[str]
+    act: Callable[[], object], step: int, call: Callable[[], object], files: Iterable[str]
 ) -> bool:
     """Make a call, and `act` before its bytecode of that number in these files; whether it
     has so many."""
+    if sys.version_info >= (3, 12):
+        return _arriving_by_events(act, step, call, files)
     left = step
 
     def trace(frame: Any, event: str, _: Any) -> Any:
@@ -31,18 +35,68 @@ def arriving(
         if event == "opcode":
             left -= 1
             if left == 0:
-                sys.settrace(None)
+                if sys.version_info >= (3, 11):  # 3.10 has copies of locals until the next step
+                    sys.settrace(None)
                 act()
         return trace_steps
 
     before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # 3.12 looks for this when tracing begins
     sys.settrace(trace)
     try:
         next(_apart(call))
     finally:
         sys.settrace(before)
     return left <= 0
+
+
+def _arriving_by_events(
+    act: Callable[[], object], step: int, call: Callable[[], object], files: Iterable[str]
+) -> bool:
+    """The same. Where a trace function had tracing end, 3.13 misses the first steps of the next."""
+    monitoring: Any = sys.monitoring
+    left, tool, here = step, 4, threading.get_ident()
+    loaded = {getattr(module, "__file__", None) for module in [*sys.modules.values()]}
+    codes = [code for file in files if file in loaded for code in _codes(file)]
+
+    def count(code: CodeType, offset: int) -> None:
+        nonlocal left
+        if threading.get_ident() == here:
+            left -= 1
+            if left == 0:
+                stop()
+                act()
+
+    def stop() -> None:
+        for code in codes:
+            monitoring.set_local_events(tool, code, 0)
+
+    if monitoring.get_tool(tool) is None:
+        monitoring.use_tool_id(tool, "arriving")
+    monitoring.register_callback(tool, monitoring.events.INSTRUCTION, count)
+    try:
+        for code in codes:
+            monitoring.set_local_events(tool, code, monitoring.events.INSTRUCTION)
+        next(_apart(call))
+    finally:
+        stop()
+        monitoring.register_callback(tool, monitoring.events.INSTRUCTION, None)
+    return left <= 0
+
+
+@cache
+def _codes(file: str) -> list[CodeType]:
+    """Each code object of a module of the library."""
+    (module,) = [each for each in sys.modules.values() if getattr(each, "__file__", "") == file]
+    owners = [module, *(each for each in vars(module).values() if isinstance(each, type))]
+    found: list[CodeType] = []
+    for each in [value for owner in owners for value in vars(owner).values()]:
+        each = getattr(each, "fget", None) or getattr(each, "__func__", each)
+        code = getattr(each, "__code__", None)
+        if isinstance(code, CodeType) and code.co_filename == file:
+            found.append(code)
+    for code in found:  # which grows
+        found += [part for part in code.co_consts if isinstance(part, CodeType)]
+    return found
 
 
 def _apart(call: Callable[[], object]) -> Iterator[object]:
