@@ -44,18 +44,24 @@ $(VENV)/.mutation: $(VENV)/.test
 demo: $(VENV)/.demo  ## a scripted bad minute with the real SDK, and a page about it: resilience-demo.html
 	$(BIN)/resilience demo --fast
 
-# What goes by real time, which is mostly waiting; and beside it, in two halves for two cores, what
-# takes no notice of load, whose reports come last.
+# In two parts what goes by real time, which is mostly waiting and comes first when it wants a core;
+# and beside it, in two halves for two cores, what takes no notice of load. Development mode without
+# the checks of memory: there is no C in here.
+TIMED := -m "real and not steady"
+WAITS := tests/sdks tests/policies tests/testing tests/failover
 STEADY := -m "steady or not real"
 HALF := tests/sdks tests/runtimes
+BESIDE := PYTHONMALLOC=pymalloc nice $(BIN)/python -X dev
 
 test: $(VENV)/.test  ## the whole suite
-	@$(BIN)/python -X dev -m pytest $(STEADY) $(HALF) > $(VENV)/half.txt 2>&1 & half=$$!; \
-	$(BIN)/python -X dev -m pytest $(STEADY) $(HALF:%=--ignore=%) > $(VENV)/other.txt 2>&1 & other=$$!; \
-	trap 'kill $$half $$other' INT TERM; \
-	$(BIN)/python -m pytest -m "real and not steady"; timed=$$?; \
-	wait $$half; half=$$?; wait $$other; other=$$?; \
-	cat $(VENV)/half.txt $(VENV)/other.txt; exit $$((timed || half || other))
+	@$(BESIDE) -m pytest $(STEADY) $(HALF) > $(VENV)/half.txt 2>&1 & half=$$!; \
+	$(BESIDE) -m pytest $(STEADY) $(HALF:%=--ignore=%) > $(VENV)/other.txt 2>&1 & other=$$!; \
+	$(BIN)/python -m pytest $(TIMED) $(WAITS) > $(VENV)/waits.txt 2>&1 & waits=$$!; \
+	trap 'kill $$half $$other $$waits' INT TERM; \
+	$(BIN)/python -m pytest $(TIMED) $(WAITS:%=--ignore=%); timed=$$?; \
+	wait $$waits; waits=$$?; wait $$half; half=$$?; wait $$other; other=$$?; \
+	cat $(VENV)/waits.txt $(VENV)/half.txt $(VENV)/other.txt; \
+	exit $$((timed || waits || half || other))
 
 test-dev: $(VENV)/.test  ## all of it in one process, in Python's development mode
 	$(BIN)/python -X dev -m pytest

@@ -7,6 +7,7 @@ import asyncio.constants
 import gc
 import inspect
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +35,11 @@ asyncio.constants.DEBUG_STACK_DEPTH = 1
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What LiteLLM leaves behind is its own: models that pydantic warns of, clients, a loop."""
+    """Ctrl-C is heard, also where a shell starts the suite with `&`, which ignores it.
+
+    What LiteLLM leaves behind is its own: models that pydantic warns of, clients, a loop.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if LITELLM:
         config.addinivalue_line("filterwarnings", "ignore:Items? .* on TypedDict class:UserWarning")
         config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
