@@ -44,24 +44,24 @@ $(VENV)/.mutation: $(VENV)/.test
 demo: $(VENV)/.demo  ## a scripted bad minute with the real SDK, and a page about it: resilience-demo.html
 	$(BIN)/resilience demo --fast
 
-# In two parts what goes by real time, which is mostly waiting and comes first when it wants a core;
-# and beside it, in two halves for two cores, what takes no notice of load. Development mode without
-# the checks of memory: there is no C in here.
-TIMED := -m "real and not steady"
+# What goes by real time is mostly waiting: two parts, the last of which is shown while it runs.
+# What takes no notice of load runs beside them, in development mode; but without its checks of
+# memory, as there is no C in here.
+TIMED := $(BIN)/python -m pytest -m "real and not steady"
 WAITS := tests/sdks tests/policies tests/testing tests/failover
 STEADY := -m "steady or not real"
-HALF := tests/sdks tests/runtimes
-BESIDE := PYTHONMALLOC=pymalloc nice $(BIN)/python -X dev
+BESIDE := env PYTHONMALLOC=pymalloc nice -n 4 $(BIN)/python -X dev -m pytest $(STEADY)
 
 test: $(VENV)/.test  ## the whole suite
-	@$(BESIDE) -m pytest $(STEADY) $(HALF) > $(VENV)/half.txt 2>&1 & half=$$!; \
-	$(BESIDE) -m pytest $(STEADY) $(HALF:%=--ignore=%) > $(VENV)/other.txt 2>&1 & other=$$!; \
-	$(BIN)/python -m pytest $(TIMED) $(WAITS) > $(VENV)/waits.txt 2>&1 & waits=$$!; \
-	trap 'kill $$half $$other $$waits' INT TERM; \
-	$(BIN)/python -m pytest $(TIMED) $(WAITS:%=--ignore=%); timed=$$?; \
-	wait $$waits; waits=$$?; wait $$half; half=$$?; wait $$other; other=$$?; \
-	cat $(VENV)/waits.txt $(VENV)/half.txt $(VENV)/other.txt; \
-	exit $$((timed || waits || half || other))
+	@parts=; n=0; trap 'kill $$parts' INT TERM; \
+	part() { n=$$((n + 1)); "$$@" > $(VENV)/part.$$n.txt 2>&1 & parts="$$parts $$!"; }; \
+	part $(BESIDE) tests/sdks; \
+	part $(BESIDE) tests/runtimes tests/circuit; \
+	part $(BESIDE) --ignore=tests/sdks --ignore=tests/runtimes --ignore=tests/circuit; \
+	part $(TIMED) $(WAITS); \
+	$(TIMED) $(WAITS:%=--ignore=%); failed=$$?; \
+	for part in $$parts; do wait $$part || failed=1; done; \
+	cat $(VENV)/part*.txt; exit $$failed
 
 test-dev: $(VENV)/.test  ## all of it in one process, in Python's development mode
 	$(BIN)/python -X dev -m pytest
