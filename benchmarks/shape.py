@@ -10,6 +10,7 @@ limit; with --list, every call of one way in order, without the logger.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import warnings
@@ -31,6 +32,7 @@ from resilience.integrations.logging import LEVELS, configure
 from resilience.policy import Inner, Policy, Runtime
 
 HOME = str(Path(resilience.__file__).parent)
+RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class Busy(Policy):
@@ -44,13 +46,14 @@ def walk(call: Callable[[], object]) -> list[tuple[str, str]]:
     """File and function for each library call that `call` makes."""
     seen: list[tuple[str, str]] = []
     entered: set[int] = set()
-    kept: list[Any] = []  # so that no frame's id is used twice
+    kept: list[Any] = []  # so that no id of a frame that may be resumed is used twice
 
     def count(frame: Any, event: str, _: object) -> None:
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(HOME) and id(frame) not in entered:
-            entered.add(id(frame))
-            kept.append(frame)
+            if code.co_flags & RESUMED:  # the variables of any other would live on
+                entered.add(id(frame))
+                kept.append(frame)
             seen.append((code.co_filename[len(HOME) + 1 :], code.co_qualname))
 
     sys.setprofile(count)

@@ -48,7 +48,7 @@ def health() -> dict[str, Any]:
     states: Counter[str] = Counter()
     not_closed: list[dict[str, Any]] = []
     storages: list[dict[str, Any]] = []
-    for breaker in breakers():
+    for breaker in breakers:
         reachable = []
         for circuit in breaker.circuits().values():
             states[circuit.state] += 1
@@ -63,15 +63,15 @@ def health() -> dict[str, Any]:
     return {
         "circuits": dict(states),
         "not_closed": not_closed,
-        "bulkheads": [_of_bulkhead(each) for each in bulkheads() if each.rooms()],
+        "bulkheads": [_of_bulkhead(each) for each in bulkheads if each.rooms()],
         "calls": dict(Counter(_under_way())),
-        "holds": [each for hold in holds() for each in _of_hold(hold)],
+        "holds": [each for hold in holds for each in _of_hold(hold)],
         "rate_limits": [
             {"rate_limit": limit.name, "waiting": limit.waiting}
-            for limit in rate_limits()
+            for limit in rate_limits
             if limit.waiting
         ],
-        "budgets": [each for budget in budgets() for each in _of_budget(budget)],
+        "budgets": [each for budget in budgets for each in _of_budget(budget)],
         "workers": {"busy": busy, "idle": idle, "limit": LIMIT},
         "storages": storages,
     }

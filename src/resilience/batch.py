@@ -1,4 +1,4 @@
-"""One function for many items: so many calls at once, outcomes in order, no exceptions.
+"""Call one function with many items, several at once: outcomes in order, no exceptions.
 
     from resilience import batch
 
@@ -9,7 +9,7 @@
     for prompt, outcome in zip(prompts, done): ...
 
 `fn` is called with one item: a guarded function or method, a `functools.partial` of one, or any
-other function. What a call may do, wait for or cost is said by its policies.
+other function. Its policies decide how long a call may wait and what it may cost.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from attrs import frozen
 
+from ._core.anatomy import facts_of as attributes_of
 from ._core.clock import now
 from ._core.context import get_ambient
 from ._core.functions import facts_of
@@ -61,7 +62,7 @@ class Progress:
 
 
 class Summary:
-    """What the calls of a batch came to, so far.
+    """The figures of a batch, so far.
 
     - `called`, `succeeded`, `failed`; `not_called`: items whose call was not made, None where an
       iterator was not read to its end.
@@ -102,11 +103,13 @@ class Summary:
             self.failures[failure.kind] += 1
 
     def __str__(self) -> str:
+        from ._core.schedule import seconds_text
+
         lines = [
-            f"calls     {self.called} in {self.elapsed:.3g} s: "
+            f"calls     {self.called} in {seconds_text(round(self.elapsed, 3))}: "
             f"{self.succeeded} succeeded, {self.failed} failed",
             f"attempts  {self.attempts}, {self.retries} of them retries",
-            f"waited    {self.waited:.3g} s",
+            f"waited    {seconds_text(round(self.waited, 3))}",
         ]
         if self.models:
             lines.append("models    " + _counted(self.models))
@@ -238,7 +241,7 @@ def map(  # noqa: A001 - it is batch.map
     here = get_ambient()
     with run:
         if number == 1 or (here is not None and here.world is not None):
-            _one_by_one(run)
+            _in_order(run)
         else:
             _in_threads(run, number)
     return run.batch
@@ -251,15 +254,16 @@ def so_far(error: BaseException) -> Batch[Any] | None:
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
         seen.add(id(found))
-        mark = getattr(found, "__dict__", {}).get(_KEY)
+        mark = attributes_of(found).get(_KEY)
         if type(mark) is _Mark:
             return mark.batch
-        found = found.__cause__ or found.__context__
+        cause = found.__cause__
+        found = found.__context__ if cause is None else cause
     return None
 
 
 class _Mark:
-    """What an exception carries. It does not travel with the exception's pickle."""
+    """What an exception carries. The batch is not pickled with the exception."""
 
     def __init__(self, batch: Batch[Any] | None = None) -> None:
         self.batch = batch
@@ -278,7 +282,7 @@ def _is_async(fn: Any) -> bool:
 
 
 def _caller(fn: Any, asynchronous: bool) -> Callable[[Any], Any]:
-    """What gives the outcome for an item, or an awaitable of it."""
+    """The function that returns the outcome for an item, or an awaitable of it."""
     inner: Any = fn
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
@@ -290,7 +294,7 @@ def _caller(fn: Any, asynchronous: bool) -> Callable[[Any], Any]:
 
 
 class _Run:
-    """A batch under way: what is to be called next, and what becomes of its outcome."""
+    """A batch under way: the items that are left, and the outcomes so far."""
 
     def __init__(
         self,
@@ -334,10 +338,7 @@ class _Run:
                 for index in range(items)
             ]
         if error is not None:
-            try:
-                error.__dict__[_KEY] = _Mark(self.batch)
-            except Exception:
-                pass  # one that takes no attribute passes all the same
+            attributes_of(error)[_KEY] = _Mark(self.batch)
         if hasattr(self._hook, "close"):
             self._hook.close()
 
@@ -379,14 +380,14 @@ def _stopped(why: BaseException | None, *, under_way: bool) -> Outcome[Any]:
 # How calls are made
 
 
-def _one_by_one(run: _Run) -> None:
+def _in_order(run: _Run) -> None:
     while (job := run.take()) is not None:
         index, item = job
-        run.record(index, item, _plain(run.call, item))
+        run.record(index, item, _outcome_of(run.call, item))
 
 
 def _in_threads(run: _Run, number: int) -> None:
-    """Items and outcomes go to and fro between this thread and up to `number` others."""
+    """In up to `number` threads, which get items from this one and return outcomes to it."""
     todo: SimpleQueue[Any] = SimpleQueue()
     done: SimpleQueue[Any] = SimpleQueue()
 
@@ -394,23 +395,25 @@ def _in_threads(run: _Run, number: int) -> None:
         while (job := todo.get()) is not None and not run.over:
             context, index, item = job
             try:
-                outcome = context.run(_plain, run.call, item)
+                outcome = context.run(_outcome_of, run.call, item)
             except BaseException as error:
                 done.put((index, item, None, error))
             else:
                 done.put((index, item, outcome, None))
-            del job, context, item  # they are not kept while this thread waits
+            del job, context, item  # free them while this thread waits
 
     threads: list[Thread] = []
     under_way = 0
     try:
         while True:
-            while under_way < number and (job := run.take()) is not None:
+            # What has ended comes first: reading an item may take long, or not be wanted any more.
+            if under_way < number and done.empty() and (job := run.take()) is not None:
                 if under_way == len(threads):
                     threads.append(Thread(target=work, name="resilience-batch", daemon=True))
                     threads[-1].start()
                 todo.put((copy_context(), *job))
                 under_way += 1
+                continue
             if not under_way:
                 return
             index, item, outcome, error = done.get()
@@ -444,7 +447,7 @@ async def _in_tasks(run: _Run, number: int) -> Batch[Any]:
     return run.batch
 
 
-def _plain(call: Callable[[Any], Any], item: Any) -> Outcome[Any]:
+def _outcome_of(call: Callable[[Any], Any], item: Any) -> Outcome[Any]:
     """The outcome of a sync call."""
     outcome = call(item)
     left = outcome if is_awaitable(outcome) else outcome.value

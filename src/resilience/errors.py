@@ -68,7 +68,7 @@ class RejectedError(ResilienceError):
         return f"the call was rejected{self._when()}"
 
     def _when(self) -> str:
-        return "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
+        return "" if self.retry_after is None else f"; retry after {_seconds(self.retry_after)}"
 
 
 @define(eq=False, repr=False, slots=False)
@@ -180,7 +180,7 @@ class DeadlineExceededError(ResilienceError, TimeoutError):
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        return f"no answer within {self.seconds:.3g} s"
+        return f"no answer within {_seconds(self.seconds)}"
 
 
 @define(eq=False, repr=False, slots=False)
@@ -250,6 +250,10 @@ class BatchStoppedError(ResilienceError):
     def __str__(self) -> str:
         when = "while this call was under way" if self.under_way else "before this call was made"
         return f"the batch was stopped {when}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value < 999.5 else f"{value:.0f} s"
 
 
 def _pickles(value: object) -> bool:

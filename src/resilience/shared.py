@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import Factory, field, frozen
 
+from resilience._core.identity import Restarting
 from resilience._core.options import (
     Seconds,
     call_repr,
@@ -31,7 +32,7 @@ __all__ = ["RedisCircuit", "RedisLimit"]
 
 @suggesting
 @frozen(eq=False, repr=False)
-class RedisCircuit:
+class RedisCircuit(Restarting):
     """A breaker's `storage=` that shares its circuits with all processes that use the same server.
 
     - `client`: a URL (`redis://`, `rediss://`, `unix://`), or a client of redis-py, sync or
@@ -53,7 +54,7 @@ class RedisCircuit:
     together; rates are not, but a circuit that opens by one, opens for all. Manual commands
     (`open()`, `isolate()`) are published immediately; in an event loop, by a worker thread.
     Nothing is connected before the first call or command. Raises ImportError without redis-py.
-    Safe from any thread, any event loop, and after a fork.
+    Safe from any thread, any event loop, and after a fork. Pickles as its options, with a URL.
     """
 
     client: Any = field(repr=False)
@@ -82,12 +83,12 @@ class RedisCircuit:
         return SharedCircuit(circuit, refresh, self._server, key, lease, self.advisory)
 
 
-_WHOSE = "rate limits and holds that are shared through it go on in each process by itself"
+_WHOSE = "rate limits and holds that are shared through it use local state"
 
 
 @suggesting
 @frozen(eq=False, repr=False)
-class RedisLimit:
+class RedisLimit(Restarting):
     """The `storage=` of a `RateLimit` or a `Hold` that shares it with all processes that use the
     same server.
 
@@ -99,16 +100,15 @@ class RedisLimit:
     - `timeout` (0.05): seconds for which a reply of the server is waited for; after that, or an
       error, the server is left alone for `back_off` (5) seconds.
 
-    A `RateLimit` asks the server once for each call, whether it waits or not: it books its turn
-    there. What a call was found to have taken, where tokens are limited, is told in the background,
-    or with the next question. While the server cannot
-    be reached, each process takes its share, by the number of processes that there were; so no more
-    go together than the limit allows, but one that alone has lost the server takes its share beside
-    the others. A `Hold` asks nothing for a healthy call: one process publishes what it was told, in
-    the background, and a thread in each of the others hears of it.
+    A `RateLimit` asks the server once for each call, which books its turn there. The tokens that a
+    call has used, where tokens are limited, are reported in the background or with the next
+    question. While the server cannot be reached, each process uses its share of the limit, by the
+    number of processes that there were: together they keep within it. Only a process that alone has
+    lost the server adds its share to what the others use. A `Hold` asks nothing for a healthy call:
+    a process publishes its hold in the background, and a thread in each of the others receives it.
 
     Nothing is connected before the first call. Raises ImportError without redis-py. Safe from any
-    thread, any event loop, and after a fork.
+    thread, any event loop, and after a fork. Pickles as its options, with a URL.
     """
 
     client: Any = field(repr=False)
@@ -136,7 +136,10 @@ class RedisLimit:
         settle = 2 * plain(self.back_off) + plain(self.timeout)
         return SharedPace(self._server, named, pace, settle, owner)
 
-    def share_hold(self, name: str | None, heard: Callable[[Hashable, float], bool]) -> SharedHold:
-        """The holds of a policy of this name, as others see them."""
+    def share_hold(
+        self, name: str | None, receive: Callable[[Hashable, float], bool]
+    ) -> SharedHold:
+        """What shares the holds of policies of this name; it calls `receive` for those of other
+        processes."""
         named = "{" + key_name(self.prefix, name, None, "hold1") + "}"
-        return SharedHold(self._server, named, heard, min(0.5, plain(self.back_off)))
+        return SharedHold(self._server, named, receive, min(0.5, plain(self.back_off)))

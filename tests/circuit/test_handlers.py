@@ -19,6 +19,7 @@ import resilience
 from resilience import CircuitBreaker, CircuitOpenError, FailureRate, Pipeline
 from resilience._core.idle import epochs
 from resilience._core.locks import new_lock
+from resilience.circuit import machine
 from resilience.testing import virtual_time
 from support.arriving import Arrival, at_the_end_of_a_with, interrupt
 from support.arriving import arriving as arriving_in
@@ -247,8 +248,13 @@ def test_a_circuit_that_a_handler_asks_for_while_it_is_made(
     """There is one of it, and both have that one."""
     breaker = CircuitBreaker(key="key")
     had: list[Any] = []
-    act = partial(_have, had, breaker.circuit, "a")
-    monkeypatch.setattr(epochs, "_lock", Arrival(epochs._lock, act, 1, leaving=True))
+
+    def lock() -> Any:
+        monkeypatch.undo()
+        had.append(breaker.circuit("a"))
+        return new_lock()
+
+    monkeypatch.setattr(machine, "new_lock", lock)
     assert breaker.circuit("a") is had[0]
     assert breaker.circuits() == {"a": had[0]}
 

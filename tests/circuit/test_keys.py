@@ -147,7 +147,9 @@ def test_a_call_without_a_key_goes_through(
     assert world.run(guarded, model=model) == "ok"
     for _ in range(2):
         assert type(error_of(world, guarded, model=model)) is ConnectionError
-    assert [each for each in caplog.messages if "raised" in each] == [f"key raised {problem}"] * 3
+    assert [each for each in caplog.messages if "raised" in each] == [
+        f"CircuitBreaker(key=) raised {problem}"
+    ] * 3
 
 
 @no_key
@@ -166,7 +168,9 @@ def test_a_call_without_a_key_goes_through_at_rest(
     assert guarded(True, model) == "ok"
     with pytest.raises(ConnectionError):
         guarded(False, model)
-    assert [each for each in caplog.messages if "raised" in each] == [f"key raised {problem}"]
+    assert [each for each in caplog.messages if "raised" in each] == [
+        f"CircuitBreaker(key=) raised {problem}"
+    ]
 
 
 def test_a_key_that_raises_now_and_then(world: World) -> None:
@@ -199,7 +203,9 @@ def test_a_key_that_raises_after_a_healthy_call_at_rest(caplog: pytest.LogCaptur
 
     assert guarded(1, size=2) == [1, 2]
     assert calls == [((1,), {"size": 2})]
-    assert [each for each in caplog.messages if "raised" in each] == ["key raised IndexError"]
+    assert [each for each in caplog.messages if "raised" in each] == [
+        "CircuitBreaker(key=) raised IndexError"
+    ]
 
 
 def test_a_key_that_cannot_be_hashed_after_a_healthy_call_at_rest() -> None:
@@ -227,7 +233,9 @@ def test_a_call_whose_key_raises_goes_on_with_its_arguments(
     guarded = Pipeline(CircuitBreaker(key=key), ModelFallback("a", "b")).wrap(ask)
     assert guarded(1, size=2) == "ok"
     assert calls == [((1,), {"size": 2, "model": model}) for model in "ab"]
-    assert [each for each in caplog.messages if "raised" in each] == ["key raised LookupError"]
+    assert [each for each in caplog.messages if "raised" in each] == [
+        "CircuitBreaker(key=) raised LookupError"
+    ]
 
 
 def test_an_unhashable_value_has_no_circuit() -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
 import pybreaker
 import pytest
+from tenacity import wait_fixed
 
 from conftest import World
 from resilience import CircuitBreaker, CircuitOpenError, Pipeline
 from resilience.circuit.states import Change
+from resilience.events import CircuitChanged, recording
+from resilience.integrations.logging import LEVELS, configure
 from resilience.testing import virtual_time
 from support.calling import error_of
 from support.circuits import Recorder, admit, fail
@@ -262,3 +265,69 @@ def test_a_listener_that_was_interrupted_hears_of_the_next_change() -> None:
     breaker.close()
     assert recorder.changes == [("closed", "open"), ("open", "isolated"), ("isolated", "closed")]
     assert held.type is KeyboardInterrupt
+
+
+# Where nobody listens
+
+
+@pytest.fixture
+def silence() -> Iterator[None]:
+    """The log is off."""
+    configure(levels=dict.fromkeys(LEVELS))
+    yield
+    configure()
+
+
+@pytest.mark.usefixtures("silence")
+def test_how_long_to_stay_open_is_asked_also_where_nobody_listens(world: World) -> None:
+    """And the circuit goes through all its states."""
+    breaker = CircuitBreaker(failures=1, reset_after=wait_fixed(7))
+    pipeline = Pipeline(breaker)
+    error_of(world, pipeline.wrap(world.function(ConnectionError)))
+    assert breaker.snapshot().retry_after == pytest.approx(7)
+    world.clock.advance(7)
+    assert world.run(pipeline.wrap(world.function("trial"))) == "trial"
+    assert breaker.state == "closed"
+
+
+@pytest.mark.usefixtures("silence")
+def test_a_change_that_nobody_would_hear_of_is_not_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever begins to listen hears of the changes after that, until the end."""
+    breaker = CircuitBreaker(reset_after=10)
+    published: list[str] = []
+    publish = breaker._circuits.publish
+    monkeypatch.setattr(
+        breaker._circuits, "publish", lambda *change: (published.append(""), publish(*change))
+    )
+    if not breaker._emitters.heard:  # under `make test-events` somebody always listens
+        breaker.open(), breaker.isolate(), breaker.close()
+        assert not published
+    with recording(CircuitChanged) as events:
+        breaker.open()
+    assert [(event.old, event.new) for event in events] == [("closed", "open")]
+    count = len(published)
+    seen: list[Any] = []
+    pipeline = Pipeline(breaker, listeners=[(seen.append, CircuitChanged)])
+    breaker.close()
+    assert [event.new for event in seen] == ["closed"]
+    assert len(published) == count + 1
+    del pipeline
+
+
+@pytest.mark.usefixtures("silence")
+def test_the_log_may_be_switched_on_at_any_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Of pipelines and circuits that exist already."""
+    breaker = CircuitBreaker(name="x")
+    failing = Pipeline(breaker).wrap(fail)
+    with pytest.raises(ConnectionError):
+        failing()
+    breaker.open()
+    breaker.close()
+    assert not caplog.records
+    configure()
+    breaker.open()
+    with pytest.raises(CircuitOpenError):
+        failing()
+    assert [record.circuit for record in caplog.records] == ["x"]  # type: ignore[attr-defined]

@@ -379,7 +379,7 @@ def bounds(wait: Any, failure: Failure | None) -> tuple[float, float]:
 def check_waits(recipe: Recipe, record: Record) -> None:
     """Within the wait object's bounds, and over before any deadline.
 
-    A chain that goes round waits for another model no longer than that one's wait, or its circuit.
+    A chain that comes round waits for what is left of the model's wait, or for its circuit.
     """
     retry = position(recipe, Retry)
     circuit = position(recipe, CircuitBreaker) < len(recipe)
@@ -387,14 +387,19 @@ def check_waits(recipe: Recipe, record: Record) -> None:
     whole = min(retry, position(recipe, ModelFallback))
     for (at, pause), happening in zip(record.waits, begun, strict=True):
         options = recipe[retry][1]
-        least, most = bounds(options["wait"], happening.attempt.failure)
-        after = [model for start, model in record.starts if start >= at + pause - 1e-9]
-        if whole == retry or after[:1] == [happening.attempt.model]:
-            assert least - 1e-9 <= pause
-        assert pause <= most + 1e-9 or (whole < retry and circuit)
+        failed = happening.attempt
+        later = record.events[record.events.index(happening) :]
+        ended = [each.attempt for each in later if isinstance(each, AttemptEnded)]
+        if whole < retry and ended and failed.model != ended[0].model:
+            assert circuit
+        else:
+            least, most = bounds(options["wait"], failed.failure)
+            assert at + pause >= record.began + failed.started + failed.duration + least - 1e-9
+            assert pause <= most + 1e-9 or (whole < retry and circuit)
         for number, (policy, given_) in enumerate(recipe[:retry]):
             if policy is Timeout:
-                assert pause < given_["seconds"]
+                if number < whole or not circuit:  # a chain waits for a circuit outside of it
+                    assert pause < given_["seconds"]
                 if number < whole:  # it began with the call
                     assert at + pause < record.began + given_["seconds"]
         if "within" in options:

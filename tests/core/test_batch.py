@@ -13,7 +13,8 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from types import SimpleNamespace
+from queue import SimpleQueue
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from resilience.failures import Advice, Failure, Kind, describe
 from support.calling import run_in
 from support.concurrency import run_apart
 from support.functions import coloured
+from support.polling import until
 
 quietly = pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
 
@@ -133,6 +135,14 @@ def test_an_async_function_that_does_not_look_it(world: World) -> None:
         with pytest.raises(TypeError, match="asynchronous=True"):
             world.run(batch.map, lambda item: plain(item), [1, 2, 3], concurrency=number)
     gc.collect()
+
+
+def test_a_future_is_refused_as_well() -> None:
+    """An awaitable that nobody has to close."""
+    with closing(asyncio.new_event_loop()) as loop:
+        future = loop.create_future()
+        with pytest.raises(TypeError, match="asynchronous=True"):
+            batch.map(lambda item: future, [1], concurrency=1)
 
 
 def test_the_summary_counts(world: World) -> None:
@@ -250,6 +260,34 @@ def test_an_iterator_is_read_no_further_ahead(real_world: World) -> None:
     assert max(ahead) <= 3
 
 
+@pytest.mark.fault(399)
+@pytest.mark.real
+def test_outcomes_do_not_wait_for_an_iterator_that_takes_its_time() -> None:
+    """What has ended is reported before the next item is read, and may stop the batch."""
+    ended: SimpleQueue[int] = SimpleQueue()
+    reported: list[int] = []
+
+    def items() -> Iterator[int]:
+        for each in range(8):
+            yield each
+            ended.get(timeout=10)
+            time.sleep(0.05)  # its outcome is on its way
+        raise AssertionError("all were read")
+
+    def work(item: int) -> None:
+        ended.put(item)
+        if item == 3:
+            raise QuotaError
+
+    def look(progress: batch.Progress) -> None:
+        reported.append(progress.index)
+
+    done = batch.map(work, items(), concurrency=8, progress=look)
+    assert done.summary.stopped is not None
+    assert reported == list(range(len(reported)))
+    assert done.summary.called == len(done) < 8
+
+
 def first_of(row: Any) -> int:
     return int(row[0])
 
@@ -334,6 +372,7 @@ def test_a_quota_stops_the_batch(world: World, sized: bool) -> None:
         assert done.failed == [7, 13, *range(len(called), 100)]
         assert f"by quota; {100 - len(called)} not called" in str(done.summary)
         assert type(pickle.loads(pickle.dumps(error))) is BatchStoppedError
+        assert str(error) == "the batch was stopped before this call was made"
     else:
         assert len(done) == len(called)
         assert done.summary.not_called is None
@@ -383,8 +422,75 @@ def test_what_ends_a_batch_comes_out_as_itself(world: World, bad: str) -> None:
     if bad == "exit":
         assert isinstance(done[5].error, BatchStoppedError)
         assert done[5].error.under_way
+        assert str(done[5].error) == "the batch was stopped while this call was under way"
     assert batch.so_far(pickle.loads(pickle.dumps(error))) is None
     assert batch.so_far(ValueError()) is None
+
+
+@pytest.mark.fault(375)
+@pytest.mark.real
+@pytest.mark.parametrize("end", ["answer", "exit"])
+def test_what_another_thread_has_done_meanwhile_counts(end: str) -> None:
+    """Where `progress` raises before it is reported; a call that was left by an exit has no
+    outcome."""
+    begun, reported = threading.Event(), threading.Event()
+    loops: list[FrameType] = []
+
+    def ask(item: int) -> int:
+        if item == 0:
+            begun.wait(10)
+            return item
+        begun.set()
+        reported.wait(10)
+        loops.append(_loop_of_this_thread())
+        if end == "exit":
+            raise SystemExit
+        return item
+
+    def progress(found: batch.Progress) -> None:
+        reported.set()
+        until(lambda: loops and "item" not in loops[0].f_locals)  # its outcome is given
+        raise LookupError
+
+    with pytest.raises(LookupError) as caught:
+        batch.map(ask, range(2), concurrency=2, progress=progress)
+    done = batch.so_far(caught.value)
+    assert done is not None
+    assert done.values == ([0, 1] if end == "answer" else [0, None])
+    assert done.summary.called == (2 if end == "answer" else 1)
+
+
+def _loop_of_this_thread() -> FrameType:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "work":
+        frame = frame.f_back
+    assert frame is not None
+    return frame
+
+
+class ClosedError(Exception):
+    """One that does not show its attributes."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__dict__":
+            raise RuntimeError("no attributes here")
+        return super().__getattribute__(name)
+
+
+def test_an_error_that_hides_its_attributes_comes_out_as_itself(world: World) -> None:
+    """With the batch so far."""
+    error = ClosedError()
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise error
+
+    with pytest.raises(ClosedError) as caught:
+        mapped(world, coloured(world, lambda item: item), items(), concurrency=1)
+    assert caught.value is error
+    done = batch.so_far(error)
+    assert done is not None
+    assert done.values == [1]
 
 
 @pytest.mark.fault(375)
@@ -432,11 +538,11 @@ def test_a_cancellation_leaves_what_was_done(world: World) -> None:
 @pytest.mark.fault(375)
 @pytest.mark.real
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
-@pytest.mark.parametrize("way", ["threads", "asyncio"])
+@pytest.mark.parametrize("way", ["threads", "asyncio", "trio"])
 def test_ctrl_c_leaves_what_was_done(way: str) -> None:
-    """At once, with sync calls under way; and through `asyncio.run`."""
+    """At once, as itself, with sync calls under way; and through `asyncio.run` or `trio.run`."""
     code = f"""
-import asyncio, os, signal, sys, threading, time
+import asyncio, os, signal, sys, threading, time, trio
 from resilience import batch
 way = {way!r}
 def ask(item):
@@ -450,13 +556,16 @@ async def aask(item):
     if item == 3:
         os.kill(os.getpid(), signal.SIGINT)
     if item >= 3:
-        await asyncio.sleep(60)
+        await (asyncio if way == "asyncio" else trio).sleep(60)
     return item
 async def main():
     await batch.map(aask, range(10), concurrency=2)
 begun = time.monotonic()
 try:
-    asyncio.run(main()) if way == "asyncio" else batch.map(ask, range(10), concurrency=2)
+    if way == "threads":
+        batch.map(ask, range(10), concurrency=2)
+    else:
+        asyncio.run(main()) if way == "asyncio" else trio.run(main)
 except KeyboardInterrupt as error:
     done = batch.so_far(error)
     print(*done.values[:3], len(done), time.monotonic() - begun < 5)
@@ -482,6 +591,32 @@ def test_progress_gets_each_outcome(world: World) -> None:
     seen.clear()
     mapped(world, fn, iter([3]), progress=seen.append)
     assert seen[0].total is None
+
+
+@async_worlds
+def test_a_program_that_is_to_end_is_in_no_group(world: World) -> None:
+    """Raised by a call, as by one that looks at its settings."""
+
+    async def work(item: int) -> None:
+        raise SystemExit(item)
+
+    with pytest.raises(SystemExit) as caught:
+        mapped(world, work, [3, 3], concurrency=2)
+    assert batch.so_far(caught.value) is not None
+
+
+def test_a_summary_has_plain_seconds(world: World) -> None:
+    """Of an hour as of a moment: no exponent."""
+
+    async def work(item: float) -> None:
+        await world.clock.asleep(item)
+
+    def plain(item: float) -> None:
+        world.clock.sleep(item)
+
+    for seconds, shown in ((3600.0, "3600 s"), (1e-6, "0 s")):
+        done = mapped(world, work if world.asynchronous else plain, [seconds])
+        assert f"calls     1 in {shown}:" in str(done.summary)
 
 
 @pytest.mark.parametrize("which", ["tqdm", "rich", "neither"])

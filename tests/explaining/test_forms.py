@@ -65,6 +65,12 @@ def odd() -> Pipeline:
 # Text
 
 
+def test_what_has_no_limit_says_so() -> None:
+    """Of a model of the call's own, too: calls and time each in their own words."""
+    text = " ".join(str(Pipeline(ModelFallback("a", "b"), Retry()).explain()).split())
+    assert "which is not in the chain: at most 9 calls, no limit of time." in text
+
+
 def test_the_text_is_worth_reading() -> None:
     """A line for each policy, the figures, and each kind of failure once, in lines of 100."""
     explained = standard().explain()

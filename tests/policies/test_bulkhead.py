@@ -313,7 +313,7 @@ def test_a_key_that_cannot_be_computed_limits_nothing(
     with caplog.at_level(logging.WARNING, "resilience"):
         assert real_world.run(fn) == "ok"
         assert type(error_of(real_world, fn)) is ConnectionError
-    assert "key raised" in caplog.text
+    assert "Bulkhead(key=) raised" in caplog.text
 
 
 def test_a_key_that_fails_the_second_time_limits_nothing() -> None:

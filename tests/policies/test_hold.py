@@ -22,7 +22,7 @@ from resilience import (
     Timeout,
     recording,
 )
-from resilience._core import guard, hooks, pacing
+from resilience._core import guard, hooks, idles, pacing
 from resilience.events import CallDelayed, HoldBegan, ModelSkipped
 from resilience.failures import Advice, Failure, Kind, describe
 from resilience.policies import hold as module
@@ -34,7 +34,7 @@ from support.functions import coloured
 from support.limits import Admitted, Told, batch, herd, most_in, under
 from support.own_policies import both_loops, together
 
-FILES = {pacing.__file__, module.__file__, guard.__file__, hooks.__file__}
+FILES = {idles.__file__, pacing.__file__, module.__file__, guard.__file__, hooks.__file__}
 
 
 def told(world: World, hold: Hold, seconds: float = 10) -> None:
@@ -50,6 +50,7 @@ def told(world: World, hold: Hold, seconds: float = 10) -> None:
         ({"patience": -1}, ValueError, "patience must be 0 or more"),
         ({"key": 3}, TypeError, "key must be a function"),
         ({"name": ""}, ValueError, "name must not be empty"),
+        ({"storage": "redis://:secret@localhost"}, TypeError, "must be a resilience.shared.RedisL"),
         ({"on": object()}, TypeError, "on"),
         ({"patiense": 1}, TypeError, "did you mean 'patience'"),
     ],
@@ -172,7 +173,55 @@ def test_a_key_that_cannot_be_computed_holds_nobody(
     hold = Hold(key=lambda: 1 // 0)
     told(world, hold)
     assert hold.held() == {}
-    assert "key raised ZeroDivisionError" in caplog.text
+    assert "Hold(key=) raised ZeroDivisionError" in caplog.text
+
+
+def test_a_key_that_fails_when_a_call_is_to_wait_lets_it_through(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the call that is told, and twice of the one after it."""
+    keys = iter(["a", "a"])
+    hold = Hold(key=lambda: next(keys))
+    told(world, hold)
+    assert world.run(under(hold).wrap(world.function("in"))) == "in"
+    assert hold.held() == {"a": 10}
+    assert "Hold(key=) raised StopIteration" in caplog.text
+
+
+def test_ctrl_c_is_no_word_of_the_server() -> None:
+    """Whatever it was doing: the call that was interrupted holds nobody."""
+    hold = Hold()
+    with pytest.raises(KeyboardInterrupt):
+        under(hold).call(_raising, KeyboardInterrupt())
+    assert hold.held() == {}
+
+
+@async_worlds
+def test_a_call_that_waits_is_rejected_where_the_hold_becomes_too_long(world: World) -> None:
+    """Not before its first end: then it is known that the call would wait beyond its patience."""
+    hold, clock = Hold(spread=0.0, patience=15), world.clock
+    began = clock.now()
+    rejected: list[tuple[float, float | None]] = []
+
+    @Pipeline(hold)
+    async def work(seconds: float, asked: float) -> None:
+        await clock.asleep(seconds)
+        raise Told(asked)
+
+    async def refused(seconds: float, asked: float) -> None:
+        with pytest.raises(Told):
+            await work(seconds, asked)
+
+    async def waits() -> None:
+        await clock.asleep(1)
+        with pytest.raises(RateLimitExceededError) as rejection:
+            await work(0, 0)
+        rejected.append((clock.now() - began, rejection.value.retry_after))
+
+    await_all = [lambda: refused(0, 10), lambda: refused(5, 30), waits]
+    run_in(world.name, lambda: together(world.name, *await_all))
+    assert rejected == [(pytest.approx(10), pytest.approx(25))]
+    assert hold.waiting == 0
 
 
 @pytest.mark.fault(46)
@@ -276,6 +325,26 @@ def test_both_models_held(world: World) -> None:
     assert 3 <= world.clock.now() - began <= 4.5
 
 
+@pytest.mark.parametrize(
+    ("key", "model", "most"), [("model", "b", 13), (None, "a", 26)], ids=["by model", "one for all"]
+)
+def test_a_chain_goes_to_the_model_that_is_free_sooner(
+    world: World, key: str | None, model: str, most: float
+) -> None:
+    """Without a `Retry` it waits there. Where all models wait for the same, it stays."""
+    hold = Hold(key=key)
+
+    def refusing(*, model: str) -> str:
+        raise Told({"a": 20, "b": 10}[model])
+
+    for each in "ba":
+        error_of(world, Pipeline(hold).wrap(coloured(world, refusing)), model=each)
+    began = world.clock.now()
+    chain = Pipeline(ModelFallback("a", "b"), hold)
+    assert world.run(chain.wrap(coloured(world, lambda *, model: model))) == model
+    assert most * 0.75 <= world.clock.now() - began <= most
+
+
 # Released
 
 
@@ -342,6 +411,36 @@ def test_refused_again_calls_go_as_slowly_as_the_server_takes_them(world: World)
     assert not hold._state.busy()
 
 
+@async_worlds
+@pytest.mark.parametrize("until", [0, 95])
+@pytest.mark.fault(398)
+def test_a_service_that_is_well_again_is_called_as_fast_as_before(
+    world: World, until: float
+) -> None:
+    """After one Retry-After of 20 s, or a few in a row: once those who waited have gone, over a
+    quarter of that time, nobody waits, as nothing has shown how much the service takes."""
+    hold, clock = Hold(patience=None), world.clock
+    began = clock.now()
+    refused: list[float] = []
+    left = iter(range(400))
+
+    @Pipeline(Retry(attempts=50), hold)
+    async def work() -> None:
+        await clock.asleep(0.25)
+        if clock.now() - began < until or not refused:
+            refused.append(clock.now())
+            raise Told(20)
+
+    async def worker() -> None:
+        for _ in left:
+            await work()
+
+    run_in(world.name, lambda: together(world.name, *([worker] * 8)))
+    assert len(refused) <= 8 + 2 * until / 20
+    last_told = refused[-1] - began
+    assert clock.now() - began <= last_told + 20 * (1 + 2 * 0.25) + 400 * 0.25 / 8 + 1
+
+
 @pytest.mark.fault(47)
 def test_1_000_clients_told_the_same_date() -> None:
     """Each a process of its own, of a server that takes 50 a second: at the peak at most four times
@@ -403,7 +502,7 @@ def test_keys_that_nobody_calls_any_more_keep_no_other_from_rest() -> None:
     for user in range(100, 200):
         assert fn(user=user) == "in"
     assert pipeline._idle.period is not None
-    assert not hold._state.any_held
+    assert not hold.busy()
     assert len(hold._state.lanes.all()) == 100
     for user in range(3):
         hold._state.lanes.at(("new", user), time.monotonic())

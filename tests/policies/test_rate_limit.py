@@ -32,7 +32,7 @@ from resilience import (
     Timeout,
     recording,
 )
-from resilience._core import guard, hooks, pacing
+from resilience._core import guard, hooks, keyed, pacing
 from resilience._core.estimate import estimate_tokens
 from resilience.events import CallDelayed, CallRejected
 from resilience.failures import Kind, describe
@@ -41,8 +41,9 @@ from resilience.testing import VirtualTime, virtual_time
 from support.arriving import arriving, at_the_end_of_a_with, interrupt
 from support.calling import error_of, rest_and_full, run_in
 from support.concurrency import fast_switching, in_threads, run_apart  # noqa: F401
+from support.gates import Stream
 from support.limits import Admitted, Told, batch, most_in, under
-from support.own_policies import both_loops, together
+from support.own_policies import Asks, both_loops, together
 
 FILES = {pacing.__file__, module.__file__, guard.__file__, hooks.__file__}
 
@@ -64,6 +65,11 @@ FILES = {pacing.__file__, module.__file__, guard.__file__, hooks.__file__}
         ({"requests": 1, "estimate": 3}, TypeError, "estimate must be a function"),
         ({"requests": 1, "follow": 1}, TypeError, "follow must be True or False"),
         ({"requests": 1, "key": 3}, TypeError, "key must be a function"),
+        (
+            {"requests": 1, "key": "model", "storage": "redis://:secret@localhost"},
+            TypeError,
+            "storage must be a resilience.shared.RedisLimit, got str",
+        ),
         ({"requests": 1, "name": ""}, ValueError, "name must not be empty"),
         ({"request": 1}, TypeError, "did you mean 'requests'"),
     ],
@@ -85,7 +91,19 @@ def test_it_reads_as_it_was_written_and_pickles_as_its_options() -> None:
         for each in (limit, again):
             under(each).call(lambda model: model, model="m")
         assert clock.sleeps == []
-    assert "1 requests go in 9 s for each model" in str(under(limit).explain())
+    assert "starts at most 1 requests in 9 s for each model" in str(under(limit).explain())
+    said = " ".join(str(under(RateLimit(requests=9)).explain()).split())
+    assert "the others wait in order, 600 s at most" in said
+
+
+def test_a_long_wait_is_in_plain_seconds() -> None:
+    """In what people read: no exponent."""
+    call = under(RateLimit(requests=1, per=86_400, patience=0)).wrap(lambda: "in")
+    with virtual_time():
+        call()
+        with pytest.raises(RateLimitExceededError, match=r"exceeded; retry after 86400 s$"):
+            call()
+    assert str(DeadlineExceededError(seconds=3600)) == "no answer within 3600 s"
 
 
 # One after the other
@@ -148,13 +166,24 @@ def test_what_a_call_took_is_put_right(world: World) -> None:
 
 
 def test_what_an_answer_does_not_say_stays_as_it_was_thought(world: World) -> None:
-    """No usage, or half of one."""
+    """No usage, or one without the prompt."""
     limit = RateLimit(tokens=10, per=10, burst=1.0, estimate=lambda: 10)
-    fn = under(limit).wrap(world.function({"usage": {"prompt_tokens": 1}}, "text", "text"))
+    fn = under(limit).wrap(world.function({"usage": {"completion_tokens": 1}}, "text", "text"))
     began = world.clock.now()
     for _ in range(3):
         world.run(fn)
     assert world.clock.now() - began == pytest.approx(20)
+
+
+def test_an_embedding_takes_its_prompt_alone(world: World) -> None:
+    """Its usage has no answer: none is counted."""
+    limit = RateLimit(tokens=1000, per=1000, burst=1.0)
+    usage = {"prompt_tokens": 5, "total_tokens": 5}
+    fn = under(limit).wrap(world.function(lambda *, prompt: {"data": [], "usage": usage}))
+    began = world.clock.now()
+    for _ in range(3):
+        world.run(fn, prompt="x" * 20)
+    assert world.clock.now() - began == pytest.approx(10)
 
 
 @pytest.mark.fault(122, 361)
@@ -209,16 +238,24 @@ def test_each_key_has_a_limit(world: World) -> None:
 
 
 def test_a_key_that_cannot_be_computed_lets_the_call_through(
-    world: World, caplog: pytest.LogCaptureFixture
+    real_world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And the log says so."""
     keys: list[Any] = [lambda model: {}[model], lambda model: []]
     for key in keys:
-        fn = under(RateLimit(requests=1, per=1e6, key=key)).wrap(world.function("in"))
+        fn = under(RateLimit(requests=1, per=1e6, key=key)).wrap(real_world.function("in"))
         for _ in range(3):
-            assert world.run(fn, model="m") == "in"
-    assert "key raised KeyError" in caplog.text
-    assert "key raised TypeError" in caplog.text
+            assert real_world.run(fn, model="m") == "in"
+    assert "RateLimit(key=) raised KeyError" in caplog.text
+    assert "RateLimit(key=) raised TypeError" in caplog.text
+
+
+def test_a_key_that_fails_when_a_call_is_to_wait_lets_it_through(world: World) -> None:
+    """It was computed once, and not again."""
+    keys = iter(["a", "a"])
+    fn = under(RateLimit(requests=1, per=1e6, key=lambda: next(keys))).wrap(world.function("in"))
+    assert [world.run(fn), world.run(fn)] == ["in", "in"]
+    assert world.clock.sleeps == []
 
 
 def test_an_estimate_that_raises_is_replaced(
@@ -231,7 +268,7 @@ def test_an_estimate_that_raises_is_replaced(
     for _ in range(2):
         world.run(fn, prompt="four" * 20, max_tokens=40)
     assert world.clock.now() - began == pytest.approx(60)
-    assert "estimate raised ValueError" in caplog.text
+    assert "RateLimit(estimate=) raised ValueError" in caplog.text
 
 
 # Refusing
@@ -251,6 +288,7 @@ def test_a_call_that_would_wait_too_long_is_rejected_now(world: World) -> None:
     assert error.retry_at is not None
     assert describe(error).kind is Kind.REJECTED
     assert "rate limit 'llm' exceeded; retry after 10 s" in str(error)
+    assert error.model is None
     assert [event.error for event in events] == [error]
     assert world.clock.now() == began
     world.clock.advance(6)
@@ -273,6 +311,48 @@ def test_no_patience_never_waits(world: World) -> None:
     world.run(fn)
     assert type(error_of(world, fn)) is RateLimitExceededError
     assert world.clock.sleeps == []
+
+
+def test_a_rejection_names_the_model_where_that_is_the_key(world: World) -> None:
+    """Given by position, too."""
+
+    def chat(model: Any) -> Any:
+        return model
+
+    async def achat(model: Any) -> Any:
+        return model
+
+    limit = RateLimit(requests=1, per=10, patience=0, key="model")
+    fn = under(limit).wrap(achat if world.asynchronous else chat)
+    for model in ("m", 5):
+        assert world.run(fn, model) == model
+    assert error_of(world, fn, "m").model == "m"
+    assert error_of(world, fn, 5).model is None
+
+
+@pytest.mark.parametrize("key", [None, "tenant", lambda tenant: {"a": 1}[tenant]])
+def test_asked_beforehand(world: World, key: Any) -> None:
+    """Whether it would reject a call, and when it would not. A call whose key cannot be computed
+    is not rejected, nor one whose key has not been met."""
+    asks = Asks()
+
+    def ask(tenant: str) -> str:
+        return "in"
+
+    async def aask(tenant: str) -> str:
+        return "in"
+
+    limit = RateLimit(requests=1, per=10, patience=4, key=key)
+    fn = under(asks, limit).wrap(aask if world.asynchronous else ask)
+    world.run(fn, "a")
+    error_of(world, fn, "a")
+    world.clock.advance(7)
+    world.run(fn, "a")
+    if key is not None:
+        world.run(fn, "b")
+    found = [(False, 0), (True, pytest.approx(10)), (False, pytest.approx(3)), (False, 0)]
+    assert asks.found == found[: len(asks.found)]
+    assert len(asks.found) == (3 if key is None else 4)
 
 
 def test_a_chain_skips_a_model_whose_limit_is_used_up(world: World) -> None:
@@ -346,7 +426,7 @@ def test_an_estimate_of_what_contains_itself_ends() -> None:
 def test_a_call_at_rest_takes_its_turn_once() -> None:
     """By `begin` and `end`, without the full path; an error goes on with what was taken."""
     limit = RateLimit(requests=10, per=1000, burst=0.3)
-    pace = limit._lanes.only
+    pace = limit._paces.only
     assert pace is not None
     pipeline = under(Retry(attempts=1), limit)
     assert pipeline.call(lambda: 1) == 1
@@ -368,7 +448,7 @@ def test_usage_is_put_right_at_rest_and_on_the_full_path(listeners: Any) -> None
             lambda *, model: {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}
         )
         chat(model="m")
-        (pace,) = limit._lanes.all().values()
+        (pace,) = limit._paces.all().values()
         assert pace.empty_tokens - time.monotonic() == pytest.approx(7, abs=1)
 
 
@@ -379,7 +459,7 @@ def test_usage_is_put_right_at_rest_and_on_the_full_path(listeners: Any) -> None
 def test_a_function_found_to_be_async_is_charged_once(loop: str, listeners: Any) -> None:
     """The first call, which finds that out, and later ones."""
     limit = RateLimit(requests=1000, per=1000, burst=1.0)
-    pace = limit._lanes.only
+    pace = limit._paces.only
     assert pace is not None
     pipeline = under(Retry(), limit, listeners=listeners)
 
@@ -550,7 +630,7 @@ def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
                 def call(step: int = step, reached: list[bool] = reached, fn: Any = fn) -> None:
                     reached[0] = arriving(interrupt, step, fn, FILES)
 
-                pace: Any = limit._lanes.only
+                pace: Any = limit._paces.only
                 try:
                     call()
                     owned = False
@@ -568,6 +648,32 @@ def test_ctrl_c_at_any_step_leaves_nobody_in_the_queue() -> None:
                 break
 
 
+@pytest.mark.disorderly
+@pytest.mark.fault(401)
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")  # one that was just to be awaited
+def test_ctrl_c_at_any_step_of_forgetting_a_key() -> None:
+    """It is used again afterwards, by a call that does not wait for ever."""
+    for step in count(1):
+        with virtual_time() as clock:
+            limit = RateLimit(requests=1, per=10, key="key")
+            fn = under(limit).wrap(lambda key: key)
+            fn("a")
+            clock.advance(10)  # so that the next key has it forgotten
+            reached = False
+            try:
+                reached = arriving(interrupt, step, partial(fn, "b"), {*FILES, keyed.__file__})
+            except KeyboardInterrupt as problem:
+                reached = True
+                if at_the_end_of_a_with(problem):
+                    continue  # in life none comes in there
+            began = clock.now()
+            assert fn("a") == "a"
+            assert clock.now() - began <= 10, step
+        if not reached:
+            assert step > 100
+            return
+
+
 @pytest.mark.fault(33)
 @pytest.mark.real
 def test_a_signal_handler_at_any_step_of_a_call() -> None:
@@ -575,7 +681,7 @@ def test_a_signal_handler_at_any_step_of_a_call() -> None:
     for step in count(1):
         limit = RateLimit(requests=1000, per=1000, burst=1.0)
         fn = under(limit).wrap(lambda: "in")
-        pace: Any = limit._lanes.only
+        pace: Any = limit._paces.only
         reached = arriving(fn, step, fn, FILES)
         used = pace.empty - time.monotonic()
         if not reached:
@@ -632,7 +738,7 @@ def test_100_000_keys_in_flat_memory() -> None:
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert len(limit._lanes.all()) < 100
+    assert len(limit._paces.all()) < 100
     assert grown < 100_000
 
 
@@ -640,13 +746,45 @@ def test_100_000_keys_in_flat_memory() -> None:
 def test_a_forgotten_limit_is_not_used_again() -> None:
     """A call that had it in hand takes the new one: two are never used for one value."""
     limit = RateLimit(requests=1, per=1000, key="user")
-    lanes, now = limit._lanes, time.monotonic()
-    pace = lanes.at("a", now)
+    paces, now = limit._paces, time.monotonic()
+    pace = paces.at("a", now)
     assert pace.unused(now)
     assert not pace.take(0.0, now)
-    del lanes._all["a"]
+    del paces._all["a"]
     assert under(limit).call(lambda *, user: user, user="a") == "a"
-    assert lanes.at("a", now) is not pace
+    assert paces.at("a", now) is not pace
+
+
+@pytest.mark.fault(401)
+def test_a_limit_that_is_found_although_it_is_forgotten_is_replaced(world: World) -> None:
+    """As Ctrl-C may leave it, between the two."""
+    limit = RateLimit(requests=1, per=1000, key=lambda: "a")
+    pace = limit._paces.at("a", world.clock.now())
+    assert pace.unused(world.clock.now())
+    assert world.run(under(limit).wrap(world.function("in"))) == "in"
+    (found,) = limit._paces.all().values()
+    assert found is not pace
+    assert found.empty == pytest.approx(world.clock.now() + 1000, abs=0.2)
+
+
+@pytest.mark.parametrize("patience", [0, None])
+def test_it_is_explained(patience: Any) -> None:
+    """With the longest wait, and what becomes of the others."""
+    limit = RateLimit(requests=1, per=9, patience=patience)
+    line = "starts at most 1 requests in 9 s"
+    others = "; the others wait in order" if patience is None else ", and rejects the others"
+    effect = limit.effect()
+    assert (effect.line, effect.waits) == (line + others, math.inf if patience is None else 0)
+
+
+def test_a_stream_that_says_no_tokens_counts_by_its_estimate(world: World) -> None:
+    """When it has ended, as before."""
+    limit = RateLimit(tokens=10, per=10, burst=1.0, estimate=lambda: 10)
+    fn = under(limit).wrap(world.function(lambda: Stream()))
+    began = world.clock.now()
+    for _ in range(3):
+        world.run(fn).end()
+    assert world.clock.now() - began == pytest.approx(20)
 
 
 # The batch

@@ -28,7 +28,7 @@ from resilience import (
     history,
     recording,
 )
-from resilience._core import guard, hooks
+from resilience._core import guard, hooks, idles
 from resilience.events import BudgetSpent, CallFailed, GaveUp, ModelLeft
 from resilience.policies import retry_budget as module
 from resilience.policy import Call, Inner, Policy, Runtime
@@ -542,7 +542,7 @@ def test_a_key_that_cannot_be_computed(world: World, caplog: pytest.LogCaptureFi
         world.calls.clear()
         error_of(world, fn)
         assert len(world.calls) == 3
-        assert "key raised" in caplog.text
+        assert "RetryBudget(key=) raised" in caplog.text
 
 
 def test_an_argument_that_is_not_there() -> None:
@@ -677,7 +677,7 @@ def test_64_threads_never_overspend() -> None:
     assert max(seen) <= 5
 
 
-FILES = {module.__file__, guard.__file__, hooks.__file__}
+FILES = {idles.__file__, module.__file__, guard.__file__, hooks.__file__}
 
 
 @pytest.mark.disorderly

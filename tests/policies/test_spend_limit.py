@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import os
 import pickle
@@ -31,9 +32,9 @@ from resilience._core import guard
 from resilience.events import CallRejected, ModelSkipped
 from resilience.policies import spend_limit as module
 from resilience.policies.spend_limit import SpendLevel
-from resilience.policy import Call, Inner, Policy, Runtime
 from support.arriving import arriving, interrupt
 from support.calling import error_of, message_of
+from support.own_policies import Asks
 
 
 def tokens(model: str | None, prompt: int, answer: int) -> int:
@@ -280,11 +281,18 @@ def test_a_stream_costs_at_its_end() -> None:
 
 @pytest.mark.fault(384)
 def test_functions_that_raise(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """Without an estimate nothing is reserved; without a price the most is spent."""
+    """Without an estimate the default one is reserved; without a price the most is spent, and
+    without both nothing."""
+    policy = SpendLimit(100, 60, price=tokens, estimate=lambda: 1 / 0, answer=101)
+    with pytest.raises(SpendLimitExceededError, match="may cost 101"):
+        world.run(Pipeline(policy).wrap(world.function(used(1, 1))))
+    policy = SpendLimit(100, 60, price=lambda *_: 1 / 0, answer=101)
+    world.run(Pipeline(policy).wrap(world.function(used(1, 1))))
+    assert spent(policy) == 0
     policy = SpendLimit(100, 60, price=lambda *_: 1 / 0, estimate=lambda: 40)
     world.run(Pipeline(policy).wrap(world.function(used(1, 1))))
     assert spent(policy) == 40
-    policy = SpendLimit(100, 60, price=tokens, estimate=lambda: "much")  # type: ignore[arg-type]
+    policy = SpendLimit(100, 60, price=tokens, estimate=lambda: "much", answer=1)  # type: ignore[arg-type]
     world.run(Pipeline(policy).wrap(world.function(used(1, 1))))
     assert spent(policy) == 2
     assert "SpendLimit(price=) raised ZeroDivisionError" in caplog.text
@@ -303,6 +311,7 @@ def test_functions_that_raise(world: World, caplog: pytest.LogCaptureFixture) ->
         ({"max_output_tokens": 10, "n": 3}, 17 + 1 + 30),
         ({"max_tokens": 0, "prompt": "é" * 5}, 10 + 6 + 10 + 4096),
         ({"prompt": b"123", "n": True}, 6 + 1 + 3 + 4096),
+        ({"contents": "hi", "config": {"max_output_tokens": 9}}, 8 + 2 + 6 + 17 + 9),
     ],
 )
 def test_the_most_by_itself(world: World, kwargs: dict[str, Any], most: int) -> None:
@@ -311,6 +320,19 @@ def test_the_most_by_itself(world: World, kwargs: dict[str, Any], most: int) -> 
     error = error_of(world, Pipeline(policy).wrap(world.function("never")), **kwargs)
     assert error.most >= most - sum(len(name) for name in kwargs)
     assert error.most <= most + 2
+
+
+def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each call, even where a function has none of the arguments that are looked for."""
+    read: list[object] = []
+    signature = inspect.signature
+    monkeypatch.setattr(inspect, "signature", lambda fn: (read.append(fn), signature(fn))[1])
+    ask = Pipeline(SpendLimit(1e6, 60, price=tokens)).wrap(lambda prompt: "answer")
+    ask("first")
+    assert read
+    read.clear()
+    ask("second")
+    assert not read
 
 
 def test_the_longest_answer_is_in_the_signature() -> None:
@@ -385,20 +407,6 @@ def test_a_retry_gives_up_on_a_failure_when_it_is_spent(world: World) -> None:
     assert world.clock.sleeps == []
 
 
-class Asks(Policy):
-    """Whether each call would be rejected, and when not."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[bool, float]] = []
-
-    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
-        async def asks(call: Call) -> Any:
-            self.found.append((call.refuses(self), call.free_in()))
-            return await inner(call)
-
-        return asks
-
-
 @pytest.mark.parametrize("key", [None, "tenant", lambda tenant: tenant])
 def test_asked_beforehand(world: World, key: Any) -> None:
     """Whether it would reject a call, and when it would not."""
@@ -453,7 +461,7 @@ def test_a_key_that_cannot_be_computed(world: World, caplog: pytest.LogCaptureFi
     """The call is not limited, and the log says so."""
     policy = limit(cost=1, most=40, key=lambda: 1 / 0)
     assert world.run(Pipeline(policy).wrap(world.function("well"))) == "well"
-    assert "key raised" in caplog.text
+    assert "SpendLimit(key=) raised" in caplog.text
     assert policy.snapshots() == {}
 
 
@@ -610,9 +618,9 @@ def test_ctrl_c_at_any_step_leaves_nothing_reserved() -> None:
             reached = arriving(interrupt, step, guarded, FILES)
         except KeyboardInterrupt:
             reached = True
-        for purse in policy._purses.all().values():
-            if purse._lock._is_owned():
-                purse._lock.release()  # Ctrl-C at the end of a `with` itself
+        for ledger in policy._ledgers.all().values():
+            if ledger._lock._is_owned():
+                ledger._lock.release()  # Ctrl-C at the end of a `with` itself
         level = policy.snapshot()
         assert level.reserved == 0, step
         assert level.spent in ((2, 40, 42) if ran else (0,)), (step, level)

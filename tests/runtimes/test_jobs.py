@@ -178,9 +178,7 @@ def test_a_thread_that_ends_after_the_loop_disturbs_nobody() -> None:
 
     async def main() -> None:
         with pytest.raises(DeadlineExceededError):
-            await Pipeline(Timeout(0.01), CircuitBreaker(storage=storage), Timeout(0.009)).call(
-                fine
-            )
+            await Pipeline(Timeout(0.2), CircuitBreaker(storage=storage), Timeout(0.19)).call(fine)
 
     asyncio.run(main())
     before = threading.active_count()

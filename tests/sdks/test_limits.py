@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anthropic
+import botocore.exceptions
 import httpx
 import openai
 import pytest
@@ -80,6 +81,23 @@ def test_what_shows_no_headers_says_nothing(thing: Any) -> None:
 
     assert limits_of(Nasty()) == ()
 
+    class NastyHeaders:
+        def items(self) -> Any:
+            raise RuntimeError
+
+    assert limits_of(SimpleNamespace(headers=NastyHeaders())) == ()
+
+
+def test_the_headers_of_botocore_are_in_its_response() -> None:
+    """A dict that the error holds."""
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "30"}
+    for metadata, found in (
+        ({"HTTPHeaders": headers}, (ServerLimit(False, False, None, 0, 30),)),
+        ({}, ()),
+    ):
+        error = botocore.exceptions.ClientError({"ResponseMetadata": metadata}, "Converse")
+        assert limits_of(error) == found
+
 
 @pytest.mark.real
 def test_the_real_clients_over_the_wire() -> None:
@@ -114,7 +132,7 @@ def test_the_real_clients_over_the_wire() -> None:
 
 def follows(**options: Any) -> tuple[RateLimit, Any]:
     limit = RateLimit(follow=True, **options)
-    return limit, limit._lanes.only
+    return limit, limit._paces.only
 
 
 @pytest.mark.fault(363)
@@ -198,7 +216,7 @@ def test_a_call_at_rest_follows_as_well() -> None:
     headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "500"}
     for follow in (True, False):
         limit = RateLimit(requests=1000, per=60, follow=follow)
-        pace: Any = limit._lanes.only
+        pace: Any = limit._paces.only
         under(Retry(), limit).call(lambda: SimpleNamespace(headers=headers))
         assert (pace.empty - time.monotonic() > 400) is follow
 

@@ -95,6 +95,9 @@ RESULTS = {
         eval_count=4,
     ),
     "a body": {"usage": OPENAI},
+    "LiteLLM's, whose prompt includes what was cached": {
+        "usage": {**OPENAI, "cache_read_input_tokens": 2}
+    },
     "Google's body": {"usage_metadata": GOOGLE},
 }
 

@@ -81,6 +81,9 @@ def test_a_healthy_call_asks_nothing_and_is_at_rest(own_server: redis_server.Ser
     """Once the process listens."""
     pipeline = listens(own_server, hold(own_server.url), 1)
     assert pipeline._idle.period is not None
+    until(
+        lambda: "cmdstat_eval" in own_server.client().info("commandstats")
+    )  # it has read the rest
     before = own_server.client().info("stats")["total_commands_processed"]
     for _ in range(1000):
         pipeline.call(lambda *, model: model, model="m")

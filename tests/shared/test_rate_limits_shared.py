@@ -9,9 +9,12 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
+import redis.asyncio
 
 from resilience import Pipeline, RateLimit, RateLimitExceededError, Timeout
 from resilience._core.guard import drive
@@ -98,6 +101,127 @@ def test_what_was_used_is_told_in_the_background(server: redis_server.Server) ->
     assert left == pytest.approx(9, abs=1)
 
 
+def used(policy: RateLimit, tokens: int) -> Any:
+    """A call that says how many it has used."""
+    return under(policy).call(lambda: {"usage": {"prompt_tokens": tokens, "completion_tokens": 0}})
+
+
+def drained(server: redis_server.Server, which: str) -> float:
+    """In how many seconds what the server knows of the requests (`r`) or tokens (`k`) is used up
+    no more."""
+    return float(server.client().hget("{app:limit1:llm:~}", which)) / 1e6 - time.time()
+
+
+def test_an_estimate_that_was_right_is_not_reported(server: redis_server.Server) -> None:
+    """One question a call, and no other."""
+    policy = limit(server.url, requests=None, tokens=10**6, per=1, estimate=lambda: 3)
+    asked = server.asked()
+    for _ in range(20):
+        used(policy, 3)
+    under(policy).call(lambda: "the last says nothing")
+    time.sleep(0.05)  # a report would come now
+    assert server.asked() - asked == 21
+
+
+def test_corrections_are_reported_together(server: redis_server.Server) -> None:
+    """Those that come while a report is about to start go with it; none is lost."""
+    policy = limit(server.url, requests=None, tokens=1000, per=1000, estimate=lambda: 1)
+    under(policy).call(lambda: "in")
+    pace: Any = policy._paces.only
+    asked = server.asked()
+    for _ in range(500):
+        pace.correct(1.0)
+    redis_server.until(lambda: drained(server, "k") > 490)
+    assert drained(server, "k") == pytest.approx(501, abs=5)
+    assert server.asked() - asked < 500
+
+
+def test_a_correction_with_nobody_to_report_to_counts_here(tmp_path: Path) -> None:
+    """By this process's share, of which all is thought to be used up when the server is lost."""
+    policy = limit(
+        f"unix://{tmp_path}/none",
+        requests=None,
+        tokens=1000,
+        burst=1.0,
+        estimate=lambda: 600,
+    )
+    at = [time.monotonic()]
+    with Warned():
+        for tokens in (3, 3, 3, 999, 3):
+            used(policy, tokens)
+            at.append(time.monotonic())
+    assert at[1] - at[0] >= 0.55
+    assert at[4] - at[1] < 1.5  # by the estimates it would be 1.8
+    assert at[5] - at[4] >= 0.9
+
+
+def test_a_request_that_was_not_sent_gives_its_turn_back(server: redis_server.Server) -> None:
+    """To the next call; the server knows of it with that one's question, and of the tokens."""
+    options: Any = {"requests": 10, "tokens": 100, "per": 100, "burst": 0.2, "patience": 0}
+    one, other = (limit(server.url, estimate=lambda: 20, **options) for _ in range(2))
+
+    def refused() -> None:
+        raise ConnectionRefusedError(111, "refused")
+
+    for _ in range(5):
+        with pytest.raises(ConnectionRefusedError):
+            under(one).call(refused)
+        redis_server.until(lambda: drained(server, "k") < 1)
+    calls(one, 1)
+    assert drained(server, "r") == pytest.approx(10, abs=0.5)
+    with pytest.raises(RateLimitExceededError):
+        calls(other, 1)
+
+
+def test_what_the_service_says_of_its_limits_is_followed(server: redis_server.Server) -> None:
+    """In this process, which has been told."""
+    policy = limit(server.url, follow=True, patience=0)
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "500"}
+    under(policy).call(lambda: SimpleNamespace(headers=headers))
+    with pytest.raises(RateLimitExceededError) as rejection:
+        calls(policy, 1)
+    assert rejection.value.retry_after == pytest.approx(500, abs=5)
+
+
+def test_by_an_asyncio_client_on_its_own_loop(server: redis_server.Server) -> None:
+    """Also where the server does not know our script yet; others share the limit with it."""
+    client = redis.asyncio.Redis(unix_socket_path=f"{server.folder}/s")
+    options: Any = {"requests": 10, "per": 100, "burst": 0.2, "patience": 0}
+    policy = limit(client, **options)
+    server.client().script_flush()
+
+    @Pipeline(policy)
+    async def work() -> str:
+        return "in"
+
+    async def main() -> None:
+        try:
+            assert [await work(), await work()] == ["in", "in"]
+            with pytest.raises(RateLimitExceededError):
+                await work()
+        finally:
+            await client.aclose()
+
+    asyncio.run(main())
+    with pytest.raises(RateLimitExceededError):
+        calls(limit(server.url, **options), 1)
+
+
+class Odd(redis.Redis):
+    """A client that answers what no script of ours would."""
+
+    def evalsha(self, *args: Any) -> Any:
+        return "OK"
+
+
+def test_a_client_that_answers_something_else(server: redis_server.Server) -> None:
+    """Counts as a server that cannot be reached: the call goes."""
+    policy = limit(Odd(unix_socket_path=f"{server.folder}/s"), requests=100)
+    with Warned() as warned:
+        assert len(calls(policy, 3)) == 3
+    assert warned.of("cannot be reached (ValueError)") == 1
+
+
 def test_a_call_that_would_wait_too_long_books_nothing(server: redis_server.Server) -> None:
     """By its deadline: the next one takes the turn."""
     one = limit(server.url, requests=1, per=0.5, burst=0.0)
@@ -132,6 +256,31 @@ def test_a_turn_that_was_booked_goes_to_the_next_in_the_queue(server: redis_serv
     assert policy.waiting == 0
 
 
+def test_a_turn_goes_to_one_that_costs_more(server: redis_server.Server) -> None:
+    """At its time; the difference is reported with the next question."""
+    options: Any = {"requests": None, "tokens": 100, "per": 1, "burst": 0.1}
+    policy = limit(server.url, estimate=lambda tokens: tokens, **options)
+    admitted = Admitted()
+
+    @Pipeline(policy)
+    async def work(tokens: int) -> None:
+        admitted(tokens)
+
+    async def main() -> None:
+        first = asyncio.create_task(work(40))
+        booked = asyncio.create_task(work(10))
+        tasks = [asyncio.create_task(work(tokens)) for tokens in (50, 8)]
+        await asyncio.sleep(0.2)
+        booked.cancel()
+        await asyncio.gather(first, *tasks)
+
+    asyncio.run(main())
+    assert admitted.order == [40, 50, 8]
+    took = [at - admitted.at[0] for at in admitted.at]
+    assert took[1] == pytest.approx(0.4, abs=0.08)
+    assert took[2] >= 0.85
+
+
 def test_threads_of_one_process_are_served_in_order(server: redis_server.Server) -> None:
     """Each books one turn; the rate holds."""
     policy, admitted = limit(server.url, requests=200), Admitted()
@@ -146,7 +295,7 @@ def test_where_nothing_may_be_waited_for_the_server_is_told_later(
 ) -> None:
     """A call on a loop's own thread goes by what is known, and counts."""
     policy = limit(server.url, requests=100, per=100, burst=1.0)
-    pace = policy._lanes.only
+    pace = policy._paces.only
     assert pace is not None
     asked = server.asked()
     assert drive(pace.wait(not_waiting, NO_CALL, Turn(0.0), time.monotonic()))
@@ -155,6 +304,24 @@ def test_where_nothing_may_be_waited_for_the_server_is_told_later(
     left = float(server.client().hget("{app:limit1:llm:~}", "r")) / 1e6 - time.time()
     assert left == pytest.approx(2, abs=0.5)
     assert drive(pace.wait(threads, NO_CALL, Turn(0.0), time.monotonic() + 9))
+
+
+def test_where_nothing_may_be_waited_for_what_is_used_up_rejects(
+    server: redis_server.Server,
+) -> None:
+    """Without a question, as far as this process knows."""
+    policy = limit(server.url, requests=1, per=100)
+    pipeline = under(policy)
+    asked = server.asked()
+
+    async def main() -> None:
+        assert pipeline.call(lambda: "in") == "in"
+        with pytest.raises(RateLimitExceededError) as rejection:
+            pipeline.call(lambda: "never")
+        assert rejection.value.retry_after == pytest.approx(100, abs=1)
+
+    asyncio.run(main())
+    assert server.asked() == asked
 
 
 @pytest.mark.fault(93)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
 import textwrap
 import time
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -17,9 +20,9 @@ import redis
 import redis.asyncio
 import trio
 
-from resilience import CircuitOpenError, Pipeline
+from resilience import CircuitBreaker, CircuitOpenError, Hold, Pipeline, RateLimit
 from resilience._runtimes import workers
-from resilience.shared import RedisCircuit
+from resilience.shared import RedisCircuit, RedisLimit
 from resilience.testing import virtual_time
 from support import redis_server
 from support.redis_server import PATIENT, Process, Server, Warned, open_time_over, until
@@ -45,6 +48,18 @@ def source_of(kind: str, server: Server) -> Any:
 def client_of(source: Any, **options: Any) -> Any:
     """What asks by it."""
     return RedisCircuit(source, **options)._server.client
+
+
+@pytest.mark.fault(400)
+@pytest.mark.parametrize("policy", [CircuitBreaker, Hold, partial(RateLimit, 9)])
+def test_a_shared_policy_pickles_as_its_options(policy: Any) -> None:
+    """What it shares by, too; a copy of that is the thing itself, with its connections."""
+    shared = RedisCircuit if policy is CircuitBreaker else RedisLimit
+    storage = shared("redis://localhost:1", prefix="app", timeout=2)
+    assert copy.copy(storage) is copy.deepcopy(storage) is storage
+    again = pickle.loads(pickle.dumps(policy(storage=storage))).storage
+    assert repr(again) == repr(storage)
+    assert again.client == "redis://localhost:1"
 
 
 # All of them

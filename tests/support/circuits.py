@@ -118,6 +118,8 @@ def admit(circuit: Circuit, call: Any = None) -> UnderWay:
 class Told:
     """A circuit of its own, the changes that it publishes, and whether calls may be at rest."""
 
+    audience = None
+
     def __init__(self, name: str | None = None, key: Any = None, **limits: Any) -> None:
         self.limits = Limits(**{"failures": 1, "reset_after": 10.0, **limits})
         self.name = name

@@ -22,6 +22,7 @@ from request_id import RequestId
 
 __all__ = [
     "FILES",
+    "Asks",
     "Bulkhead",
     "BulkheadFull",
     "Chained",
@@ -53,6 +54,20 @@ class Chained(Policy):
             return await inner(call)
 
         return chained
+
+
+class Asks(Policy):
+    """Whether each call would be rejected, and when not."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[bool, float]] = []
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        async def asks(call: Call) -> Any:
+            self.found.append((call.refuses(self), call.free_in()))
+            return await inner(call)
+
+        return asks
 
 
 def free(bulkhead: Bulkhead, *args: Any, **kwargs: Any) -> tuple[int, int]:

@@ -292,7 +292,11 @@ def test_it_can_be_read(browser: Browser, minute: Minute, tmp_path: Path) -> Non
 
 
 @pytest.mark.fault(356)
-@pytest.mark.parametrize("keep", [wasted, lambda requests: []], ids=["failures", "nothing"])
+@pytest.mark.parametrize(
+    "keep",
+    [wasted, lambda requests: wasted(requests) * 99, lambda requests: []],
+    ids=["failures", "a lot of failures", "nothing"],
+)
 def test_an_odd_minute_can_be_read(
     browser: Browser, minute: Minute, keep: Callable[[list[Received]], list[Received]]
 ) -> None:

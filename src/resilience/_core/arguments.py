@@ -18,7 +18,7 @@ from resilience.sdks.time_limits import limit_in, takes_config, with_limit
 
 from .options import Value, title
 
-__all__ = ["NO_SLOT", "Slot", "slot_of", "time_slot", "used_up"]
+__all__ = ["NO_SLOT", "Slot", "slot_of", "slot_to_read", "time_slot", "used_up"]
 
 _MISSING = object()
 
@@ -58,7 +58,9 @@ class Slot(Value):
         at = self.position
         if at is not None and at < len(args):
             return (*args[:at], value, *args[at + 1 :]), kwargs
-        return args, {**kwargs, self.name: value}
+        replaced = kwargs.copy()  # takes half of what `{**kwargs, ...}` does
+        replaced[self.name] = value
+        return args, replaced
 
 
 NO_SLOT = Slot("")
@@ -116,16 +118,33 @@ def slot_of(fn: Callable[..., Any], name: str, *, reading: bool = False) -> Slot
     Raises TypeError if the argument is not there at all; and, unless it is only for `reading`, if
     it is bound already or positional-only.
     """
-    bound = type(fn) is MethodType
-    function: Any = fn.__func__ if bound else fn  # type: ignore[attr-defined]
-    try:
-        found = _slots.setdefault(function, {})
-    except Exception:  # not hashable, or without weak references
-        return _find(fn, name, reading)
+    found, bound = _slots_of(fn)
     slot = found.get((name, bound, reading))
-    if slot is None:
+    if slot is None or slot is NO_SLOT:
         slot = found[name, bound, reading] = _find(fn, name, reading)
     return slot
+
+
+def slot_to_read(fn: Callable[..., Any], name: str) -> Slot:
+    """The same to read from; `NO_SLOT` if the argument is not there."""
+    found, bound = _slots_of(fn)
+    slot = found.get((name, bound, True))
+    if slot is None:
+        try:
+            slot = _find(fn, name, True)
+        except TypeError:
+            slot = NO_SLOT
+        found[name, bound, True] = slot
+    return slot
+
+
+def _slots_of(fn: Any) -> tuple[dict[tuple[str, bool, bool], Slot], bool]:
+    """What was found for a function before; and whether it is a bound method."""
+    bound = type(fn) is MethodType
+    try:
+        return _slots.setdefault(fn.__func__ if bound else fn, {}), bound
+    except Exception:  # not hashable, or without weak references
+        return {}, bound
 
 
 def _find(fn: Callable[..., Any], name: str, reading: bool) -> Slot:

@@ -97,17 +97,21 @@ class Journal(Branch):
         "outer",
         "result",
         "serial",
+        "served",
     )
 
+    born_in: Deadline | None
+    """The deadline that the call was made under."""
     began: float | None
     """When the call began, by its runtime; None until somebody wants to know."""
     result: Any
     """Of the chain."""
+    served: str | None
+    """The model that has answered, as a chain says."""
     interrupted: tuple[Attempt, ...] = ()
     """Attempts that something unwound."""
     remarks: tuple[str, ...] = ()
     rejection: str | None = None
-    served: str | None = None
     degraded = False
     key: str | None = None
     """The idempotency key of the call, one for all its attempts."""
@@ -127,14 +131,16 @@ class Journal(Branch):
         self.reports = ()
         self.waited = self.waiting = 0.0
         self.number = self.numbers = 0
-        self.began = None
+        self.began = self.served = None
         self.guard = guard
         self.outer = outer
         """What was around the call when it began."""
-        self.born_in = None if outer is None else live(outer.deadline)
-        """The deadline that the call was made under."""
-        if outer is not None and (around := outer.attempt) is not None and around.budgets:
-            around.journal.guard.nests()
+        if outer is None:
+            self.born_in = None
+        else:
+            self.born_in = live(outer.deadline)
+            if (around := outer.attempt) is not None and around.budgets:
+                around.journal.guard.nests()
         self.keeps = guard.emit.healthy
         """Whether attempts that go well are recorded, too."""
         self.attempts: Sequence[Attempt] = ()
@@ -215,7 +221,8 @@ class Journal(Branch):
     def answered_by(self, model: str | None, *, degraded: bool = False) -> None:
         """Note the model that has answered, or that none has; `degraded`: not the first choice."""
         self.served = model
-        self.degraded = self.degraded or degraded
+        if degraded:
+            self.degraded = True
         record_served(model)
 
     @property
@@ -474,7 +481,9 @@ class Call:
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Publish what happens, as an event of this class, which is made only if somebody listens
         to it: with these facts, the pipeline's name and the call's number."""
-        self.journal.guard.emit.publish(kind, self.journal, **facts)
+        emit = self.journal.guard.emit
+        if emit.listened[kind]:
+            emit.publish(kind, self.journal, **facts)
 
     # Reports
 

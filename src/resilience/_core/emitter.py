@@ -19,7 +19,7 @@ from resilience.events import (
 
 from .attempt import Attempt
 from .call import attempt_of
-from .listening import Enter, Subscription, deliverers, entering, follow
+from .listening import Enter, Subscription, anybody, deliverers, entering, follow
 from .locks import new_lock
 from .logs import log
 from .options import title
@@ -30,13 +30,17 @@ _new = object.__new__
 
 
 class _Listened(dict[type[Event], tuple[Callable[[Any], object], ...]]):
-    """Whom to give the events of a class, the log aside; looked up once for each class."""
+    """Whom to give the events of a class, first the log if it has lines of them; looked up once
+    for each class."""
 
     def __init__(self, own: tuple[Subscription, ...]) -> None:
         self._own = own
 
     def __missing__(self, kind: type[Event]) -> tuple[Callable[[Any], object], ...]:
-        found = self[kind] = deliverers(kind, self._own)
+        found = deliverers(kind, self._own)
+        if log.levels[kind] is not None:
+            found = (log.deliver, *found)
+        self[kind] = found
         return found
 
 
@@ -50,12 +54,12 @@ class Emitter:
         "_attempt_started",
         "_call_ended",
         "_call_started",
-        "_listened",
         "_own",
         "enters",
         "functions",
         "healthy",
         "idle",
+        "listened",
         "name",
     )
 
@@ -79,7 +83,7 @@ class Emitter:
             self.functions = (*self.functions, name)
 
     def refresh(self) -> None:
-        self._listened = listened = _Listened(self._own)
+        self.listened = listened = _Listened(self._own)
         self._call_started = listened[CallStarted]
         self._attempt_started = listened[AttemptStarted]
         self._attempt_ended = listened[AttemptEnded]
@@ -91,15 +95,14 @@ class Emitter:
         if self.idle is not None:
             self.idle.update()
 
-    def busy(self) -> bool:
-        """`healthy`, by the name that policies have for it: whether no call may be at rest."""
-        return self.healthy
-
     def listeners(self, kind: type[Event]) -> tuple[Callable[[Any], object], ...]:
         """Whom to give an event of this class now."""
-        listened = self._listened[kind]
-        level = log.levels[kind]  # as in `log.writes`, without a call
-        return listened if level is None or not log.enabled(level) else (log.deliver, *listened)
+        listened = self.listened[kind]
+        if listened and listened[0] is log.deliver:
+            level = log.levels[kind]  # as in `log.writes`, without a call
+            if level is None or not log.enabled(level):
+                return listened[1:]
+        return listened
 
     def publish(self, kind: type[Event], journal: Any, **facts: Any) -> None:
         """Make an event of a call, and give it to whoever listens."""
@@ -190,7 +193,7 @@ class Emitter:
 
     def tokens_used(self, call: Any, read: Callable[[Any], Any], answer: Any) -> None:
         """How many tokens an attempt used, if `read` finds that in its answer."""
-        if self._listened[TokensUsed] and (found := read(answer)) is not None:
+        if self.listened[TokensUsed] and (found := read(answer)) is not None:
             attempt = attempt_of(call)
             facts = {"number": attempt.number, "model": attempt.model}
             self.publish(TokensUsed, call.journal, **facts, input=found[0], output=found[1])
@@ -212,16 +215,28 @@ class Emitters:
     """Those of the pipelines that a policy is in. What it publishes outside of calls goes once to
     each listener of theirs, and of all pipelines."""
 
-    __slots__ = ("_all", "_lock")
+    __slots__ = ("__weakref__", "_all", "_lock", "heard")
 
     def __init__(self) -> None:
         self._all: WeakSet[Emitter] = WeakSet()
         self._lock = new_lock()
+        self.heard = False
+        """False where nobody listens to anything, and the log is off."""
+        follow(self)
 
     def add(self, emitter: Emitter) -> None:
         """Publish by this one as well, for as long as it lives."""
         with self._lock:
             self._all.add(emitter)
+        follow(self)
+
+    def refresh(self) -> None:
+        with self._lock:
+            own = any(emitter._own for emitter in self._all)
+        self.heard = log.speaks or own or anybody()
+
+    def refreshed(self) -> None:
+        """Nothing else goes by it."""
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Make an event, and give it to whoever listens. Where the policy is in one pipeline, it

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["estimate_tokens"]
+from .anatomy import peek
 
-_PROMPTS = ("messages", "input", "prompt", "contents", "system", "instructions", "tools")
-_MOST = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
+__all__ = ["ANSWER_LIMITS", "estimate_tokens", "limit_in", "tokens_in"]
+
+_PROMPTS = frozenset(("messages", "input", "prompt", "contents", "system", "instructions", "tools"))
+ANSWER_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "max_new_tokens")
+"""Arguments that limit the tokens of the answer."""
+_LIMITS = frozenset(ANSWER_LIMITS)
 _BINARY = frozenset({"image_url", "input_audio", "inline_data", "source", "file", "data"})
 """Keys of parts of a message that are no text."""
 
@@ -24,20 +28,34 @@ def estimate_tokens(*args: Any, **kwargs: Any) -> int:
     """A fourth of the characters of the prompt (`messages`, `input`, `contents` and the like; of
     all texts among the arguments where there are none of these), and as many as the answer may have
     at most (`max_tokens` and its like), or 1,000."""
-    prompts = [kwargs[name] for name in _PROMPTS if name in kwargs]
-    characters = _characters(prompts or (*args, *kwargs.values()), _DEEPEST)
-    return characters // _CHARACTERS + _answer(kwargs)
+    return tokens_in(args, kwargs)
 
 
-def _answer(kwargs: dict[str, Any]) -> int:
-    config = kwargs.get("config")
-    for name in _MOST:
-        value = kwargs.get(name)
-        if value is None and config is not None:  # Google's
-            value = config.get(name) if type(config) is dict else getattr(config, name, None)
+def tokens_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The same of the arguments as they are kept. Never raises."""
+    found = answer = 0
+    prompts = False
+    for name, value in kwargs.items():
+        if name in _PROMPTS:
+            prompts = True
+            found += _characters(value, _DEEPEST)
+        elif name in _LIMITS:
+            if type(value) is int and value > 0:
+                answer = value
+        elif name == "config":  # Google's
+            answer = answer or limit_in(value)
+    if not prompts:
+        found = _characters((*args, *kwargs.values()), _DEEPEST)
+    return found // _CHARACTERS + (answer or _ANSWER)
+
+
+def limit_in(config: Any) -> int:
+    """The limit in a config of Google's client; 0 if it has none."""
+    for name in ANSWER_LIMITS:
+        value = config.get(name) if type(config) is dict else peek(config, name)
         if type(value) is int and value > 0:
             return value
-    return _ANSWER
+    return 0
 
 
 def _characters(value: Any, deepest: int) -> int:

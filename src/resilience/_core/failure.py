@@ -125,6 +125,12 @@ class Failure(Value):
         failure.__dict__.update(facts)
         return failure
 
+    def _without_error(self) -> Failure:
+        """The same, without what keeps frames alive."""
+        failure = object.__new__(Failure)
+        failure.__dict__.update(self.__dict__, error=None)
+        return failure
+
     def __attrs_post_init__(self) -> None:
         # By hand: a validator for each would make a failure twice as dear.
         if type(self.kind) is not Kind:

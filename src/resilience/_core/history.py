@@ -181,7 +181,8 @@ def _publish(journal: Journal, runtime: Runtime, error: Exception | None) -> Non
         emit.not_begun_again(journal)
     try:
         if error is not None:
-            _publish_failure(journal, elapsed, error)
+            if emit.listened[CallFailed]:
+                _publish_failure(journal, elapsed, error)
         elif attempts and (attempts[0].failure or len(attempts) > 1) and not journal.fell_back:
             emit.publish(
                 CallRecovered,
@@ -267,10 +268,16 @@ def _mark(
             old.circuits = circuits
             return
         # The error itself is left out of its own history: a cycle would keep its frames alive.
-        own = frozenset(a.number for a in attempts if a.failure and a.failure.error is error)
+        own: set[int] = set()
+        kept: list[Attempt] = []
+        for attempt in attempts:
+            if attempt.failure is not None and attempt.failure.error is error:
+                own.add(attempt.number)
+                attempt = _without_error(attempt)
+            kept.append(attempt)
         facts[_KEY] = mark = _Mark(
-            tuple(_without_error(a) if a.number in own else a for a in attempts),
-            own,
+            tuple(kept),
+            frozenset(own),
             _account(journal),
             journal.serial,
             journal.guard,
@@ -325,7 +332,7 @@ def _passed(error: Exception, guard: Any) -> bool:
 
 def _without_error(attempt: Attempt) -> Attempt:
     assert attempt.failure is not None
-    return evolve(attempt, failure=evolve(attempt.failure, error=None))
+    return evolve(attempt, failure=attempt.failure._without_error())
 
 
 def _mark_of(error: BaseException) -> _Mark | None:

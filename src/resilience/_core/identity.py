@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-__all__ = ["Identity"]
+from attrs import fields
+
+__all__ = ["Identity", "Restarting"]
 
 
 class Identity:
@@ -24,3 +27,14 @@ class Identity:
             f"cannot pickle {self!r}: what it knows belongs to this process; make one where it is "
             f"needed, or send a function that it guards"
         )
+
+
+class Restarting(Identity):
+    """An attrs class that pickles as its options: its state begins anew in the other process."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        cls: Any = type(self)
+        options = {each.name: getattr(self, each.name) for each in fields(cls) if each.init}
+        return partial(cls, **options), ()

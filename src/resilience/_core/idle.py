@@ -58,12 +58,12 @@ class Idle:
     again if anything happened meanwhile.
     """
 
-    __slots__ = ("__weakref__", "_busy", "_lock", "_version", "period")
+    __slots__ = ("__weakref__", "_busy", "_emitter", "_lock", "_version", "period")
 
     def __init__(self, policies: Sequence[Policy], emitter: Emitter) -> None:
         busy = Policy.busy
         self._busy = [policy.busy for policy in policies if type(policy).busy is not busy]
-        self._busy.append(emitter.busy)
+        self._emitter = emitter
         emitter.idle = self
         self._lock = new_lock()
         self._version: object = None
@@ -83,7 +83,7 @@ class Idle:
         """Decide afresh, until nothing has happened while it was decided."""
         while True:
             self._version = version = object()  # of two who decide at once, one decides again
-            period = None if everywhere.holders else Period()
+            period = None if everywhere.holders or self._emitter.healthy else Period()
             for busy in self._busy:
                 if busy():
                     period = None

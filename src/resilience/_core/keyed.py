@@ -1,4 +1,5 @@
-"""What a policy keeps for each value of its key: made where first needed, forgotten when unused."""
+"""A policy's `key`, and what it keeps for each value: made where first needed, forgotten when
+unused."""
 
 from __future__ import annotations
 
@@ -9,41 +10,79 @@ from typing import Any, Generic, TypeVar
 from .arguments import slot_of
 from .call import Call
 from .locks import new_lock
-from .options import warn_option_failed
+from .options import title, warn_option_failed
 
-__all__ = ["Keyed"]
-
+__all__ = ["Keyed", "check_key", "key_of", "key_reader", "key_title", "model_in"]
 
 T = TypeVar("T")
 
 _LOOKED_AT = 2  # that may be forgotten whenever one is made: two out for one in
 
 
+def check_key(key: Any, fn: Callable[..., Any]) -> None:
+    """Raise TypeError for a function without the argument that is the key."""
+    if isinstance(key, str):
+        slot_of(fn, key, reading=True)
+
+
+def key_of(key: Any, call: Call) -> Any:
+    """The value of the key for a call; whatever its function raises, or TypeError without the
+    argument."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        return key(*call.args, **call.kwargs)
+    if key in call.kwargs:
+        return call.kwargs[key]
+    return call.slot(key, reading=True).read(call.args, call.kwargs)
+
+
+def key_reader(key: Any, fn: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """What gives the value of the key, of a call's `args` and `kwargs`."""
+    if isinstance(key, str):
+        return slot_of(fn, key, reading=True).read
+    return lambda args, kwargs: key(*args, **kwargs)
+
+
+def key_title(key: Any) -> str:
+    """The key for people."""
+    return key if isinstance(key, str) else title(key)
+
+
+def model_in(key: Any, value: Hashable) -> str | None:
+    """A value of the key, if it is a model's name: where the key is the argument `model`."""
+    return value if key == "model" and isinstance(value, str) else None
+
+
 class Keyed(Generic[T]):
-    """One `T` for each value of a key, an argument's name or a function of the call's arguments;
-    one alone without a key. Whenever one is made, those unused for longest are forgotten if
-    `may_go(which, now, crowded)` says so, `crowded` if there are more than `keep`. Safe from any
-    thread.
+    """One `T` for each value of a policy's key; without a key one alone, which is `only`.
+
+    Whenever one is made, two others are looked at, and forgotten if `may_go(which, now, crowded)`
+    says so. With `keep` these are the ones unused for longest, and they are `crowded` if there are
+    more than `keep`; without, all come round in turn. Safe from any thread; no lock is taken for
+    one that exists, except with `keep`.
     """
 
-    __slots__ = ("_all", "_keep", "_key", "_lock", "_make", "_may_go")
+    __slots__ = ("_all", "_keep", "_lock", "_make", "_may_go", "key", "only", "policy")
 
     def __init__(
-        self, key: Any, make: Callable[[], T], keep: int, may_go: Callable[[T, float, bool], bool]
+        self,
+        policy: str,
+        key: Any,
+        make: Callable[[Hashable], T],
+        may_go: Callable[[T, float, bool], bool],
+        keep: int | None = None,
     ) -> None:
-        self._key = key
+        self.policy = policy
+        self.key = key
         self._make = make
-        self._keep = keep
         self._may_go = may_go
-        self._all: OrderedDict[Hashable, T] = OrderedDict()
+        self._keep = keep
         self._lock = new_lock()
+        self._all: OrderedDict[Hashable, T] = OrderedDict()
+        self.only: T | None = None
         if key is None:
-            self._all[None] = make()
-
-    def check(self, fn: Callable[..., Any]) -> None:
-        """Raise TypeError for a function without the argument that is the key."""
-        if isinstance(self._key, str):
-            slot_of(fn, self._key, reading=True)
+            self.only = self._all[None] = make(None)
 
     def all(self) -> dict[Hashable, T]:
         """Those that exist, by the value of the key."""
@@ -53,49 +92,58 @@ class Keyed(Generic[T]):
     def of(self, call: Call, now: float) -> T | None:
         """The one for a call, made if need be; None if its key cannot be computed, and the log says
         so."""
-        if self._key is None:
-            return self._all[None]
+        if self.only is not None:
+            return self.only
         try:
-            return self._at(self.value_of(call), now)
+            return self.at(key_of(self.key, call), now)
         except Exception as problem:
-            warn_option_failed("key", problem)
+            warn_option_failed(f"{self.policy}(key=)", problem)
             return None
 
     def found(self, call: Call) -> T | None:
         """The same if there is one already."""
-        if self._key is None:
-            return self._all[None]
+        if self.only is not None:
+            return self.only
         try:
-            return self._all.get(self.value_of(call))
+            return self._all.get(key_of(self.key, call))
         except Exception:
             return None  # the call goes through, and there the log says why
 
-    def value_of(self, call: Call) -> Hashable:
-        """The key of a call; whatever its function raises, or TypeError without the argument."""
-        key = self._key
-        if key is None:
-            return None
-        if not isinstance(key, str):
-            value: Hashable = key(*call.args, **call.kwargs)
-            return value
-        if key in call.kwargs:
-            return call.kwargs[key]  # type: ignore[no-any-return]  # unhashable: found out by `_at`
-        return call.slot(key, reading=True).read(call.args, call.kwargs)  # type: ignore[no-any-return]
+    def at(self, value: Hashable, now: float) -> T:
+        """The one for a value, made if need be. TypeError for one that is not hashable."""
+        found = self._all.get(value)
+        if found is None:
+            return self._made(value, now)
+        if self._keep is not None:
+            with self._lock:
+                if value in self._all:
+                    self._all.move_to_end(value)
+        return found
 
-    def _at(self, value: Hashable, now: float) -> T:
+    def drop(self, which: T) -> None:
+        """One that is not used again: nobody is to find it any more."""
+        with self._lock:
+            for value, each in list(self._all.items()):
+                if each is which:
+                    self._all.pop(value, None)
+
+    def _made(self, value: Hashable, now: float) -> T:
         with self._lock:
             found = self._all.get(value)
             if found is None:
-                found = self._all.setdefault(value, self._make())
+                found = self._all.setdefault(value, self._make(value))
                 self._forget(found, now)
-            else:
-                self._all.move_to_end(value)
             return found
 
     def _forget(self, fresh: T, now: float) -> None:
         for _ in range(_LOOKED_AT):
-            key, oldest = next(iter(self._all.items()))
-            crowded = len(self._all) > self._keep
-            if oldest is fresh or not self._may_go(oldest, now, crowded):
+            value, oldest = next(iter(self._all.items()))
+            if oldest is fresh:
                 return
-            self._all.pop(key, None)
+            crowded = self._keep is not None and len(self._all) > self._keep
+            if self._may_go(oldest, now, crowded):
+                self._all.pop(value, None)
+            elif self._keep is not None:
+                return
+            elif value in self._all:
+                self._all.move_to_end(value)

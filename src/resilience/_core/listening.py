@@ -24,6 +24,8 @@ __all__ = [
     "Follower",
     "Subscription",
     "add",
+    "announce",
+    "anybody",
     "deliverers",
     "entering",
     "follow",
@@ -108,7 +110,7 @@ class Follower(Protocol):
     """What is to know who listens."""
 
     def refresh(self) -> None:
-        """Look anew who listens. Under the lock."""
+        """Look anew who listens, and of what the log writes lines. Under the lock."""
         ...
 
     def refreshed(self) -> None:
@@ -130,18 +132,28 @@ def follow(follower: Follower) -> None:
 
 def add(subscription: Subscription) -> Subscription:
     """Listen to all pipelines, those that exist included."""
-    _change((*_all, subscription))
+    global _all
+    with _changing:
+        _all = (*_all, subscription)
+    announce()
     return subscription
 
 
 def _remove(subscription: Subscription) -> None:
-    _change(tuple(each for each in _all if each is not subscription))
-
-
-def _change(subscriptions: tuple[Subscription, ...]) -> None:
     global _all
     with _changing:
-        _all = subscriptions
+        _all = tuple(each for each in _all if each is not subscription)
+    announce()
+
+
+def anybody() -> bool:
+    """Whether somebody listens to all pipelines."""
+    return bool(_all)
+
+
+def announce() -> None:
+    """Have all followers look anew."""
+    with _changing:
         followers: list[Follower] = list(_followers)
         for follower in followers:
             follower.refresh()

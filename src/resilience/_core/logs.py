@@ -19,7 +19,7 @@ from resilience.events import CallFailed, CallRejected, Event, FellBack, StreamI
 from .clock import now
 from .context import get_ambient
 from .failure import Kind
-from .listening import ByClass, Subscription
+from .listening import ByClass, Subscription, announce
 from .locks import new_lock
 from .wording import FACTS, LEVELS, Wording, seconds_text
 
@@ -79,6 +79,9 @@ class Log:
         """Write lines at the default levels, but for some classes; None for no line."""
         known: dict[type[Event], int | None] = {Event: None, **LEVELS, **levels}
         self.levels = ByClass(known)
+        self.speaks = any(level is not None for level in known.values())
+        """Whether there are lines of any class."""
+        announce()
 
     def send_to(self, send: Callable[[Line], object] | None = None) -> None:
         """Hand lines of all levels to a function; None for the `resilience` logger."""

@@ -59,9 +59,10 @@ def to_count(name: str, value: Any, least: int = 1) -> int:
     return value
 
 
-def plain(value: Seconds) -> float:
-    """A field of seconds as the float that it holds; its type says what may be given."""
-    return cast(float, value)
+def plain(value: Seconds | None) -> float:
+    """A field of seconds as the float that it holds, infinite for None; its type says what may be
+    given."""
+    return math.inf if value is None else cast(float, value)
 
 
 def to_flag(name: str, value: Any) -> bool:
@@ -98,6 +99,15 @@ def to_plain_function(name: str, value: Any) -> Any:
 def to_key(name: str, value: Any) -> Any:
     """An argument's name, or a plain function of the call's arguments."""
     return to_text(name, value) if isinstance(value, str) else to_plain_function(name, value)
+
+
+def to_shared(name: str, value: Any) -> Any:
+    """What shares a rate limit or a hold between processes. A URL may have a password in it."""
+    if not hasattr(type(value), "share_hold"):
+        raise TypeError(
+            f"{name} must be a resilience.shared.RedisLimit, got {type(value).__name__}"
+        )
+    return value
 
 
 def to_one_of(*words: str) -> Callable[[str, Any], str]:

@@ -1,4 +1,4 @@
-"""Turns in time: calls go one after the other, each at its moment, in the order of asking."""
+"""Queues of calls that start one after the other, in order, at a pace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATE = 0.1
 
 
 class Turn:
-    """A call that waits, and what it costs."""
+    """A call in the queue, and what it costs."""
 
     __slots__ = ("cost",)
 
@@ -26,9 +26,9 @@ class Turn:
 
 
 class PacedQueue(ABC):
-    """Calls that wait for their turn. The first one goes when `ready` says so, then the next.
+    """Calls that wait for their turn. The first one starts when `ready` says so, then the next.
 
-    Safe from any thread and any event loop, several at once included. Whoever is cancelled,
+    Safe from any thread and any event loop, several at once included. A call that is cancelled,
     interrupted or out of time leaves the queue.
     """
 
@@ -46,14 +46,14 @@ class PacedQueue(ABC):
 
     @abstractmethod
     async def ready(self, turn: Turn, runtime: Runtime, call: Call, end: float) -> float:
-        """When the first in the queue may go, by the runtime's clock."""
+        """When the first in the queue may start, by the runtime's clock."""
 
     @abstractmethod
     def _go(self, turn: Turn, when: float) -> None:
-        """It goes, as of `when`. Under the lock."""
+        """Count that it starts, as of `when`. Under the lock."""
 
     async def wait(self, runtime: Runtime, call: Call, turn: Turn, end: float) -> bool:
-        """Wait for a turn, until `end` at most: whether it came."""
+        """Wait for the turn, until `end` at most: whether it has come."""
         try:
             try:
                 came = await self._wait(runtime, call, turn, end)
@@ -81,18 +81,16 @@ class PacedQueue(ABC):
             if now >= end or (ready > end and first):
                 return False
             await waiter.wait(min(ready, end) - now, call)
-            if not runtime.may_wait:
-                return False
 
     def wake(self) -> None:
-        """The first in the queue is to look again."""
+        """Have the first in the queue look again."""
         with self._lock:
             waiter = next(iter(self._waiting.values()), None)
         if waiter is not None:
             waiter.set()
 
-    def forget_waiting(self) -> None:
-        """In a child of fork: none of those who wait is here."""
+    def after_fork(self) -> None:
+        """No call waits in the child."""
         self._waiting.clear()
         self._queued = 0.0
 
@@ -106,10 +104,10 @@ class PacedQueue(ABC):
 
 
 class Pace(PacedQueue):
-    """Requests and tokens at a rate: what is used fills two buckets, which drain at their rates.
+    """Requests and tokens at a rate: two leaky buckets, which calls fill and which drain.
 
-    For each there is the time at which it will be empty again. A call may go when there is room for
-    it; one that costs more than there can be room for, when the bucket is empty.
+    Each is kept as the time at which it will be empty. A call may start when there is room for it;
+    one of more tokens than the bucket holds, when that is empty.
     """
 
     __slots__ = (
@@ -137,16 +135,15 @@ class Pace(PacedQueue):
         self.forgotten = False
 
     def take(self, cost: float, now: float) -> bool:
-        """Go at once, if nobody waits and there is room. At rest: nothing is called in between, so
-        that no signal handler comes in between either."""
+        """Start at once, if nobody waits and there is room. For calls at rest: nothing is called in
+        between, so that no signal handler comes in between either."""
         with self._lock:
-            if self._waiting or self.forgotten:
-                return False
-            empty, empty_tokens = self.empty, self.empty_tokens
-            if empty - self.room > now:
+            empty = self.empty
+            if empty - self.room > now or self._waiting or self.forgotten:
                 return False
             taken = cost * self.each_token
             if taken:
+                empty_tokens = self.empty_tokens
                 room = self.room_tokens - taken
                 if empty_tokens - (room if room > 0.0 else 0.0) > now:
                     return False
@@ -154,17 +151,8 @@ class Pace(PacedQueue):
             self.empty = (empty if empty > now else now) + self.each
             return True
 
-    def take_one(self, now: float) -> bool:
-        """The same for a request alone, of a pace without tokens: most of what a call costs."""
-        with self._lock:
-            empty = self.empty
-            if empty - self.room > now or self._waiting or self.forgotten:
-                return False
-            self.empty = (empty if empty > now else now) + self.each
-            return True
-
     def expected(self, cost: float, now: float) -> float:
-        """When a call that comes now will go, if all goes on as it is."""
+        """When a call that comes now will start, if nothing else happens."""
         with self._lock:
             after = self._ready(cost)
             if self._waiting:
@@ -194,18 +182,18 @@ class Pace(PacedQueue):
             self.empty_tokens = max(self.empty_tokens, when) + turn.cost * self.each_token
 
     def give_back(self, cost: float) -> None:
-        """A request that was not made after all."""
+        """Take back a request that was not made after all."""
         with self._lock:
             self.empty -= self.each
         self.correct(-cost)
 
     def correct(self, tokens: float) -> None:
-        """So many tokens more were used than was thought, or fewer."""
+        """Count tokens used beyond the estimate; negative if there were fewer."""
         if not tokens:
             return
         with self._lock:
             self.empty_tokens += tokens * self.each_token
-        if tokens < 0:
+        if tokens < 0 and self._waiting:
             self.wake()
 
     def follow(
@@ -217,8 +205,8 @@ class Pace(PacedQueue):
         room: float,
         now: float,
     ) -> None:
-        """What a server says: a `rate` of its own, in requests or tokens a second; how many are
-        `remaining`, where there is room for `room` seconds' worth; `blocked` until when."""
+        """Adopt what a server says: its `rate` in requests or tokens a second; how many are
+        `remaining`, where the bucket holds `room` seconds' worth; until when it is `blocked`."""
         with self._lock:
             each = self.each_token if tokens else self.each
             each = each if rate is None else 1.0 / rate

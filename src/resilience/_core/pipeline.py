@@ -13,7 +13,6 @@ from attrs import field, frozen
 from resilience.events import Listener, subscription_of
 from resilience.policy import Effect, Policy
 
-from .blocks import Attempts
 from .call import Call
 from .deadline import Deadline, UserDeadline, nearest
 from .emitter import Emitter
@@ -30,6 +29,8 @@ from .runtime import Inner, Runtime
 
 if TYPE_CHECKING:
     from resilience.explaining import Explanation
+
+    from .blocks import Attempts
 
 __all__ = ["Pipeline"]
 
@@ -185,6 +186,8 @@ class Pipeline(Identity, Policy):
         `CircuitBreaker(key="city")`, `attempts(city="Bergen")` takes that city's circuit. Without
         it, all blocks share the circuit of None, and the log says so, once for each pipeline.
         """
+        from .blocks import Attempts  # imported where first needed
+
         return Attempts(self, arguments)
 
     def explain(self) -> Explanation:

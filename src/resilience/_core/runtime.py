@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from resilience._runtimes.running import loop_here
 from resilience.events import WaitBegan
 
+from .attempt import Attempt
 from .call import Call
 
 __all__ = ["Inner", "NoWaiter", "Runtime", "Waiter"]
@@ -43,6 +44,13 @@ class NoWaiter:
         return False
 
 
+def _failed(call: Call) -> Attempt | None:
+    """The attempt after which a call waits: the last one of its model, or the last one of all."""
+    attempts = call.journal.attempts
+    own = (each for each in reversed(attempts) if each.model == call.model)
+    return next(own, attempts[-1] if attempts else None)
+
+
 class Runtime(ABC):
     """One for each world: threads, asyncio, trio, and the virtual ones of `resilience.testing`.
 
@@ -74,8 +82,8 @@ class Runtime(ABC):
     async def sleep(self, seconds: float, call: Call) -> None:
         """Wait before the next attempt, no longer than the call's deadline."""
         call.branch.waiting += seconds
-        attempts = call.journal.attempts
-        call.emit(WaitBegan, attempt=attempts[-1] if attempts else None, seconds=seconds)
+        if call.journal.guard.emit.listened[WaitBegan]:
+            call.emit(WaitBegan, attempt=_failed(call), seconds=seconds)
         if seconds > 0 or self.asynchronous:  # a loop gets its turn in any case
             await self._sleep(seconds, call)
 

@@ -35,17 +35,21 @@ def runtime_for(outer: Ambient | None, *, asynchronous: bool, unknown: bool = Fa
 
 def loop_runtime() -> Runtime:
     """The real runtime of the event loop that runs here."""
-    return _trio() if "trio" in modules and in_trio() else _asyncio()
+    return _trio() if "trio" in modules and in_trio() else _of_asyncio or _asyncio()
 
 
-@lru_cache(1)  # an import statement takes too long to be executed for each call
+_of_asyncio: Runtime | None = None
+
+
 def _asyncio() -> Runtime:
+    global _of_asyncio
     from .asyncio_ import asyncio_
 
+    _of_asyncio = asyncio_
     return asyncio_
 
 
-@lru_cache(1)
+@lru_cache(1)  # an import statement takes too long to be executed for each call
 def _trio() -> Runtime:
     from .trio_ import trio_
 

@@ -12,6 +12,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from resilience._core.call import Call
@@ -162,11 +163,9 @@ class Threads(Sync, Real):
         outer = serving.deadline
         if outer is not None and outer.end <= deadline.end:
             return call.fn  # the caller of this worker leaves first anyway
-        return lambda *args, **kwargs: self._in_worker(call, deadline, args, kwargs)
+        return partial(self._in_worker, call, deadline)
 
-    def _in_worker(
-        self, call: Call, deadline: Deadline, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _in_worker(self, call: Call, deadline: Deadline, /, *args: Any, **kwargs: Any) -> Any:
         fn = call.fn
 
         def work() -> Any:

@@ -67,17 +67,25 @@ trio_ = Trio()
 async def together(work: Callable[[], Coroutine[Any, Any, None]], number: int) -> None:
     """Run `work()` in so many tasks at once. The first error ends them all, and comes out as
     itself, in no group."""
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
 
     async def one() -> None:
         try:
             await work()
-        except Exception as error:
+        except (trio.Cancelled, GeneratorExit):
+            raise
+        except BaseException as error:
             errors.append(error)
             nursery.cancel_scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(number):
-            nursery.start_soon(one)
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(number):
+                nursery.start_soon(one)
+    except BaseException as error:  # Ctrl-C in this very task is in a group
+        group = getattr(error, "exceptions", ())
+        errors += [each for each in group if isinstance(each, KeyboardInterrupt)]
+        if not errors:
+            raise
     if errors:
         raise errors[0]

@@ -55,7 +55,6 @@ class Limits:
                 f"tolerate={breaker.tolerate:g} lets no trial fail with successes="
                 f"{breaker.successes}; that takes more successes"
             )
-        timeout = breaker.trial_timeout
         return cls(
             failures=failures,
             reset_after=breaker.reset_after,
@@ -63,7 +62,7 @@ class Limits:
             successes=breaker.successes,
             failable_trials=failable_trials,
             rates=rates,
-            trial_timeout=math.inf if timeout is None else plain(timeout),
+            trial_timeout=plain(breaker.trial_timeout),
             ramp=0.0 if breaker.ramp is None else plain(breaker.ramp),
             by_model=breaker.key == "model",
         )

@@ -13,18 +13,17 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import ref
-
-from attrs import evolve
 
 from resilience._core.clock import moment
 from resilience._core.clock import now as clock_now
 from resilience._core.identity import Identity
+from resilience._core.idle import epochs
 from resilience._core.locks import new_lock
 from resilience.errors import CircuitOpenError
 from resilience.failures import Failure
-from resilience.policy import Call, Runtime, Waiter
+from resilience.policy import Call, Emitters, Runtime, Waiter
 
 from .limits import Limits
 from .opening import OTHERWISE, Opening, open_time
@@ -46,6 +45,9 @@ from .states import (
     Open,
     State,
 )
+
+if TYPE_CHECKING:
+    from .trip import Gauge
 
 __all__ = ["Holder", "Machine", "Owner", "Permit", "holding_thread", "permit_of"]
 
@@ -75,6 +77,11 @@ class Owner(Protocol):
     @property
     def publish(self) -> Callable[[Any, Change], object]:
         """Publishes a change of its state to everybody."""
+        ...
+
+    @property
+    def audience(self) -> Emitters | None:
+        """Who hears of changes, and may be nobody; None where each is to be published."""
         ...
 
 
@@ -174,7 +181,7 @@ class Machine(Identity):
         self._owner = owner
         self.key = key
         self._gauges = owner.limits.gauges()  # what it counted when last closed
-        self._state: State = Closed(self._gauges)
+        self._state: State = _closed(self._gauges, None)
         self._state.epoch = 0  # it is good for calls begun before it was made
         self._shadow = False
         self._openings = 0  # in a row, without closing
@@ -371,7 +378,7 @@ class Machine(Identity):
             if failed is None:
                 return
             if failed:
-                self._last_failure = None if failure is None else evolve(failure, error=None)
+                self._last_failure = None if failure is None else failure._without_error()
             event = self._verdict(state, failed, now, took)
             if event is not None:
                 self._move(event, now, cause, failure)
@@ -464,15 +471,21 @@ class Machine(Identity):
             self._openings += 1
             new = self._opened_by(Opening(self._openings, now, cause, failure))
         elif name == HALF_OPEN:
-            new = HalfOpen(old.cause if type(old) is Open else None)
+            new = half_open = HalfOpen()
+            half_open.cause = old.cause if type(old) is Open else None
+            half_open.passed = half_open.failed = 0
+            half_open.slots = ()
         elif name == ISOLATED:
-            new = Isolated(holds or set())
+            new = isolated = Isolated()
+            isolated.holds = holds or set()
         else:
+            limits = self._owner.limits
             self._openings = self._refused = 0
-            self._gauges = self._owner.limits.gauges()
-            ramp = self._owner.limits.ramp if event in _RAMPS and old.name != CLOSED else 0.0
-            closed = Closed(self._gauges, now + ramp if ramp else None)
+            self._gauges = limits.gauges() if limits.rates else ()
+            ramp = limits.ramp if event in _RAMPS and old.name != CLOSED else 0.0
+            closed = _closed(self._gauges, now + ramp if ramp else None)
             new = Disabled() if name == DISABLED else closed
+        new.epoch = epochs.advance()
         if name in (CLOSED, DISABLED):
             self._opened = None
         elif self._opened is None:
@@ -480,16 +493,23 @@ class Machine(Identity):
         self._state = new
         if isinstance(old, (Open, HalfOpen)):
             old.cause = None  # or the next failure would keep it, by the permit of its trial
+        elif type(old) is Closed:
+            old.permit = None  # which leads back here
         if old.name != name or event in MANUAL:
-            self._outbox.append(Change(old.name, name, event, rejected))
+            audience = self._owner.audience
+            asks = type(new) is Open and new.asked is not None  # a wait, which is asked then, too
+            if asks or audience is None or audience.heard:
+                self._outbox.append(Change(old.name, name, event, rejected))
         return new
 
     def _opened_by(self, opening: Opening) -> Open:
         reset_after = self._owner.limits.reset_after
-        if callable(reset_after):
-            # To be asked without the lock; it ends some time even if that is not to be.
-            return Open(opening.ends(OTHERWISE), opening, opening.cause)
-        return Open(opening.ends(reset_after), None, opening.cause)
+        new = Open()
+        new.cause = opening.cause
+        # A wait is to be asked without the lock; it ends some time even if that is not to be.
+        new.asked = opening if callable(reset_after) else None
+        new.until = opening.ends(OTHERWISE if callable(reset_after) else reset_after)
+        return new
 
     def _end_ramp(self, now: float) -> None:
         state = self._state
@@ -564,6 +584,15 @@ class Machine(Identity):
         """Seconds for which it stays open; by a wait, what that would say now."""
         opening = Opening(max(1, self._openings), clock_now(), self._cause, None)
         return open_time(self._owner.limits.reset_after, opening)
+
+
+def _closed(gauges: tuple[Gauge, ...], ramp: float | None) -> Closed:
+    state = Closed()
+    state.gauges = gauges
+    state.ramp = ramp
+    state.run = 0
+    state.permit = None
+    return state
 
 
 def _is_inside(call: Call | None, trials: list[Permit]) -> bool:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary, ref
 
 from resilience._core.clock import now as clock_now
 from resilience._core.locks import new_lock
-from resilience.policy import Idle
+from resilience.policy import Emitters, Idle
 
 from .circuit import Circuit
 from .limits import Limits
@@ -42,6 +42,7 @@ class Circuits:
         "_queue",
         "_ramping",
         "_restless",
+        "audience",
         "find",
         "limits",
         "name",
@@ -55,6 +56,7 @@ class Circuits:
         most: int,
         forget_after: float,
         publish: Callable[[Circuit, Change], None],
+        audience: Emitters | None,
     ) -> None:
         self.limits = limits
         self.name = name
@@ -62,6 +64,7 @@ class Circuits:
         self._forget_after = forget_after
         self.publish: Any = publish  # typed, it would be taken for a method
         """Tells everybody of a change of state."""
+        self.audience = audience
         self._lock: Any = new_lock()
         self._all: dict[Hashable, Circuit] = {}
         self.find: Callable[[Hashable], Circuit | None] = self._all.get
@@ -138,7 +141,10 @@ class Circuits:
                 return  # the next one stays the oldest
 
     def _let_go(self, circuit: Circuit) -> None:
-        self._floor = max(self._floor, circuit._state.epoch)
+        state = circuit._state
+        self._floor = max(self._floor, state.epoch)
+        if type(state) is Closed:
+            state.permit = None  # which leads back to the circuit
         self._forgotten[circuit.key] = circuit  # gone at once unless somebody holds it
         self._all.pop(circuit.key, None)
         self._restless.pop(circuit, None)

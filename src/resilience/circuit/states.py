@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from weakref import ref
 
-from resilience._core.idle import epochs
 from resilience.failures import Failure
 
 from .opening import Opening
@@ -96,28 +95,25 @@ class Ending(NamedTuple):
 
 
 class State:
-    """What all states have: a name, and the epoch in which they began."""
+    """What all states have: a name, and the epoch in which they began. The machine makes them."""
 
     __slots__ = ("epoch",)
     name: ClassVar[str]
-
-    def __init__(self) -> None:
-        self.epoch = epochs.advance()
+    epoch: int
 
 
 class Closed(State):
     """Calls go through and are counted."""
 
-    __slots__ = ("gauges", "ramp", "run")
+    __slots__ = ("gauges", "permit", "ramp", "run")
     name = CLOSED
-
-    def __init__(self, gauges: tuple[Gauge, ...], ramp: float | None = None) -> None:
-        self.epoch = epochs.advance()
-        self.gauges = gauges
-        self.ramp = ramp
-        """Until when only a growing share of the calls is let through; None: all are."""
-        self.run = 0
-        """Failures in a row."""
+    gauges: tuple[Gauge, ...]
+    ramp: float | None
+    """Until when only a growing share of the calls is let through; None: all are."""
+    run: int
+    """Failures in a row."""
+    permit: Any
+    """Of all calls that are not timed, in one runtime; none until there was one."""
 
 
 class Open(State):
@@ -125,14 +121,10 @@ class Open(State):
 
     __slots__ = ("asked", "cause", "until")
     name = OPEN
-
-    def __init__(self, until: float, asked: Opening | None, cause: BaseException | None) -> None:
-        self.epoch = epochs.advance()
-        self.until = until
-        self.asked = asked
-        """What a wait is still to be asked with, for how long it is; `until` is a limit
-        meanwhile."""
-        self.cause = cause
+    until: float
+    asked: Opening | None
+    """What a wait is still to be asked with, for how long it is; `until` is a limit meanwhile."""
+    cause: BaseException | None
 
 
 class HalfOpen(State):
@@ -140,15 +132,12 @@ class HalfOpen(State):
 
     __slots__ = ("cause", "failed", "passed", "slots")
     name = HALF_OPEN
-
-    def __init__(self, cause: BaseException | None) -> None:
-        self.epoch = epochs.advance()
-        self.cause = cause
-        self.passed = 0
-        self.failed = 0
-        self.slots: tuple[ref[Any], ...] = ()
-        """The permits of the trials that have not ended. Weak: Ctrl-C between any two steps may
-        lose a permit, whose slot is then free again."""
+    cause: BaseException | None
+    passed: int
+    failed: int
+    slots: tuple[ref[Any], ...]
+    """The permits of the trials that have not ended. Weak: Ctrl-C between any two steps may lose a
+    permit, whose slot is then free again."""
 
 
 class Isolated(State):
@@ -156,10 +145,7 @@ class Isolated(State):
 
     __slots__ = ("holds",)
     name = ISOLATED
-
-    def __init__(self, holds: set[object]) -> None:
-        self.epoch = epochs.advance()
-        self.holds = holds
+    holds: set[object]
 
 
 class Disabled(State):

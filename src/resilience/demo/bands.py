@@ -20,6 +20,7 @@ _EDGE = 6  # above and below what is drawn in a row
 _MARK = 14  # of a call, or a model's answer
 _REQUESTS = 76  # of the most requests in a column that were answered, and that failed
 _STATE = 8  # of a circuit's state
+_LINE = 14  # of text: a number closer to the 0 of its scale is left out
 _GAP, _LEAST = 0.14, 0.02  # of a column; what has no width at all is not drawn
 
 
@@ -121,6 +122,7 @@ def _requests(played: Played, run: Run, seconds: Sequence[Figures], up: int, dow
     scale = "".join(
         f'<span style="top: {top:.0f}px">{count}</span>'
         for top, count in ((_EDGE, up), (zero, 0), (height - _EDGE, down))
+        if count == 0 or abs(top - zero) >= _LINE
     )
     drawn = _svg(played, height, f"requests: {totals}", bars, zero)
     return _row(f"requests <small>{totals}</small>", scale, drawn, "rule")

@@ -97,4 +97,6 @@ def _time(facts: Facts) -> str:
 
 
 def _most(value: float, unit: str) -> str:
-    return f"no limit of {unit}" if math.isinf(value) else f"at most {number(value)} {unit}"
+    if math.isinf(value):
+        return f"no limit of {'time' if unit == 's' else unit}"
+    return f"at most {number(value)} {unit}"

@@ -242,7 +242,7 @@ def circuits(bounded: Bounded) -> list[tuple[dict[str, str | int], int]]:
     from resilience.policies.breaker import breakers  # a program may have none
 
     found: dict[tuple[str | None, str | None], Counter[str]] = {}
-    for breaker in breakers():
+    for breaker in breakers:
         for circuit in breaker.circuits().values():
             if not circuit._shadow:
                 model = str(circuit.key) if breaker.key == "model" else None

@@ -1,7 +1,6 @@
-"""The holds of other processes: published when they begin, and heard of by a thread of its own.
+"""Holds shared between processes: published when they begin, received by a thread.
 
-So a call at rest asks nothing, and a process that is told to stay away has the others know within
-milliseconds.
+So a call at rest asks nothing, and the other processes know of a hold within milliseconds.
 """
 
 from __future__ import annotations
@@ -11,9 +10,11 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
+from resilience._core.locks import new_lock
 from resilience._core.outside import drive, sync_runtime
 from resilience.circuit.redis.clients import Server
 from resilience.circuit.storage import warn
@@ -24,23 +25,23 @@ from .script import FOREIGN, evaluate, micro
 __all__ = ["SharedHold"]
 
 _LOOK = 0.5
-"""Seconds between two looks at whether anybody still wants to hear."""
+"""Seconds between two looks at whether the policy is still in use."""
 
-Heard = Callable[[Hashable, float], bool]
+Receive = Callable[[Hashable, float], bool]
 
 
 class SharedHold:
-    """`heard(key, seconds)` is called for each hold of another process, in a thread; it returns
-    False once nobody wants to hear of them any more."""
+    """Publishes the holds of one policy, and calls `receive(key, seconds)` in a thread for each
+    hold of another process, until that returns False: the policy is no longer in use."""
 
-    def __init__(self, server: Server, key: str, heard: Heard, retry: float) -> None:
+    def __init__(self, server: Server, key: str, receive: Receive, retry: float) -> None:
         self._server = server
         self._key = key
         self._channel = f"{key}:news"
-        self._heard = heard
+        self._receive = receive
         self._retry = retry
         self._id = uuid.uuid4().hex
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._listener: int | None = None  # the process that has one
 
     @property
@@ -48,20 +49,17 @@ class SharedHold:
         """Whether this process listens, a child of fork by itself."""
         return self._listener == os.getpid()
 
-    def listen(self) -> None:
-        """Begin to. Does not wait."""
+    def listen(self) -> bool:
+        """Start the thread, if this process has none; whether it had none. Does not wait."""
         with self._lock:
             if self.listening:
-                return
+                return False
             self._listener = os.getpid()
         threading.Thread(target=self._run, name="resilience-holds", daemon=True).start()
-
-    def forked(self) -> None:
-        """In a child of fork: whoever had the lock is not here."""
-        self._lock = threading.Lock()
+        return True
 
     def publish(self, key: Hashable, seconds: float) -> None:
-        """Tell the others, in the background. Not of a key that no other process could know."""
+        """Publish a hold in the background; not that of a key which no other process could know."""
         field = _written(key)
         if field is not None:
             question = ("hold", field, micro(seconds), self._process, self._channel)
@@ -74,7 +72,10 @@ class SharedHold:
     async def _ask(self, question: Iterable[Any], runtime: Runtime) -> None:
         reply = await self._server.ask(runtime, self._key, tuple(question))
         if reply is not None and reply[0] == FOREIGN:
-            warn(f"what Redis holds under {self._key!r} are no holds; they are not shared")
+            warn(
+                f"the data in Redis under {self._key!r} are no holds of this version; they are "
+                f"left alone, and each process has its own holds"
+            )
 
     # The listener
 
@@ -83,46 +84,35 @@ class SharedHold:
         client = self._server.client
         sync: Any = getattr(client, "twin", client).client
         while self._listener == os.getpid() and self._wanted():
-            subscription: Any = None
             try:
-                subscription = sync.pubsub(ignore_subscribe_messages=True)
-                subscription.subscribe(self._channel)
-                self._read_all(sync)
-                while self._wanted():
-                    message = subscription.get_message(timeout=_LOOK)
-                    if message is not None:
-                        self._read(message["data"])
+                with closing(sync.pubsub(ignore_subscribe_messages=True)) as subscription:
+                    subscription.subscribe(self._channel)
+                    self._read_all(sync)
+                    while self._wanted():
+                        message = subscription.get_message(timeout=_LOOK)
+                        if message is not None:
+                            self._read(message["data"])
             except Exception:
                 pause.wait(self._retry)  # whoever publishes warns of a server that is lost
-            finally:
-                _quietly(subscription)
 
     def _wanted(self) -> bool:
-        return self._heard(None, 0.0)
+        return self._receive(None, 0.0)
 
     def _read_all(self, client: Any) -> None:
-        """The holds that had begun before we listened."""
+        """Receive the holds that began before we listened."""
         found = drive(evaluate(client, self._key, ("holds",)))
         for field, left in zip(found[1::2], found[2::2], strict=True):
-            self._tell(field, float(left) / 1e6)
+            self._deliver(field, float(left) / 1e6)
 
     def _read(self, message: Any) -> None:
         text = message.decode() if isinstance(message, bytes) else str(message)
         process, micros, field = text.split(" ", 2)
         if process != self._process:
-            self._tell(field, float(micros) / 1e6)
+            self._deliver(field, float(micros) / 1e6)
 
-    def _tell(self, field: str, seconds: float) -> None:
+    def _deliver(self, field: str, seconds: float) -> None:
         key = _read_key(json.loads(field))
-        self._heard(key, seconds)
-
-
-def _quietly(subscription: Any) -> None:
-    try:
-        if subscription is not None:
-            subscription.close()
-    except Exception:
-        pass
+        self._receive(key, seconds)
 
 
 def _written(key: Hashable) -> str | None:

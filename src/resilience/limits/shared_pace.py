@@ -1,8 +1,8 @@
-"""One rate limit as it is in Redis: each call that waits, or goes, books its turn there.
+"""One rate limit as it is in Redis: each call books its turn there before it starts.
 
-While the server cannot be reached, each process goes on with its share of the limit: as many parts
-as there were processes. Those that find the server again go on with their shares of it until all
-have, or had time to.
+While the server cannot be reached, each process uses its share of the limit: one part of as many as
+there were processes. A process that finds the server again keeps to its share until all have found
+it, or had time to.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class SharedPace(PacedQueue):
     wait behind it."""
 
     __slots__ = (
-        "_alone",
         "_foreign",
         "_key",
-        "_more",
-        "_owed",
+        "_local",
         "_owner",
         "_pace",
         "_processes",
+        "_reporting",
         "_server",
         "_settle",
         "_slot",
-        "_telling",
+        "_unreported",
+        "_unreported_tokens",
         "forgotten",
     )
 
@@ -51,55 +51,53 @@ class SharedPace(PacedQueue):
         self._pace = pace  # what the server said last
         self._settle = settle
         self._owner = owner
-        self._alone: Pace | None = None  # while the server is lost
+        self._local: Pace | None = None  # while the server is lost
         self._slot: tuple[float, float] | None = None  # a turn that is booked: when, and its cost
-        self._owed = self._more = 0.0  # requests and tokens that the server is still to be told of
+        self._unreported = self._unreported_tokens = 0.0  # that the server does not know of yet
         self._processes = 1
-        self._foreign = self._telling = self.forgotten = False
+        self._foreign = self._reporting = self.forgotten = False
 
     # As of a `Pace`
 
     def expected(self, cost: float, now: float) -> float:
-        """When a call that comes now will go, as far as this process knows."""
-        pace = self._alone or self._pace
+        """When a call that comes now will start, as far as this process knows."""
+        pace = self._local or self._pace
         ahead = max(0, len(self._waiting) - (self._slot is not None))
         return pace.expected(cost, now) + ahead * pace.each
 
     def correct(self, tokens: float) -> None:
-        """So many tokens more were used than was thought, or fewer: told in the background."""
-        if not tokens:
-            return
-        alone = self._alone
-        if alone is not None:
-            alone.correct(tokens)
+        """Count tokens used beyond the estimate, and report them in the background."""
+        local = self._local
+        if local is not None:
+            local.correct(tokens)
             return
         self._pace.correct(tokens)
         with self._lock:
-            self._more += tokens
-            telling, self._telling = self._telling, True
-        if not telling:
-            sync_runtime().background(self._tell)
+            self._unreported_tokens += tokens
+            reporting, self._reporting = self._reporting, True
+        if not reporting:
+            sync_runtime().background(self._report)
 
     def give_back(self, cost: float) -> None:
-        """A request that was not made after all."""
+        """Take back a request that was not made after all."""
         with self._lock:
-            self._owed -= 1
+            self._unreported -= 1
         with self._pace._lock:
             self._pace.empty -= self._pace.each
         self.correct(-cost)
 
     def follow(self, *said: Any) -> None:
-        """What a server of the service says of its limits; see `Pace.follow`."""
+        """What the service says of its limits; see `Pace.follow`."""
         self._pace.follow(*said)
 
     def unused(self, now: float) -> bool:
         """Whether it may be forgotten."""
-        return not (self._waiting or self._telling) and (self._alone or self._pace).unused(now)
+        return not (self._waiting or self._reporting) and (self._local or self._pace).unused(now)
 
-    async def _tell(self, runtime: Runtime) -> None:
+    async def _report(self, runtime: Runtime) -> None:
         with self._lock:
-            self._telling = False
-        if self._more and not self._server.left_alone(runtime.now()):
+            self._reporting = False
+        if self._unreported_tokens:
             await self._book(Turn(0.0), runtime, -1.0)
 
     # Turns
@@ -110,42 +108,42 @@ class SharedPace(PacedQueue):
             slot = self._slot
             if slot is not None and now <= slot[0] + LATE:
                 if slot[1] != turn.cost:
-                    self._more += turn.cost - slot[1]
+                    self._unreported_tokens += turn.cost - slot[1]
                     self._slot = slot[0], turn.cost
                 return slot[0]
             self._slot = None
         if not runtime.may_wait:
-            return self._unasked(turn, now)
+            return self._without_asking(turn, now)
         booked = await self._book(turn, runtime, max(0.0, end - now))
-        return self._by_itself(turn, runtime.now()) if booked is None else booked
+        return self._on_local_share(turn, runtime.now()) if booked is None else booked
 
     def _go(self, turn: Turn, when: float) -> None:
         slot, self._slot = self._slot, None
-        if slot is None and self._alone is not None:
-            self._alone._go(turn, when)
+        if slot is None and self._local is not None:
+            self._local._go(turn, when)
 
-    def _unasked(self, turn: Turn, now: float) -> float:
-        """Where nothing may be waited for: by what was known, and the server is told later."""
+    def _without_asking(self, turn: Turn, now: float) -> float:
+        """For a call that must not wait: decide by what is known, and report it later."""
         with self._lock:
             when = self._pace._ready(turn.cost)
             if when <= now:
                 self._pace._go(turn, now)
-                self._owed += 1
-                self._more += turn.cost
+                self._unreported += 1
+                self._unreported_tokens += turn.cost
             return when
 
-    def _by_itself(self, turn: Turn, now: float) -> float:
-        """Without the server: with this process's share."""
+    def _on_local_share(self, turn: Turn, now: float) -> float:
+        """When the turn comes by this process's share of the limit, without the server."""
         with self._lock:
-            if self._alone is None:
+            if self._local is None:
                 pace, number = self._pace, self._processes
                 each = pace.each * number
                 room = max(0.0, pace.room + pace.each - each)
-                alone = Pace(each, room, pace.each_token * number, pace.room_tokens)
-                alone.empty = now + room + each  # nothing is left of what was booked
-                alone.empty_tokens = now + pace.room_tokens
-                self._alone = alone
-            return self._alone._ready(turn.cost)
+                local = Pace(each, room, pace.each_token * number, pace.room_tokens)
+                local.empty = now + room + each  # nothing is left of what was booked
+                local.empty_tokens = now + pace.room_tokens
+                self._local = local
+            return self._local._ready(turn.cost)
 
     async def _book(self, turn: Turn, runtime: Runtime, longest: float) -> float | None:
         """When this turn comes, if that is in `longest` seconds, or would come; None without a
@@ -154,9 +152,9 @@ class SharedPace(PacedQueue):
             return None
         pace = self._pace
         with self._lock:
-            owed, self._owed = self._owed, 0.0
-            more, self._more = self._more, 0.0
-        known = 0 if self._alone is None else self._processes
+            owed, self._unreported = self._unreported, 0.0
+            more, self._unreported_tokens = self._unreported_tokens, 0.0
+        known = 0 if self._local is None else self._processes
         arguments = (
             "take",
             *map(micro, (pace.each, pace.room, pace.each_token, pace.room_tokens)),
@@ -168,15 +166,15 @@ class SharedPace(PacedQueue):
             known,
             micro(self._settle),
         )
-        told = False
+        reported = False
         try:
             reply = await self._server.ask(runtime, self._key, arguments)
-            told = reply is not None
+            reported = reply is not None
         finally:
-            if not told:
+            if not reported:
                 with self._lock:
-                    self._owed += owed
-                    self._more += more
+                    self._unreported += owed
+                    self._unreported_tokens += more
         return self._follow(reply, turn, runtime.now())
 
     def _follow(self, reply: Any, turn: Turn, now: float) -> float | None:
@@ -185,13 +183,13 @@ class SharedPace(PacedQueue):
         if reply[0] == FOREIGN:
             self._foreign = True
             warn(
-                f"what Redis holds under {self._key!r} is no rate limit of this version; it is "
-                f"left as it is, and this process uses the limit by itself"
+                f"the data in Redis under {self._key!r} are no rate limit of this version; they "
+                f"are left alone, and this process uses its local limit"
             )
             return None
         wait, processes, requests, tokens = (float(part) for part in reply[1:])
         with self._lock:
-            self._alone = None
+            self._local = None
             self._processes = int(processes)
             self._pace.empty = now + requests / 1e6
             self._pace.empty_tokens = now + tokens / 1e6

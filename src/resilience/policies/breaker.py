@@ -11,15 +11,14 @@ from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
-from weakref import WeakSet
 
 from attrs import Factory, field, fields, frozen
 
-from resilience._core.arguments import slot_of
 from resilience._core.clock import monotonic
 from resilience._core.clock import now as clock_now
 from resilience._core.identity import Identity
-from resilience._core.locks import new_lock
+from resilience._core.instances import Instances
+from resilience._core.keyed import check_key, key_reader, key_title
 from resilience._core.options import (
     Seconds,
     call_repr,
@@ -28,7 +27,6 @@ from resilience._core.options import (
     plain,
     seconds,
     suggesting,
-    title,
     to_count,
     to_key,
     to_number,
@@ -150,12 +148,17 @@ class CircuitBreaker(Identity, Gate):
     ramp: Seconds | None = seconds(None, optional=True)
     keep: int = count(100_000)
     forget_after: Seconds = seconds(600.0)
+    _emitters: Emitters = _made(lambda self: Emitters())
     _circuits: Circuits = _made(
         lambda self: Circuits(
-            Limits.of(self), self.name, self.keep, plain(self.forget_after), self._publish
+            Limits.of(self),
+            self.name,
+            self.keep,
+            plain(self.forget_after),
+            self._publish,
+            self._emitters if self.storage is None and not self.listeners else None,
         )
     )
-    _emitters: Emitters = _made(lambda self: Emitters())
     _listeners: Listeners | None = _made(lambda self: Listeners.of(tuple(self.listeners)))
     _storages: Storages | None = _made(lambda self: None if self.storage is None else _shared(self))
     _one: Circuit | None = _made(lambda self: None if self.key else self._circuits.at(None))
@@ -177,11 +180,10 @@ class CircuitBreaker(Identity, Gate):
         options = {each.name: getattr(self, each.name) for each in fields(type(self)) if each.init}
         if self.trip is not None:
             del options["failures"]
-        return _made_of, (type(self), options)
+        return partial(type(self), **options), ()
 
     def __attrs_post_init__(self) -> None:
-        with _making:
-            _known.add(self)
+        breakers.add(self)
 
     def circuits(self) -> dict[Hashable, Circuit]:
         """The circuits that exist, by the value of the key; one for None without a key. Asking
@@ -259,12 +261,7 @@ class CircuitBreaker(Identity, Gate):
         """Healthy calls are counted where a rule looks at a share of the calls."""
         if not self._circuits.limits.rates:
             return None
-        key = self.key
-        read: Callable[[Any, Any], Hashable] | None = None
-        if isinstance(key, str):
-            read = slot_of(fn, key, reading=True).read
-        elif key is not None:
-            read = partial(_apply, key)
+        read = None if self.key is None else key_reader(self.key, fn)
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             try:
@@ -288,8 +285,7 @@ class CircuitBreaker(Identity, Gate):
     def effect(self) -> Effect:
         from resilience._core.schedule import in_words
 
-        key = self.key if isinstance(self.key, str) else title(self.key)
-        whose = "one circuit" if self.key is None else f"a circuit for each {key}"
+        whose = "one circuit" if self.key is None else f"a circuit for each {key_title(self.key)}"
         rule = f"{self.failures} failures in a row" if self.trip is None else f"{self.trip!r}"
         open_time = in_words(to_wait("reset_after", self.reset_after), math.inf)
         return Effect(
@@ -306,17 +302,16 @@ class CircuitBreaker(Identity, Gate):
 
     def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
-        if isinstance(self.key, str):
-            slot_of(fn, self.key, reading=True)
+        check_key(self.key, fn)
 
     def refuses(self, call: Call) -> bool:
-        circuit = self._one or self._found(call)
+        circuit = self._one or self._circuit_of(call, asking=True)
         if circuit is None or type(circuit._state) is Closed:
             return False
         return circuit._refuses(clock_now(), call)
 
     def free_in(self, call: Call) -> float:
-        circuit = self._one or self._found(call)
+        circuit = self._one or self._circuit_of(call, asking=True)
         if circuit is None or not circuit._refuses(clock_now(), call):
             return 0.0
         left = circuit.retry_after
@@ -331,11 +326,9 @@ class CircuitBreaker(Identity, Gate):
             circuit._used = runtime.now()
         state = circuit._state
         if self._at_once and type(state) is Closed and state.ramp is None:
-            permit = _new(Permit)  # made in place: a call would cost as much again
-            permit.circuit = circuit
-            permit.state = state
-            permit.began = 0.0
-            permit.runtime = runtime
+            permit = state.permit
+            if permit is None or permit.runtime is not runtime:
+                permit = state.permit = permit_of(circuit, state, 0.0, runtime)
             return permit
         if self._storages is not None or self.wait_for_trial is not None:
             return None
@@ -424,30 +417,23 @@ class CircuitBreaker(Identity, Gate):
         call.report(own, circuits=(circuit,))
         return True, own, failure
 
-    def _key_of(self, call: Call) -> Any:
-        """The key of a call; whatever its function raises, or TypeError without the argument."""
+    def _circuit_of(self, call: Call, *, asking: bool = False) -> Circuit | None:
+        """The circuit for a call; None if its key cannot be computed. For one that is only `asking`
+        also if there is none yet; where it comes to calling, the log says why."""
         key = self.key
-        if not isinstance(key, str):
-            assert key is not None
-            return key(*call.args, **call.kwargs)
-        if key in call.kwargs:
-            return call.kwargs[key]
-        return call.slot(key, reading=True).read(call.args, call.kwargs)
-
-    def _circuit_of(self, call: Call) -> Circuit | None:
-        """The circuit for a call; None if its key cannot be computed."""
-        try:
-            return self._circuits.at(self._key_of(call))
+        try:  # as `key_of`, without its call
+            if not isinstance(key, str):
+                assert key is not None
+                value = key(*call.args, **call.kwargs)
+            elif key in call.kwargs:
+                value = call.kwargs[key]
+            else:
+                value = call.slot(key, reading=True).read(call.args, call.kwargs)
+            return self._circuits.find(value) if asking else self._circuits.at(value)
         except Exception as problem:
-            warn_option_failed("key", problem)
+            if not asking:
+                warn_option_failed("CircuitBreaker(key=)", problem)
             return None
-
-    def _found(self, call: Call) -> Circuit | None:
-        """The same, if there is one already."""
-        try:
-            return self._circuits.find(self._key_of(call))
-        except Exception:
-            return None  # the call goes through, and there the log says why
 
     def _announce(self, permit: Permit, call: Call) -> None:
         """Tell listeners of a call, unless it was begun before and they have heard of it."""
@@ -474,23 +460,8 @@ class CircuitBreaker(Identity, Gate):
                 self._listeners.state_change(circuit, change)
 
 
-_known: WeakSet[CircuitBreaker] = WeakSet()
-_making = new_lock()
-
-
-def breakers() -> list[CircuitBreaker]:
-    """All that exist in this process."""
-    with _making:
-        return list(_known)
-
-
-_new = object.__new__
 _UNGUARDED = permit_of(None, None, 0.0, None)
 """The permit of a call whose key cannot be computed."""
-
-
-def _apply(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return fn(*args, **kwargs)
 
 
 def _shared(breaker: Any) -> Storages:
@@ -500,5 +471,4 @@ def _shared(breaker: Any) -> Storages:
     return Storages(to_storage("storage", breaker.storage, keyed=keyed), keyed, breaker.refresh)
 
 
-def _made_of(cls: type[CircuitBreaker], options: dict[str, Any]) -> CircuitBreaker:
-    return cls(**options)
+breakers: Instances[CircuitBreaker] = Instances()

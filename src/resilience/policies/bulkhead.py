@@ -1,23 +1,22 @@
 """Limit how many calls are under way at once, and let the others wait in order.
 
-Inside `Retry`, so that no call holds a permit while it waits to retry. For what a service, a GPU or
-this process can serve at the same time; for calls per minute there is `RateLimit`.
+Inside `Retry`, so that no call holds a permit while it waits to retry. For a service, a GPU or a
+process that can serve only so many at the same time; for calls per minute there is `RateLimit`.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
-from weakref import WeakSet, ref
+from weakref import ref
 
-from attrs import Factory, field, fields, frozen
+from attrs import Factory, field, frozen
 
-from resilience._core.arguments import slot_of
-from resilience._core.identity import Identity
+from resilience._core.identity import Restarting
+from resilience._core.instances import Instances
+from resilience._core.keyed import check_key, key_of, key_reader, key_title, model_in
 from resilience._core.locks import new_lock
 from resilience._core.options import (
     Seconds,
@@ -27,7 +26,6 @@ from resilience._core.options import (
     plain,
     seconds,
     suggesting,
-    title,
     to_key,
     to_text,
     warn_option_failed,
@@ -48,15 +46,16 @@ class Load(NamedTuple):
 
 @suggesting
 @frozen(eq=False, repr=False)
-class Bulkhead(Identity, Gate):
+class Bulkhead(Restarting, Gate):
     """Lets `limit` calls in at once. `queue` more wait in order, `patience` seconds at most; the
     others are rejected.
 
     - `limit`: calls under way at the same time, over all threads, event loops and pipelines that
-      have this object. A stream is under way until its end.
+      have this object. A stream is under way until its end. A call inside another one needs a
+      permit of its own.
     - `queue` (100): calls that may wait, first come, first served; 0 for none, None for any number.
-    - `patience` (30): seconds that a call waits at most; None for as long as it takes. A deadline
-      outside ends the wait, too.
+    - `patience` (30): seconds that a call waits at most; None to wait as long as it takes. A
+      deadline ends the wait, too.
     - `key` (None): an argument's name, or a function of the call's arguments: a limit and a queue
       for each value. A call whose key cannot be computed (the function raises, the value is not
       hashable) is let in, and the log says so. Nothing is kept of a key without calls.
@@ -64,7 +63,7 @@ class Bulkhead(Identity, Gate):
 
     A rejected call gets `BulkheadFullError`, without `retry_at`, as nobody knows when a call ends.
     A sync call on an event loop's own thread must not wait: it is let in or rejected at once.
-    Whoever is cancelled, interrupted or out of time leaves the queue, and no permit is lost.
+    A call that is cancelled, interrupted or out of time leaves the queue, and no permit is lost.
 
     It pickles as its options: in another process, a forked one included, it begins anew. Safe from
     any thread and any event loop.
@@ -85,14 +84,10 @@ class Bulkhead(Identity, Gate):
     resting = True
 
     def __attrs_post_init__(self) -> None:
-        with _making:
-            _known.add(self)
+        bulkheads.add(self)
 
     def __repr__(self) -> str:
         return call_repr(self, ("limit",))
-
-    def __reduce__(self) -> Any:
-        return Bulkhead, tuple(getattr(self, each.name) for each in fields(Bulkhead) if each.init)
 
     @property
     def free(self) -> int:
@@ -123,7 +118,7 @@ class Bulkhead(Identity, Gate):
         key, rooms = self.key, self._rooms
         if key is None:
             return rooms.at(None).begin, _end
-        read = slot_of(fn, key, reading=True).read if isinstance(key, str) else partial(_apply, key)
+        read = key_reader(key, fn)
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return rooms.take(read(args, kwargs))
@@ -134,34 +129,31 @@ class Bulkhead(Identity, Gate):
 
     def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
-        if isinstance(self.key, str):
-            slot_of(fn, self.key, reading=True)
+        check_key(self.key, fn)
 
     def try_enter(self, call: Call, runtime: Runtime) -> Any:
         try:
-            permit = self._rooms.take(self._key_of(call))
+            permit = self._rooms.take(key_of(self.key, call))
         except Exception as problem:
-            warn_option_failed("key", problem)
+            warn_option_failed("Bulkhead(key=)", problem)
             return _UNGUARDED
         return None if permit is BUSY else permit
 
     async def enter(self, call: Call, runtime: Runtime) -> Any:
         try:
-            key = self._key_of(call)
+            key = key_of(self.key, call)
         except Exception as problem:
-            warn_option_failed("key", problem)
+            warn_option_failed("Bulkhead(key=)", problem)
             return _UNGUARDED
-        patience = math.inf if self.patience is None else plain(self.patience)
         began = runtime.now()
-        permit = await self._rooms.wait(key, runtime, call, patience)
+        permit = await self._rooms.wait(key, runtime, call, plain(self.patience))
         if permit is not None:
             return permit
         load = self.rooms().get(key, Load(self.limit, 0))
-        model = key if self.key == "model" and isinstance(key, str) else None
         raise BulkheadFullError(
             name=self.name,
             key=key,
-            model=model,
+            model=model_in(self.key, key),
             limit=self.limit,
             waiting=load.waiting,
             waited=runtime.now() - began,
@@ -172,28 +164,16 @@ class Bulkhead(Identity, Gate):
 
     def refuses(self, call: Call) -> bool:
         try:
-            return self._rooms.full(self._key_of(call))
+            return self._rooms.full(key_of(self.key, call))
         except Exception:
             return False  # the call goes through, and there the log says why
-
-    def _key_of(self, call: Call) -> Any:
-        """The key of a call; whatever its function raises, or TypeError without the argument."""
-        key = self.key
-        if key is None:
-            return None
-        if not isinstance(key, str):
-            return key(*call.args, **call.kwargs)
-        if key in call.kwargs:
-            return call.kwargs[key]
-        return call.slot(key, reading=True).read(call.args, call.kwargs)
 
     def effect(self) -> Effect:
         from resilience._core.schedule import seconds_text
 
-        key = self.key if isinstance(self.key, str) else title(self.key)
         calls = f"{self.limit} call{'s' if self.limit > 1 else ''}"
-        whose = "" if self.key is None else f" for each {key}"
-        long = math.inf if self.patience is None else plain(self.patience)
+        whose = "" if self.key is None else f" for each {key_title(self.key)}"
+        long = plain(self.patience)
         line = f"lets {calls} in at once{whose}"
         if self.queue == 0 or long == 0:
             return Effect(line=f"{line}, and rejects the others")
@@ -204,7 +184,7 @@ class Bulkhead(Identity, Gate):
 
 
 class _Permit:
-    """What a call holds that is inside; `reference` is what stands for it there."""
+    """What a call inside holds; the room keeps a weak `reference` to it."""
 
     __slots__ = ("__weakref__", "reference", "room")
 
@@ -212,7 +192,7 @@ class _Permit:
     reference: ref[_Permit] | None
 
     def give_back(self) -> None:
-        """Leave the room; several times is as once."""
+        """Leave the room. May be called again."""
         reference = self.reference
         if reference is not None:
             self.room.leave(reference)
@@ -220,14 +200,15 @@ class _Permit:
 
 
 class _Room:
-    """The calls of one key: those inside, and those who wait, first come first.
+    """The calls of one value of the key: those inside, and those that wait, first come first.
 
-    Ctrl-C, a signal handler or a finalizer may come between any two steps: a permit is in or out
-    by one of them, and what was begun can be done again. A permit that Ctrl-C has kept from being
-    given back is noticed when nobody has it any more, by the weak reference that is inside.
+    Ctrl-C, a signal handler or a finalizer may come between any two steps: a permit moves in or out
+    by a single step, and the others can be repeated. If Ctrl-C keeps a permit from being given
+    back, the callback of its weak reference does that once nobody holds it any more.
 
-    Permits are given out under the lock, and given back without it: whoever leaves is out, and then
-    looks at the queue; whoever waits is in the queue, and then looks for a free permit.
+    Permits are taken under the lock, and given back without it: a call that leaves is out first,
+    and then looks at the queue; a call that waits is in the queue first, and then looks for a free
+    permit.
     """
 
     __slots__ = ("inside", "leave", "limit", "lock", "waiting")
@@ -255,7 +236,7 @@ class _Room:
         return BUSY
 
     def _leave(self, reference: ref[_Permit]) -> None:
-        """Whose permit it is, is inside no more; the next one may come in."""
+        """Free the permit of this reference, and let the next call in."""
         try:
             self.inside.discard(reference)
         except TypeError:  # it died before its reference was ever hashed: it never was inside
@@ -265,12 +246,12 @@ class _Room:
                 self.let_in()
 
     def leave_queue(self, permit: _Permit) -> None:
-        """From now on nobody lets it in."""
+        """Leave the queue: from now on it is not let in."""
         with self.lock:
             self.waiting.pop(permit, None)
 
     def let_in(self) -> None:
-        """Give free permits to those who wait. Whoever wakes and has none yet waits on."""
+        """Give free permits to those that wait. A call that wakes without one waits on."""
         while self.waiting and len(self.inside) < self.limit:
             permit = next(iter(self.waiting))
             self.waiting[permit].set()
@@ -280,7 +261,8 @@ class _Room:
 
 
 class _Rooms:
-    """Those of one bulkhead, by key; one without calls may be forgotten at any time."""
+    """Those of one bulkhead, by the value of the key. One without calls may be forgotten at any
+    time."""
 
     __slots__ = ("_all", "_limit", "_lock", "_queue")
 
@@ -291,7 +273,8 @@ class _Rooms:
         self._all: OrderedDict[Hashable, _Room] = OrderedDict()
 
     def at(self, key: Hashable) -> _Room:
-        """The room for a key. If it is new, two old ones are looked at that may be forgotten."""
+        """The room for a value of the key. If it is new, two old ones are looked at, and forgotten
+        if they are empty."""
         room = self._all.get(key)
         if room is not None:
             return room
@@ -309,7 +292,7 @@ class _Rooms:
             permit = room.begin()
             if self._all.get(key) is room:
                 return permit
-            del permit  # the room was forgotten in this moment
+            del permit  # the room has just been forgotten
 
     async def wait(
         self, key: Hashable, runtime: Runtime, call: Call, patience: float
@@ -366,8 +349,8 @@ class _Rooms:
                 if room.inside or room.waiting
             }
 
-    def begin_anew(self) -> None:
-        """In a forked child: the calls of the parent's other threads are not under way here."""
+    def after_fork(self) -> None:
+        """No call is under way in the child."""
         for room in self._all.values():
             room.inside.clear()
             room.waiting.clear()
@@ -375,17 +358,9 @@ class _Rooms:
 
 _KEPT = 256
 """Rooms of one bulkhead that are kept although nobody is in them."""
-_known: WeakSet[Bulkhead] = WeakSet()
-_making = new_lock()
 _UNGUARDED = _Permit()
 """The permit of a call whose key cannot be computed."""
 _UNGUARDED.reference = None
-
-
-def bulkheads() -> list[Bulkhead]:
-    """All that exist in this process."""
-    with _making:
-        return list(_known)
 
 
 def _end(permit: _Permit, error: Verdict, result: Any) -> bool:
@@ -398,14 +373,8 @@ def _end(permit: _Permit, error: Verdict, result: Any) -> bool:
     return True
 
 
-def _apply(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return fn(*args, **kwargs)
+def _after_fork(bulkhead: Bulkhead) -> None:
+    bulkhead._rooms.after_fork()
 
 
-def _forked() -> None:
-    for bulkhead in bulkheads():
-        bulkhead._rooms.begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+bulkheads: Instances[Bulkhead] = Instances(_after_fork)

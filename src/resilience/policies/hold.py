@@ -1,24 +1,25 @@
-"""Stay away together: when a server tells one call to wait, the others wait as well.
+"""When a server tells one call to wait, have the others wait as well.
 
-Inside `Retry` and `CircuitBreaker`. Where the limit is known beforehand, `RateLimit` keeps within
+Inside `Retry` and `CircuitBreaker`. Where the limit is known beforehand, `RateLimit` keeps to
 it, and no call has to be refused first.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, cast
-from weakref import WeakSet, ref
+from weakref import ref
 
-from attrs import Factory, field, fields, frozen
+from attrs import Factory, field, frozen
 
 from resilience._core.clock import chance, moment
 from resilience._core.clock import now as clock_now
-from resilience._core.identity import Identity
-from resilience._core.lanes import Lanes
+from resilience._core.identity import Restarting
+from resilience._core.idles import Idles
+from resilience._core.instances import Instances
+from resilience._core.keyed import Keyed, check_key, key_title, model_in
 from resilience._core.locks import new_lock
 from resilience._core.options import (
     Seconds,
@@ -28,8 +29,8 @@ from resilience._core.options import (
     plain,
     seconds,
     suggesting,
-    title,
     to_key,
+    to_shared,
     to_text,
 )
 from resilience._core.pacing import PacedQueue, Turn
@@ -45,35 +46,35 @@ _WAIT = to_match("on", Advice.WAIT)
 _LONGEST = 86400.0
 """Seconds of a hold at most: what a server asks for beyond that is a mistake."""
 _SHORTEST = 1.0
-"""Seconds: a shorter hold is taken for as long, where those who waited are let go."""
+"""Seconds: a shorter hold counts as one of this length when the waiting calls are released."""
 _SLOWER = 0.8
-"""By how much calls go slower than the server took them, once it is known how fast that was."""
+"""The share of the rate at which the server accepted calls that they are slowed down to."""
 _FASTER = 0.99
-"""What the gap between two calls shrinks to in the first second after a hold (or in the time of the
+"""What the gap between calls shrinks to in the first second after a hold (or in the time of the
 hold, if longer); by twice as much in the second, and so on."""
 
 
 @suggesting
 @frozen(eq=False, repr=False)
-class Hold(Identity, Gate):
-    """When a call fails and its server says how long to stay away, hold the others back as well.
+class Hold(Restarting, Gate):
+    """When a call fails and its server says for how long to stay away, holds the others back.
 
-    - `on` (advice WAIT): which failures hold, if they tell for how long: by `Retry-After` and its
-      like, or by a rate limit's reset where nothing remains (`x-ratelimit-remaining: 0`).
+    - `on` (advice WAIT): the failures that begin a hold, if they say for how long: by `Retry-After`
+      and its like, or by the reset of a rate limit with nothing left (`x-ratelimit-remaining: 0`).
     - `key` (None): an argument's name, or a function of the call's arguments, such as the model,
       the host or the account: a hold for each value. A call whose key cannot be computed (the
-      function raises, the value is not hashable) is let through, and the log says so.
-    - `spread` (0.25): those who wait are let go one after the other, over this share of the time of
-      the hold (of a second, if it was shorter), added to it.
-    - `patience` (60): seconds that a call waits at most; None for as long as it takes. One that
-      would have to wait longer, or beyond its deadline, is rejected now. In a chain of models, so
-      is one for which another model is free: the chain goes on with that at once.
-    - `storage` (None): a `resilience.shared.RedisLimit`, to hold the calls of other processes, too.
+      function raises, the value is not hashable) is never held, and the log says so.
+    - `spread` (0.25): waiting calls start one after the other, over this share of the time of the
+      hold (of a second, if it was shorter), which is added to it.
+    - `patience` (60): seconds that a call waits at most; None to wait as long as it takes. A call
+      that would wait longer, or beyond its deadline, is rejected now. In a chain of models, so is
+      a call for which another model is free: the chain goes on with that at once.
+    - `storage` (None): a `resilience.shared.RedisLimit`, to share holds between processes.
     - `name` (None): for people.
 
-    If the server refuses again what is let go, the gaps between calls become as long as they were
-    between those that it took, and shrink, slowly at first, until no call has to wait for its
-    turn. Whatever a server asks for, a hold lasts for a day at most.
+    If the server refuses released calls again, further ones start no faster than it accepted them,
+    and then faster little by little, until no call has to wait for its turn. Whatever a server asks
+    for, a hold lasts for a day at most.
 
     A rejected call gets `RateLimitExceededError` with `retry_at`, whose `__cause__` is the failure
     that began the hold. A sync call on an event loop's own thread must not wait: it is rejected
@@ -90,21 +91,17 @@ class Hold(Identity, Gate):
     key: str | Callable[..., Hashable] | None = checked(to_key, None, optional=True)
     spread: float = number(0.25, most=1.0)
     patience: Seconds | None = seconds(60.0, positive=False, optional=True)
-    storage: Any = field(default=None)
+    storage: Any = checked(to_shared, None, optional=True)
     name: str | None = checked(to_text, None, optional=True)
     _state: _State = field(
         default=Factory(lambda self: _State(self), takes_self=True), init=False, repr=False
     )
 
     def __attrs_post_init__(self) -> None:
-        with _making:
-            _known.add(self)
+        holds.add(self)
 
     def __repr__(self) -> str:
         return call_repr(self)
-
-    def __reduce__(self) -> Any:
-        return Hold, tuple(getattr(self, each.name) for each in fields(Hold) if each.init)
 
     @property
     def waiting(self) -> int:
@@ -124,7 +121,7 @@ class Hold(Identity, Gate):
         self._state.emitters.add(emitter)
 
     def watch(self, idle: Idle) -> None:
-        self._state.watch(idle)
+        self._state.idles.add(idle)
 
     def busy(self) -> bool:
         return self._state.busy()
@@ -133,16 +130,15 @@ class Hold(Identity, Gate):
 
     def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
-        self._state.lanes.check(fn)
+        check_key(self.key, fn)
 
     def try_enter(self, call: Call, runtime: Runtime) -> Any:
         state = self._state
         if self.storage is not None:
             state.listen()
-        if not state.any_held:
-            return _FREE
         now = runtime.now()
-        state.look(now)
+        if not state.any_held(now):
+            return _FREE
         lane = state.lanes.found(call)
         if lane is None or not lane.held_for:
             return _FREE
@@ -153,11 +149,13 @@ class Hold(Identity, Gate):
         lane = self._state.lanes.of(call, began)
         if lane is None:
             return _FREE
-        end = self._end(call, began)
+        end = self._end(call, began) if runtime.may_wait else began
         expected = lane.expected(began)
-        late = expected > end or not runtime.may_wait
+        late = expected > end
         if not late and lane.until > began and call.alternatives is not None:
-            late = lane.failure is not None and call.alternatives(lane.failure) <= 0
+            late = lane.failure is not None and _is_sooner(
+                call.alternatives(lane.failure), expected - began
+            )
         if late:
             raise self._rejection(lane, expected - began)
         call.emit(CallDelayed, policy="Hold", model=call.model, seconds=expected - began)
@@ -168,14 +166,13 @@ class Hold(Identity, Gate):
         return lane.permit()
 
     def _end(self, call: Call, now: float) -> float:
-        """When a call that comes now is to go at the latest."""
-        patience = math.inf if self.patience is None else plain(self.patience)
-        return now + min(patience, call.room(now))
+        """When a call that comes now must have started."""
+        return now + min(plain(self.patience), call.room(now))
 
     def _rejection(self, lane: _Lane, wait: float) -> RateLimitExceededError:
         wait = max(0.0, wait)
         error = RateLimitExceededError(
-            wait, moment(wait), name=self.name, model=self._state.model(lane.key)
+            wait, moment(wait), name=self.name, model=model_in(self.key, lane.key)
         )
         error.__cause__ = None if lane.failure is None else lane.failure.error
         return error
@@ -201,12 +198,12 @@ class Hold(Identity, Gate):
             return
         now = clock_now()
         lane = self._state.lanes.of(call, now)
-        if lane is not None and lane.hold(min(asked, _LONGEST), now, permit.since, failure):
-            self._state.began(lane, min(asked, _LONGEST), failure)
+        if lane is not None:
+            self._state.hold(lane, asked, now, permit.since, failure)
 
     def refuses(self, call: Call) -> bool:
         lane = self._state.lanes.found(call)
-        if lane is None or not lane.held_for or _told(call):
+        if lane is None or not lane.held_for or _was_refused(call):
             return False
         now = clock_now()
         if lane.expected(now) > self._end(call, now):
@@ -219,9 +216,8 @@ class Hold(Identity, Gate):
         return 0.0 if lane is None or not lane.held_for else lane.expected(now) - now
 
     def effect(self) -> Effect:
-        key = self.key if isinstance(self.key, str) else title(self.key)
-        whose = "" if self.key is None else f" of the same {key}"
-        long = math.inf if self.patience is None else plain(self.patience)
+        whose = "" if self.key is None else f" of the same {key_title(self.key)}"
+        long = plain(self.patience)
         until = "" if long == math.inf else f"; for {long:g} s at most, or is rejected"
         return Effect(
             line=f"waits while the server has told another call{whose} to stay away{until}",
@@ -240,8 +236,13 @@ def asked_of(failure: Failure) -> float | None:
     return max(resets, default=None)
 
 
-def _told(call: Call) -> bool:
-    """Whether it is this call that was told, at this model: its own `Retry` knows what to do."""
+def _is_sooner(other: float, wait: float) -> bool:
+    """Whether another model is worth going to: one that is free now, or a second sooner."""
+    return other <= 0 or other + 1.0 < wait
+
+
+def _was_refused(call: Call) -> bool:
+    """Whether this call itself was told to wait, at this model: its own `Retry` sees to that."""
     if not call.journal.attempts:
         return False
     last = call.last_attempt()
@@ -249,7 +250,7 @@ def _told(call: Call) -> bool:
 
 
 class _Permit(NamedTuple):
-    """Of a call that goes while its lane is paced: in which one, and since which release."""
+    """Of a call that starts while its lane is paced: the lane, and the release it comes after."""
 
     lane: _Lane | None
     since: float
@@ -261,8 +262,9 @@ _FREE = _Permit(None, 0.0)
 class _Lane(PacedQueue):
     """The calls for one value of the key.
 
-    Held until `until`; from `start` on, a little later, those who wait are let go, `gap` seconds
-    apart. A gap stays until no call has had to wait for a while.
+    Held until `until`; from `start` on, a little later, waiting calls are released, evenly over the
+    spread. When the server has refused some of them again, calls go `gap` seconds apart, until
+    none has had to wait for a while.
     """
 
     __slots__ = (
@@ -277,7 +279,6 @@ class _Lane(PacedQueue):
         "since",
         "spread",
         "start",
-        "state",
         "until",
     )
 
@@ -285,16 +286,17 @@ class _Lane(PacedQueue):
     """Seconds of the hold; 0 if it is not held, nor paced."""
     failure: Failure | None
     """Why it is held."""
+    gap: float
+    """Seconds between calls; 0 as long as it is not known what the server takes."""
     crowd: int
-    """How many were told, or waited, when it was released."""
+    """How many calls were told to wait, and have not started since."""
     since: float
-    """When the first call went after the hold; infinite before."""
+    """When the first call started after the hold; infinite before."""
     accepts: int
-    """How many calls went well since."""
+    """How many calls have succeeded since."""
 
-    def __init__(self, state: _State, key: Hashable, spread: float) -> None:
+    def __init__(self, key: Hashable, spread: float) -> None:
         super().__init__()
-        self.state = ref(state)
         self.key = key
         self.spread = spread
         self.failure = None
@@ -307,8 +309,8 @@ class _Lane(PacedQueue):
         return _Permit(self, self.since)
 
     def hold(self, asked: float, now: float, since: float, failure: Failure | None) -> bool:
-        """Begin a hold, or make one longer: whether it has begun. `since` is the release that the
-        call went after which was told."""
+        """Begin a hold, or extend one: whether it has begun. `since` is the release after which the
+        refused call had started."""
         with self._lock:
             until = now + asked
             if now < self.until:
@@ -317,40 +319,38 @@ class _Lane(PacedQueue):
                     self.start += until - self.until
                     self.until = until
                 return False
-            if since == self.since:  # let go since the last hold, and refused again
-                if self.accepts:
-                    self.gap = (until - since) / self.accepts / _SLOWER
-                else:
-                    self.gap *= 2
+            if since == self.since and self.accepts:  # released since the last hold, refused again
+                self.gap = (until - since) / self.accepts / _SLOWER
             self.failure, self.held_for, self.crowd = failure, asked, 1
             self.until = self.last_wait = until
             self.start = until + self.spread * asked * chance()
             self.since, self.accepts = math.inf, 0
-        self._tell()
         return True
 
     def passes(self, now: float) -> bool:
-        """Go at once, if nobody waits and it is not held."""
+        """Start at once, if nobody waits and it is not held."""
         with self._lock:
             if self._waiting or now < self.until or now < self.next:
                 return False
             self._go(None, now)
         return True
 
-    def ends(self, now: float) -> None:
-        """It is over, if nobody has had to wait for a while."""
+    def ends(self, now: float) -> bool:
+        """Whether it is over, as nobody has had to wait for a while."""
         with self._lock:
             quiet = now - self.last_wait > max(_SHORTEST, self.held_for)
             if self._waiting or not quiet:
-                return
+                return False
             self.gap = self.held_for = 0.0
             self.since, self.failure = math.inf, None
-        self._tell()
+        return True
 
     def expected(self, now: float) -> float:
-        """When a call that comes now will go, if all goes on as it is."""
+        """When a call that comes now will start, if nothing else happens."""
         with self._lock:
             first = self.start if now < self.until or self._waiting else self.until
+            if self._waiting and not self.gap:
+                first += self.spread * max(_SHORTEST, self.held_for)
             return max(now, first, self.next) + len(self._waiting) * self.gap
 
     async def ready(self, turn: Turn, runtime: Runtime, call: Call, end: float) -> float:
@@ -359,105 +359,81 @@ class _Lane(PacedQueue):
             return max(self.start, self.next)
 
     def _go(self, turn: Turn | None, when: float) -> None:
-        if self.since == math.inf and self.held_for:
-            self.since = when
-            crowd = self.crowd + len(self._waiting)
-            self.gap = self.gap or self.spread * max(_SHORTEST, self.held_for) / max(1, crowd)
-        self.next = max(self.next, when) + self.gap
-        unit = max(_SHORTEST, self.held_for)
-        self.gap *= _FASTER ** (self.gap / unit * (when - self.since) / unit if self.gap else 0.0)
+        self.since = min(self.since, when)
+        gap, unit = self.gap, max(_SHORTEST, self.held_for)
+        if not gap:
+            left = self.since + self.spread * unit - when
+            gap = max(0.0, left) / max(1, self.crowd + len(self._waiting))
+            self.crowd = max(0, self.crowd - 1)
+        self.next = max(self.next, when) + gap
+        self.gap *= _FASTER ** (self.gap / unit * (when - self.since) / unit)
 
     def accepted(self, since: float) -> None:
-        """A call went well that was let go after this release."""
+        """A call that started after this release has succeeded."""
         with self._lock:
             if since == self.since:
                 self.accepts += 1
 
-    def unused(self, now: float) -> bool:
-        return not self._waiting and not self.held_for
-
-    def _tell(self) -> None:
-        """Calls may be at rest again, or no more."""
-        state = self.state()
-        if state is not None:
-            state.changed(self)
-
 
 class _State:
-    """What a hold knows in this process: its lanes, and which of them anything goes on in."""
+    """What a hold knows in this process: its lanes, and which of them are held or paced."""
 
     def __init__(self, policy: Hold) -> None:
-        self.keyed_by_model = policy.key == "model"
         self.name = policy.name
         spread = policy.spread
-        itself: ref[Any] = ref(self)
-
-        def made(key: Hashable) -> _Lane:
-            state = itself()
-            assert state is not None
-            return _Lane(state, key, spread)
-
-        self.lanes: Lanes[_Lane] = Lanes(policy.key, made)
+        self.lanes = Keyed("Hold", policy.key, lambda key: _Lane(key, spread), _may_go)
         self.emitters = Emitters()
         self._busy: dict[_Lane, None] = {}
-        self._idles: tuple[ref[Any], ...] = ()
+        self.idles = Idles()
         self._lock = new_lock()
         self.shared: Any = None
         if policy.storage is not None:
-            self.shared = policy.storage.share_hold(policy.name, partial(_heard, itself))
+            self.shared = policy.storage.share_hold(policy.name, partial(_received, ref(self)))
 
-    def model(self, key: Hashable) -> str | None:
-        """The key, if it is a model's name."""
-        return key if self.keyed_by_model and isinstance(key, str) else None
-
-    def began(self, lane: _Lane, asked: float, failure: Failure | None) -> None:
-        """A hold has begun here: tell everybody."""
+    def hold(
+        self, lane: _Lane, asked: float, now: float, since: float, failure: Failure | None
+    ) -> None:
+        """Begin a hold and publish it, or make one longer; `failure` is None if another process has
+        published it. `since` as for `_Lane.hold`."""
+        asked = min(asked, _LONGEST)
+        if not lane.hold(asked, now, since, failure):
+            return
+        self._update(lane)
         self.emitters.emit(
             HoldBegan,
             hold=self.name,
             key=lane.key,
-            model=self.model(lane.key),
+            model=model_in(self.lanes.key, lane.key),
             seconds=asked,
             failure=failure,
         )
         if self.shared is not None and failure is not None:
             self.shared.publish(lane.key, asked)
 
-    def heard(self, key: Hashable, seconds: float) -> None:
-        """Another process was told."""
+    def receive(self, key: Hashable, seconds: float) -> None:
+        """Begin a hold that another process has published."""
         now = clock_now()
-        lane = self.lanes.at(key, now)
-        if lane.hold(min(seconds, _LONGEST), now, 0.0, None):
-            self.began(lane, seconds, None)
+        self.hold(self.lanes.only or self.lanes.at(key, now), seconds, now, 0.0, None)
 
     def listen(self) -> None:
-        """Begin to hear of the holds of other processes."""
-        if not self.shared.listening:
-            self.shared.listen()
-            self.update()
+        """Begin to receive the holds of other processes."""
+        if self.shared.listen():
+            self.idles.update()
 
-    @property
-    def any_held(self) -> bool:
-        """Whether anything goes on in any lane."""
-        return bool(self._busy)
-
-    def look(self, now: float) -> None:
-        """Whether what goes on in one of the lanes is over, whoever calls: a lane that nobody calls
-        any more would keep the others from rest."""
+    def any_held(self, now: float) -> bool:
+        """Whether any lane is held or paced. One of them is ended if it is over, whatever is
+        called: a lane without calls would keep the others from rest."""
         with self._lock:
             lane = next(iter(self._busy), None)
             if lane is None:
-                return
-            del self._busy[lane]
+                return False
+            self._busy.pop(lane, None)  # a signal handler's call may have ended it just now
             self._busy[lane] = None
-        lane.ends(now)
+        if lane.ends(now):
+            self._update(lane)
+        return True
 
     # At rest
-
-    def watch(self, idle: Idle) -> None:
-        with self._lock:
-            alive = [each for each in self._idles if each() is not None]
-            self._idles = (*alive, ref(idle))
 
     def busy(self) -> bool:
         """Whether calls must take the full path."""
@@ -465,48 +441,32 @@ class _State:
             return True
         return bool(self._busy)
 
-    def changed(self, lane: _Lane) -> None:
+    def _update(self, lane: _Lane) -> None:
         """A lane is held, or no more."""
         with self._lock:
             if lane.held_for:
                 self._busy[lane] = None
             else:
                 self._busy.pop(lane, None)
-        self.update()
-
-    def update(self) -> None:
-        for reference in self._idles:
-            idle = reference()
-            if idle is not None:
-                idle.update()
+        self.idles.update()
 
 
-def _heard(state: ref[Any], key: Hashable, seconds: float) -> bool:
-    """Another process was told; whether anybody here still wants to know."""
+def _may_go(lane: _Lane, now: float, crowded: bool) -> bool:
+    return not lane.waiting and not lane.held_for
+
+
+def _received(state: ref[_State], key: Hashable, seconds: float) -> bool:
+    """What `SharedHold` calls; whether the policy is still in use."""
     found = state()
     if found is not None and seconds > 0:
-        found.heard(key, seconds)
+        found.receive(key, seconds)
     return found is not None
 
 
-_known: WeakSet[Hold] = WeakSet()
-_making = new_lock()
+def _after_fork(hold: Hold) -> None:
+    for lane in hold._state.lanes.all().values():
+        lane.after_fork()
+    hold._state.idles.update()
 
 
-def holds() -> list[Hold]:
-    """All that exist in this process."""
-    with _making:
-        return list(_known)
-
-
-def _forked() -> None:
-    for hold in holds():
-        for lane in hold._state.lanes.all().values():
-            lane.forget_waiting()
-        if hold._state.shared is not None:
-            hold._state.shared.forked()
-        hold._state.update()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+holds: Instances[Hold] = Instances(_after_fork)

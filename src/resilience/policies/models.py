@@ -294,7 +294,7 @@ class ModelFallback(Policy):
                     )
                     return result
                 if pause > 0:
-                    await runtime.sleep(pause, call)
+                    await runtime.sleep(pause, chain.turn(chain.at))
 
         return model_fallback
 
@@ -305,10 +305,8 @@ class ModelFallback(Policy):
             return own.free_in(turn)
         return turn.free_in() if turn.refuses(self) else 0.0
 
-    def _start(self, named: Any) -> Model:
-        """The model a call begins with: its own, else the first of the chain."""
-        if named is None or not isinstance(named, str) or not named:
-            return self.models[0]
+    def _named(self, named: str) -> Model:
+        """The model that a call names itself, to begin with."""
         for model in self.models:
             if model.name == named:
                 return model
@@ -359,12 +357,14 @@ class _Chain:
         self.at = 0
         self.since = call.branch.number
         self.left: dict[int, _Left] = {}
-        self.shut: set[object] = set()
-        self.slot = call.slot(policy.argument)
-        start = self.start = policy._start(self.slot.given(call.args, call.kwargs))
-        self.order = policy.models
-        if start is not self.order[0]:
-            self.order = (start, *(model for model in policy.models if model is not start))
+        self.shut: frozenset[object] = frozenset()
+        slot = self.slot = call.slot(policy.argument)
+        order = self.order = policy.models
+        start = self.start = order[0]
+        named = slot.given(call.args, call.kwargs)
+        if isinstance(named, str) and named and named != start.name:
+            start = self.start = policy._named(named)
+            self.order = (start, *(model for model in order if model is not start))
         guard = call.journal.guard
         if guard.continues:  # some refuse a request that continues an answer
             self.order = tuple(model for model in self.order if model.prefill) or self.order
@@ -406,27 +406,21 @@ class _Chain:
         if found is None:
             return None
         *_, to = found
+        budgeted = call.budgets is not None or call.journal.outer is not None
         if rejected:
             self._skipped(error)
             self._emit(ModelSkipped, to, error=error)
         elif (used := used_up(call.args, call.kwargs)) is not None:
             call.journal.remark(f"no other model: {used} can be read only once")
             return None
-        elif not self._affords(to):
+        elif budgeted and not self.turn(to).afford():
+            call.journal.reason = "the retry budget is spent"
+            call.journal.remark("no other model: the retry budget is spent")
             return None
         else:
             self._emit(ModelLeft, to, failure=failure)
         *_, pause, self.at = found
         return pause
-
-    def _affords(self, to: int) -> bool:
-        """Whether budgets have another model's call left."""
-        call = self.call
-        if (call.budgets is None and call.journal.outer is None) or self.turn(to).afford():
-            return True
-        self.call.journal.reason = "the retry budget is spent"
-        self.call.journal.remark("no other model: the retry budget is spent")
-        return False
 
     def _emit(self, kind: type[Event], to: int, **facts: Any) -> None:
         self.call.emit(kind, model=self.order[self.at].name, to=self.order[to].name, **facts)
@@ -450,7 +444,7 @@ class _Chain:
         if failure.advice is not Advice.STOP or failure.kind not in _OF_ACCOUNT:
             return False
         # The account is in trouble: no model of it will do, and for others it is a FALLBACK.
-        self.shut.add(_account(self.order[self.at]))
+        self.shut |= {_account(self.order[self.at])}
         return self.call.matches(
             self.policy.on, evolve(failure, advice=Advice.FALLBACK), self.policy
         )

@@ -203,7 +203,7 @@ class Retry(Policy):
             line=line,
             calls=attempts,
             waits=waits,
-            until=math.inf if self.within is None else plain(self.within),
+            until=plain(self.within),
             reactions=reactions if attempts > 1 else (),
             pause=max(longest, rejected),
         )
@@ -288,7 +288,7 @@ class Retry(Policy):
                 made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
                 return _gives_up(call, f"{made} made", remark=False)
             if call.refuses(self):
-                return _gives_up(call, "its circuit is open")
+                return _gives_up(call, "its circuit is open or a limit is reached")
             pause = self._pause(run, self._state(run, failure, failure.error, None))
             if pause is None or self._leaves(run, failure, pause):
                 return None
@@ -398,7 +398,8 @@ class Retry(Policy):
             for report in run.call.reported(number, error):
                 if report.exhausted:
                     return "retried further in"
-        if failure.sent is not False and not self._repeatable(run.call):
+        sure = self.idempotent is True or failure.sent is False
+        if not sure and not self._repeatable(run.call):
             return "it may have been executed"
         unwanted = f"{failure.kind.value} is not retried"
         if isinstance(self.on, retry_base):

@@ -11,13 +11,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, ClassVar
-from weakref import WeakSet
 
-from attrs import Factory, field, fields, frozen
+from attrs import Factory, field, frozen
 
 from resilience._core.clock import now as clock_now
-from resilience._core.identity import Identity
-from resilience._core.keyed import Keyed
+from resilience._core.identity import Restarting
+from resilience._core.idles import Idles
+from resilience._core.instances import Instances
+from resilience._core.keyed import Keyed, check_key, key_title
 from resilience._core.locks import new_lock
 from resilience._core.options import (
     Seconds,
@@ -73,7 +74,7 @@ class BudgetLevel(Value):
 
 @suggesting
 @frozen(eq=False, repr=False)
-class RetryBudget(Identity, Policy):
+class RetryBudget(Restarting, Policy):
     """Allows for extra calls, those beyond the one that the caller asked for, up to a share of all
     calls. When it is spent, the error of the last attempt comes out at once, as itself, with a note
     that says so.
@@ -132,15 +133,10 @@ class RetryBudget(Identity, Policy):
     def __attrs_post_init__(self) -> None:
         if self.ratio == self.reserve == 0:
             raise ValueError("ratio must be more than 0 if reserve is 0, got 0.0")
-        with _making:
-            _known.add(self)
+        budgets.add(self)
 
     def __repr__(self) -> str:
         return call_repr(self)
-
-    def __reduce__(self) -> Any:
-        options = {each.name: getattr(self, each.name) for each in fields(type(self)) if each.init}
-        return partial(type(self), **options), ()
 
     def snapshot(self) -> BudgetLevel:
         """How the budget stands now. TypeError with a key: see `snapshots()`."""
@@ -154,14 +150,14 @@ class RetryBudget(Identity, Policy):
         return self._buckets.levels(clock_now())
 
     def watch(self, idle: Idle) -> None:
-        self._buckets.watch(idle)
+        self._buckets.idles.add(idle)
 
     def busy(self) -> bool:
         return self._buckets.busy()
 
     def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
-        self._buckets.keyed.check(fn)
+        check_key(self.key, fn)
 
     def effect(self) -> Effect:
         cost = "" if self.cost is None else f" by {title(self.cost)}"
@@ -169,8 +165,7 @@ class RetryBudget(Identity, Policy):
         line = f"allows for extra calls: {self.ratio:.3g} for each of the {calls}{cost}"
         if self.reserve:
             line += f", and {self.reserve:g} a second"
-        key = self.key if isinstance(self.key, str) else title(self.key)
-        return Effect(line=line if self.key is None else f"{line}, for each {key}")
+        return Effect(line=line if self.key is None else f"{line}, for each {key_title(self.key)}")
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         buckets, by_calls = self._buckets, self.of == "calls"
@@ -205,14 +200,14 @@ class RetryBudget(Identity, Policy):
 
 
 class _Bucket:
-    """What there is for one value of the key."""
+    """What is left of the budget for one value of the key."""
 
     __slots__ = ("at", "left", "refused", "spent")
 
     def __init__(self, left: float) -> None:
         self.left = left
         self.at: float | None = None
-        """When it was last looked at."""
+        """When `left` was set."""
         self.spent = 0.0
         self.refused = 0
 
@@ -229,7 +224,7 @@ class _Budget:
         self.runtime = runtime
 
     def __call__(self, call: Call) -> Callable[[], object] | None:
-        """One more attempt in a call; what gives it back, or None if there is none left."""
+        """Take one more attempt in a call: what gives it back; None if the budget is spent."""
         own = call.journal is self.call.journal
         price = self.policy._price(call if own else self.call)  # which knows its function's
         buckets = self.policy._buckets
@@ -239,29 +234,29 @@ class _Budget:
         return None
 
     def earn(self, verdict: Verdict) -> None:
-        """The call allows for further ones, unless it has failed."""
+        """Add what the call allows for, unless it has failed."""
         if verdict is None:
             earned = self.policy.ratio * self.policy._price(self.call)
             self.policy._buckets.add(self.bucket, earned, self.runtime.now())
 
 
 def _is_counted(call: Call, bucket: _Bucket) -> bool:
-    """Whether it is a part of a call that was counted further out."""
+    """Whether a pipeline further out has counted it."""
     return any(isinstance(each, _Budget) and each.bucket is bucket for each in call.all_budgets())
 
 
 class _Buckets:
-    """Those of one budget, and which of them are not full: while there is one, calls are to be
-    counted."""
+    """Those of one budget, and which of them are not full: while there is one, calls are counted,
+    and not at rest."""
 
     __slots__ = (
         "__weakref__",
         "_burst",
         "_forget_after",
-        "_idles",
         "_lock",
         "_not_full",
         "_reserve",
+        "idles",
         "keyed",
     )
 
@@ -275,14 +270,12 @@ class _Buckets:
         self._forget_after = plain(budget.forget_after)
         start = burst if budget.of == "successes" else min(burst, _SAVED * budget.reserve)
         self._lock = new_lock()
-        self._idles: WeakSet[Any] = WeakSet()
-        self.keyed = Keyed(budget.key, lambda: _Bucket(start), budget.keep, self._forget)
+        self.idles = Idles()
+        self.keyed = Keyed(
+            "RetryBudget", budget.key, lambda key: _Bucket(start), self._forget, budget.keep
+        )
         # The first call is not at rest in any case: so it is seen whether it makes others.
         self._not_full = OrderedDict.fromkeys(self.keyed.all().values())
-
-    def watch(self, idle: Idle) -> None:
-        with self._lock:
-            self._idles.add(idle)
 
     def busy(self) -> bool:
         return bool(self._not_full)
@@ -298,7 +291,7 @@ class _Buckets:
                 bucket.refused += 1
             changed = self._set(bucket, left, now)
         if changed:
-            self._notify()
+            self.idles.update()
         return enough
 
     def add(self, bucket: _Bucket, earned: float, now: float) -> None:
@@ -312,14 +305,14 @@ class _Buckets:
                     del self._not_full[other]
                     changed = True
         if changed:
-            self._notify()
+            self.idles.update()
 
     def give_back(self, bucket: _Bucket, price: float) -> None:
         with self._lock:
             bucket.spent -= price
             changed = self._set(bucket, bucket.left + price, bucket.at)
         if changed:
-            self._notify()
+            self.idles.update()
 
     def levels(self, now: float) -> dict[Hashable, BudgetLevel]:
         with self._lock:
@@ -329,12 +322,12 @@ class _Buckets:
             }
 
     def _left(self, bucket: _Bucket, now: float) -> float:
-        """What there is by now, with what the reserve has added since it was last looked at."""
+        """What is left now, with what the reserve has added since."""
         passed = max(0.0, now - bucket.at) if bucket.at is not None else 0.0
         return min(self._burst, bucket.left + passed * self._reserve)
 
     def _set(self, bucket: _Bucket, left: float, now: float | None) -> bool:
-        """Put in what there is now: whether it was full and is not, or the other way round."""
+        """Set what is left now: whether the bucket has become full, or is no longer full."""
         bucket.at = now
         bucket.left = min(self._burst, left)
         before = bucket in self._not_full
@@ -355,16 +348,5 @@ class _Buckets:
             self._not_full.pop(bucket, None)
         return True
 
-    def _notify(self) -> None:
-        for idle in list(self._idles):
-            idle.update()
 
-
-_known: WeakSet[RetryBudget] = WeakSet()
-_making = new_lock()
-
-
-def budgets() -> list[RetryBudget]:
-    """All that exist in this process."""
-    with _making:
-        return list(_known)
+budgets: Instances[RetryBudget] = Instances()

@@ -17,15 +17,14 @@ from weakref import WeakValueDictionary
 from attrs import field, frozen
 
 from resilience._core.anatomy import traceback_of
-from resilience._core.arguments import slot_of
 from resilience._core.attempt import Attempt
 from resilience._core.identity import Identity
+from resilience._core.keyed import check_key, key_of, key_title
 from resilience._core.locks import new_lock
 from resilience._core.options import (
     call_repr,
     checked,
     suggesting,
-    title,
     to_key,
     warn_option_failed,
 )
@@ -87,16 +86,14 @@ class SingleFlight(Identity, Policy):
 
     def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
-        if isinstance(self.key, str):
-            slot_of(fn, self.key, reading=True)
+        check_key(self.key, fn)
 
     def check_block(self, *, asynchronous: bool) -> None:
         """Raise TypeError: a block has no result that could be shared."""
         raise TypeError(f"{self!r} has no result of a block of code to share; guard a function")
 
     def effect(self) -> Effect:
-        key = "all arguments" if self.key is None else self.key
-        key = key if isinstance(key, str) else title(key)
+        key = "all arguments" if self.key is None else key_title(self.key)
         return Effect(
             line=f"makes one call of those under way that are equal by {key}; a caller whose "
             f"shared call was cancelled, or gave a stream, then makes its own"
@@ -128,16 +125,11 @@ class SingleFlight(Identity, Policy):
         """What equal calls have the same, and its hash; None if it cannot be computed."""
         key = self.key
         try:
-            if key is None:
-                value: Any = (call.args, call.kwargs)
-            elif isinstance(key, str):
-                value = call.slot(key, reading=True).read(call.args, call.kwargs)
-            else:
-                value = key(*call.args, **call.kwargs)
+            value = (call.args, call.kwargs) if key is None else key_of(key, call)
             equal = (runtime.home(), call.fn, _frozen(value))
             return hash(equal), equal
         except Exception as problem:
-            warn_option_failed("key", problem)
+            warn_option_failed("SingleFlight(key=)", problem)
             return None
 
     def _join(self, key: _Key, caller: _Caller, runtime: Runtime) -> _Flight | None:

@@ -1,25 +1,25 @@
-"""A cap on what all calls together may cost in a period: dollars an hour, or any other unit.
+"""Limit what all calls together cost in a period: dollars an hour, or any other unit.
 
 Inside `Retry`, so that each attempt is admitted by the most that it may cost. For requests and
-tokens a minute, which are to be waited for, there is `RateLimit`.
+tokens a minute, for which calls wait, there is `RateLimit`.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
-from weakref import WeakSet
 
-from attrs import Factory, field, fields, frozen
+from attrs import Factory, field, frozen
 
+from resilience._core.arguments import slot_to_read
 from resilience._core.clock import moment
 from resilience._core.clock import now as clock_now
-from resilience._core.identity import Identity
-from resilience._core.keyed import Keyed
+from resilience._core.estimate import ANSWER_LIMITS, limit_in
+from resilience._core.identity import Restarting
+from resilience._core.instances import Instances
+from resilience._core.keyed import Keyed, check_key, key_of, key_title, model_in
 from resilience._core.locks import new_lock
 from resilience._core.options import (
     Seconds,
@@ -30,7 +30,6 @@ from resilience._core.options import (
     plain,
     seconds,
     suggesting,
-    title,
     to_key,
     to_number,
     to_plain_function,
@@ -45,7 +44,6 @@ __all__ = ["SpendLevel", "SpendLimit"]
 _SLICES = 60
 """Parts of the period in which what was spent is kept."""
 _CLOSE = 1e-9
-_LONGEST_ANSWER = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _DEEPEST = 20
 
 
@@ -68,18 +66,20 @@ class SpendLevel(Value):
 
 @suggesting
 @frozen(eq=False, repr=False)
-class SpendLimit(Identity, Gate):
+class SpendLimit(Restarting, Gate):
     """Rejects an attempt that could bring what was spent in `per` seconds to more than `cost`.
 
     - `cost`: the most that all attempts of any `per` seconds may cost together, in whatever unit
       `price` has: dollars, cents, tokens.
     - `per`: seconds. What was spent counts for so long, and up to a sixtieth longer.
     - `price`: a function of the model's name (None if there is none), the prompt's tokens and the
-      answer's tokens that gives what an attempt costs.
+      answer's tokens that gives what an attempt costs. An attempt that it raises for, as for a
+      model that it does not know, is let through with nothing reserved, and the log says so.
     - `estimate` (None): a function of the call's arguments that gives the most that it may cost.
       By default `price` of as many tokens as the text in its arguments has bytes, and of the
-      longest answer that it allows for: its `max_tokens` (or `max_completion_tokens`, or
-      `max_output_tokens`), else `answer`, times its `n`.
+      longest answer that it allows for: its `max_tokens` (or `max_completion_tokens`,
+      `max_output_tokens`, `max_new_tokens`, or one of them in Google's `config`), else `answer`,
+      times its `n`; also if the function raises.
     - `answer` (4096): tokens of the longest answer, for a call that does not limit it.
     - `key` (None): an argument's name, or a function of the call's arguments: a limit for each
       value. A call whose key cannot be computed is not limited, and the log says so. Of more than
@@ -108,9 +108,11 @@ class SpendLimit(Identity, Gate):
     key: str | Callable[..., Hashable] | None = checked(to_key, None, optional=True)
     name: str | None = checked(to_text, None, optional=True)
     keep: int = count(100_000)
-    _purses: Keyed[_Purse] = field(
+    _ledgers: Keyed[_Ledger] = field(
         default=Factory(
-            lambda self: Keyed(self.key, partial(_Purse, plain(self.per)), self.keep, _may_go),
+            lambda self: Keyed(
+                "SpendLimit", self.key, lambda key: _Ledger(plain(self.per)), _may_go, self.keep
+            ),
             takes_self=True,
         ),
         init=False,
@@ -118,15 +120,10 @@ class SpendLimit(Identity, Gate):
     )
 
     def __attrs_post_init__(self) -> None:
-        with _making:
-            _known.add(self)
+        _limits.add(self)
 
     def __repr__(self) -> str:
         return call_repr(self, ("cost", "per"))
-
-    def __reduce__(self) -> Any:
-        options = {each.name: getattr(self, each.name) for each in fields(type(self)) if each.init}
-        return partial(type(self), **options), ()
 
     def snapshot(self) -> SpendLevel:
         """How the limit stands now. TypeError with a key: see `snapshots()`."""
@@ -138,17 +135,16 @@ class SpendLimit(Identity, Gate):
         """The same for each value of the key; under None without a key."""
         now = clock_now()
         return {
-            key: SpendLevel(*purse.level(now), self.cost)
-            for key, purse in self._purses.all().items()
+            key: SpendLevel(*ledger.level(now), self.cost)
+            for key, ledger in self._ledgers.all().items()
         }
 
     def check(self, fn: Callable[..., Any]) -> None:
         """Raise TypeError for a function without the argument that is the key."""
-        self._purses.check(fn)
+        check_key(self.key, fn)
 
     def effect(self) -> Effect:
-        key = self.key if isinstance(self.key, str) else title(self.key)
-        whose = "" if self.key is None else f" for each {key}"
+        whose = "" if self.key is None else f" for each {key_title(self.key)}"
         return Effect(
             line=f"rejects calls that could bring what is spent in {plain(self.per):g} s to more "
             f"than {self.cost:g}{whose}"
@@ -164,25 +160,25 @@ class SpendLimit(Identity, Gate):
         return math.inf if refusal.retry_after is None else refusal.retry_after
 
     def _refusal(self, call: Call) -> SpendLimitExceededError | None:
-        purse, now = self._purses.found(call), clock_now()
-        if purse is None:
+        ledger, now = self._ledgers.found(call), clock_now()
+        if ledger is None:
             return None
         most = self._most(call)
-        wait = purse.free_in(most, self.cost, now)
-        return None if wait == 0 else self._error(purse, call, most, wait, now)
+        wait = ledger.free_in(most, self.cost, now)
+        return None if wait == 0 else self._error(ledger, call, most, wait, now)
 
     def _error(
-        self, purse: _Purse, call: Call, most: float, wait: float, now: float
+        self, ledger: _Ledger, call: Call, most: float, wait: float, now: float
     ) -> SpendLimitExceededError:
-        spent, reserved = purse.level(now)
-        key = self._purses.value_of(call)
+        spent, reserved = ledger.level(now)
+        key = key_of(self.key, call)
         known = math.isfinite(wait)
         return SpendLimitExceededError(
             wait if known else None,
             moment(wait) if known else None,
             name=self.name,
             key=key,
-            model=key if self.key == "model" and isinstance(key, str) else None,
+            model=model_in(self.key, key),
             limit=self.cost,
             per=plain(self.per),
             spent=spent + reserved,
@@ -191,20 +187,22 @@ class SpendLimit(Identity, Gate):
 
     def try_enter(self, call: Call, runtime: Runtime) -> Any:
         now = runtime.now()
-        purse = self._purses.of(call, now)
-        if purse is None:
+        ledger = self._ledgers.of(call, now)
+        if ledger is None:
             return _UNLIMITED
-        reserved = _Reserved(self._most(call), call, runtime)
-        if not purse.reserve(reserved, self.cost, now):
-            wait = purse.free_in(reserved.most, self.cost, now)
-            raise self._error(purse, call, reserved.most, wait, now)
+        reserved = _Reservation(self._most(call), call, runtime)
+        if not ledger.reserve(reserved, self.cost, now):
+            wait = ledger.free_in(reserved.most, self.cost, now)
+            raise self._error(ledger, call, reserved.most, wait, now)
         return reserved
 
     def measure(self, permit: Any, call: Call, result: Any) -> None:
-        if permit.purse is not None:
+        if permit.ledger is not None:
             permit.used = token_count(result)
 
     def leave(self, permit: Any, call: Call, error: Verdict) -> None:
+        if permit.ledger is None:
+            return
         most = permit.most
         if not permit.made:
             permit.settle(0.0)
@@ -224,37 +222,39 @@ class SpendLimit(Identity, Gate):
         return 0.0 if refused else most
 
     def _price(self, call: Call, used: tuple[int | None, int | None] | None, most: float) -> float:
-        """What an attempt has cost that took so many tokens, if its answer says."""
+        """What an attempt has cost by the tokens that it used, if its result says."""
         if used is None:
             return most
         prompt, said = used
-        return self._asked("price", most, self.price, _model(call), prompt or 0, said or 0)
+        found = self._asked("price", self.price, _model(call), prompt or 0, said or 0)
+        return most if found is None else found
 
     def _most(self, call: Call) -> float:
         """The most that an attempt may cost."""
         if self.estimate is not None:
-            return self._asked("estimate", 0.0, self.estimate, *call.args, **call.kwargs)
+            found = self._asked("estimate", self.estimate, *call.args, **call.kwargs)
+            if found is not None:
+                return found
         prompt = _bytes((call.args, call.kwargs))
         answer = _longest_answer(call, self.answer)
-        return self._asked("price", 0.0, self.price, _model(call), prompt, answer)
+        return self._asked("price", self.price, _model(call), prompt, answer) or 0.0
 
     @staticmethod
-    def _asked(
-        option: str, otherwise: float, fn: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> float:
-        """What the user's function gives; if it raises, or gives no number, the log says so."""
+    def _asked(option: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> float | None:
+        """What the user's function returns; None if it raises, or returns no number, and the log
+        says so."""
         try:
             return to_number(option, fn(*args, **kwargs), 0.0)
         except Exception as problem:
             warn_option_failed(f"SpendLimit({option}=)", problem)
-            return otherwise
+            return None
 
 
-class _Reserved:
-    """What is reserved for an attempt. If Ctrl-C keeps it from being settled, its finalizer does
-    that."""
+class _Reservation:
+    """What is reserved for an attempt. Its finalizer settles it if Ctrl-C has kept `leave` from
+    it."""
 
-    purse: _Purse | None = None
+    ledger: _Ledger | None = None
     """Where it is reserved; None once it is settled."""
 
     def __init__(self, most: float, call: Call, runtime: Runtime) -> None:
@@ -271,32 +271,27 @@ class _Reserved:
         return self._branch.number != self._number
 
     def settle(self, spent: float) -> None:
-        """It has cost so much. The first time counts, from anywhere."""
-        purse = self.purse
-        if purse is not None:
-            purse.settle(self, spent, self._now())
-            self.purse = None
+        """Record what it has cost. Only the first call counts, from any thread."""
+        ledger = self.ledger
+        if ledger is not None:
+            ledger.settle(self, spent, self._now())
+            self.ledger = None
 
     def __del__(self) -> None:
         self.settle(self.most if self.made else 0.0)
 
 
 class _Unlimited:
-    """Of a call whose key cannot be computed."""
+    """The permit of a call whose key cannot be computed."""
 
-    most = 0.0
-    purse = None
-    made = False
-
-    def settle(self, spent: float) -> None:
-        """Nothing is counted."""
+    ledger = None
 
 
 _UNLIMITED = _Unlimited()
 
 
-class _Purse:
-    """What was spent, and what is reserved, for one value of the key."""
+class _Ledger:
+    """What is spent and what is reserved, for one value of the key."""
 
     __slots__ = ("_lock", "_reserved", "_slices", "_width", "per")
 
@@ -327,16 +322,16 @@ class _Purse:
                     return max(_CLOSE, end + self.per - now)
             return math.inf
 
-    def reserve(self, reserved: _Reserved, limit: float, now: float) -> bool:
+    def reserve(self, reserved: _Reservation, limit: float, now: float) -> bool:
         """Reserve what an attempt may cost, if it is there."""
         with self._lock:
             if self.free_in(reserved.most, limit, now) > 0:
                 return False
-            reserved.purse = self
+            reserved.ledger = self
             self._reserved[id(reserved)] = reserved.most
             return True
 
-    def settle(self, reserved: _Reserved, spent: float, now: float) -> None:
+    def settle(self, reserved: _Reservation, spent: float, now: float) -> None:
         with self._lock:
             if spent > 0 and id(reserved) in self._reserved:
                 if not self._slices or self._slices[-1][0] <= now:
@@ -344,13 +339,13 @@ class _Purse:
                 self._slices[-1][1] += spent  # if Ctrl-C comes now, it is better counted twice
             self._reserved.pop(id(reserved), None)
 
-    def begin_anew(self) -> None:
-        """In a forked child: the attempts of the parent's other threads are not under way here."""
+    def after_fork(self) -> None:
+        """No attempt is under way in the child."""
         self._reserved.clear()
 
 
-def _may_go(purse: _Purse, now: float, crowded: bool) -> bool:
-    return crowded or purse.level(now) == (0.0, 0.0)
+def _may_go(ledger: _Ledger, now: float, crowded: bool) -> bool:
+    return crowded or ledger.level(now) == (0.0, 0.0)
 
 
 def _model(call: Call) -> str | None:
@@ -361,10 +356,7 @@ def _model(call: Call) -> str | None:
 
 def _given(call: Call, name: str) -> Any:
     """The value of an argument, its default included; None if there is none."""
-    try:
-        return call.slot(name, reading=True).read(call.args, call.kwargs)
-    except TypeError:
-        return None
+    return slot_to_read(call.fn, name).read(call.args, call.kwargs)
 
 
 def _bytes(value: Any, depth: int = 0) -> int:
@@ -382,7 +374,8 @@ def _bytes(value: Any, depth: int = 0) -> int:
 
 def _longest_answer(call: Call, otherwise: int) -> int:
     """Tokens that a call allows for at most, or that are taken if it does not say."""
-    most = next(filter(None, (_number(call, name) for name in _LONGEST_ANSWER)), otherwise)
+    given = next(filter(None, (_number(call, name) for name in ANSWER_LIMITS)), 0)
+    most = given or limit_in(_given(call, "config")) or otherwise
     return most * (_number(call, "n") or 1)
 
 
@@ -391,15 +384,9 @@ def _number(call: Call, name: str) -> int:
     return found if isinstance(found, int) and found > 0 else 0
 
 
-_known: WeakSet[SpendLimit] = WeakSet()
-_making = new_lock()
+def _after_fork(limit: SpendLimit) -> None:
+    for ledger in limit._ledgers.all().values():
+        ledger.after_fork()
 
 
-def _forked() -> None:
-    for limit in list(_known):
-        for purse in limit._purses.all().values():
-            purse.begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+_limits: Instances[SpendLimit] = Instances(_after_fork)

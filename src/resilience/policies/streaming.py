@@ -158,7 +158,7 @@ class Streaming(Policy):
         try:
             return cast(Callable[[Any], object], self.first_content)(item)
         except Exception as problem:
-            warn_option_failed("Streaming", problem)
+            warn_option_failed("Streaming(first_content=)", problem)
             return None
 
     def _continued(self, error: Exception, args: Any, kwargs: Any) -> Any:
@@ -170,7 +170,7 @@ class Streaming(Policy):
             args, kwargs = found
             return tuple(args), dict(kwargs)
         except Exception as problem:
-            warn_option_failed("Streaming", problem)
+            warn_option_failed("Streaming(on_interrupted=)", problem)
             return None
 
 

@@ -1,4 +1,4 @@
-"""How many tokens an answer used, as it reports them: each format has two names of its own.
+"""How many tokens an answer used, as it reports them: each format has names of its own.
 
 Known by names, without importing an SDK.
 """
@@ -31,10 +31,14 @@ _PACKAGES = frozenset(
     )
 )
 
-_PROMPT = ("prompt_tokens", "input_tokens", "prompt_token_count", "prompt_eval_count")
-_CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")  # beside Anthropic's
-_ANSWER = ("completion_tokens", "output_tokens", "candidates_token_count", "eval_count")
-_THOUGHT = ("thoughts_token_count",)  # beside Google's
+_CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_FORMATS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    # Of the prompt, of the answer; what comes on top of the one, and of the other.
+    ("prompt_tokens", "completion_tokens", (), ()),  # OpenAI's
+    ("input_tokens", "output_tokens", _CACHED, ()),  # Anthropic's
+    ("prompt_token_count", "candidates_token_count", (), ("thoughts_token_count",)),  # Google's
+    ("prompt_eval_count", "eval_count", (), ()),  # Ollama's
+)
 
 _HOLDERS = ("response", "message", "data", "delta", "chunk", "x_groq")
 """What items of streams may have it in."""
@@ -43,6 +47,7 @@ _SILENT = {type(None), bool, int, float, str, bytes, list, tuple}
 _known: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 """Whether values of a class may report them."""
 
+_TOO_MANY = 10**15
 _EDGE = 4
 """Items at the beginning and at the end of a stream, where it is."""
 
@@ -50,7 +55,9 @@ _EDGE = 4
 def tokens_of(result: object) -> Tokens | None:
     """Those of a result; None where it reports none."""
     kind = type(result)
-    return None if kind in _SILENT or not _may_report(kind) else _read(result)
+    if kind is dict or (kind not in _SILENT and _may_report(kind)):
+        return _read(result)
+    return None
 
 
 def tokens_of_stream(items: Sequence[object]) -> Tokens | None:
@@ -71,35 +78,43 @@ def _places(item: object) -> Iterator[object]:
 
 
 def _may_report(cls: Any) -> bool:
+    if cls is dict:
+        return True
     found = _known.get(cls)
     if found is None:
         packages = {base.__module__.partition(".")[0] for base in cls.__mro__}
-        found = _known[cls] = cls is dict or not packages.isdisjoint(_PACKAGES)
+        found = _known[cls] = not packages.isdisjoint(_PACKAGES)
     return found
 
 
 def _read(answer: object) -> Tokens | None:
     usage = _get(answer, "usage") or _get(answer, "usage_metadata")
     if usage is None:
-        if type(answer) is dict:
-            return None
-        usage = answer  # Ollama's
-    usage = _get(usage, "tokens") or usage  # Cohere's
-    prompt, reply = _first(usage, _PROMPT), _first(usage, _ANSWER)
-    if prompt is reply is None:
-        return None
-    if prompt is not None:
-        prompt += sum(_first(usage, (name,)) or 0 for name in _CACHED)
-    if reply is not None:
-        reply += _first(usage, _THOUGHT) or 0
-    return prompt, reply
+        return None if type(answer) is dict else _counts(answer)  # Ollama's
+    return _counts(usage) or _counts(_get(usage, "tokens"))  # Cohere's
 
 
-def _first(usage: object, names: tuple[str, ...]) -> int | None:
-    for name in names:
-        value = _get(usage, name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15:
-            return int(value)
+def _counts(usage: object) -> Tokens | None:
+    for name, reply_name, cached, thought in _FORMATS:
+        prompt, reply = _number(usage, name), _number(usage, reply_name)
+        if prompt is reply is None:
+            continue
+        if prompt is not None:
+            for each in cached:
+                prompt += _number(usage, each) or 0
+        if reply is not None:
+            for each in thought:
+                reply += _number(usage, each) or 0
+        return prompt, reply
+    return None
+
+
+def _number(usage: object, name: str) -> int | None:
+    value = usage.get(name) if type(usage) is dict else peek(usage, name)
+    if type(value) is int and 0 <= value < _TOO_MANY:
+        return value
+    if isinstance(value, float) and 0 <= value < _TOO_MANY:  # Cohere's
+        return int(value)
     return None
 
 
