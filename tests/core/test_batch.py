@@ -493,6 +493,33 @@ def test_an_error_that_hides_its_attributes_comes_out_as_itself(world: World) ->
     assert done.values == [1]
 
 
+class FalsyError(Exception):
+    """One that is false, as one with a length may be."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def test_a_cause_that_is_false_has_the_batch_all_the_same() -> None:
+    """Of an error that was raised from it, while another was handled."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise FalsyError
+
+    with pytest.raises(FalsyError) as caught:
+        batch.map(str, items(), concurrency=1)
+    try:
+        try:
+            raise KeyError
+        except KeyError:
+            raise RuntimeError from caught.value
+    except RuntimeError as error:
+        done = batch.so_far(error)
+    assert done is not None
+    assert done.values == ["1"]
+
+
 @pytest.mark.fault(375)
 @async_worlds
 def test_a_cancellation_leaves_what_was_done(world: World) -> None:

@@ -41,14 +41,15 @@ from resilience._core import guard, hooks
 from resilience.events import CallDelayed, CallRejected
 from resilience.failures import Kind, describe
 from resilience.policies import bulkhead as module
-from resilience.policies.bulkhead import Load
+from resilience.policies.bulkhead import Load, _Rooms
+from resilience.policy import BUSY
 from resilience.testing import VirtualTime, virtual_time
-from support.arriving import arriving, at_the_end_of_a_with, interrupt
+from support.arriving import Arrival, arriving, at_the_end_of_a_with, interrupt
 from support.calling import error_of, rest_and_full, run_in
 from support.concurrency import fast_switching, in_threads, run_apart  # noqa: F401
 from support.functions import coloured
 from support.gates import Stream
-from support.own_policies import Chained, both_loops, cancelled, together, turns
+from support.own_policies import Asks, Chained, both_loops, cancelled, together, turns
 from support.polling import until
 
 
@@ -316,11 +317,39 @@ def test_a_key_that_cannot_be_computed_limits_nothing(
     assert "Bulkhead(key=) raised" in caplog.text
 
 
-def test_a_key_that_fails_the_second_time_limits_nothing() -> None:
+@pytest.mark.parametrize("third", [[], [[]]], ids=["raises", "list"])
+def test_a_key_that_fails_the_second_time_limits_nothing(third: list[Any]) -> None:
     """A call that would have to wait is let in."""
-    values = iter(["a", "a"])
+    values = iter(["a", "a", *third])
     pipeline = Pipeline(Bulkhead(1, key=lambda *args: next(values)), listeners=[print])
     assert pipeline.call(lambda: pipeline.call(lambda: "in")) == "in"
+
+
+@pytest.mark.parametrize("key", [None, "tenant", lambda tenant: {"a": 1}[tenant]])
+def test_asked_beforehand(world: World, key: Any) -> None:
+    """Whether it would reject a call: only if there is no room in its queue either. A call whose
+    key cannot be computed is not rejected."""
+    asks = Asks()
+    pipeline = Pipeline(asks, Bulkhead(1, queue=0, key=key))
+
+    def inner(tenant: str) -> str:
+        return "in"
+
+    async def ainner(tenant: str) -> str:
+        return "in"
+
+    def outer(tenant: str) -> Any:
+        return error_of(world, pipeline.wrap(inner), tenant)
+
+    async def aouter(tenant: str) -> Any:
+        with pytest.raises(BulkheadFullError):
+            await pipeline.wrap(ainner)(tenant)
+
+    world.run(pipeline.wrap(aouter if world.asynchronous else outer), "a")
+    assert asks.found == [(False, 0), (True, 0)]
+    if callable(key):
+        assert world.run(pipeline.wrap(ainner if world.asynchronous else inner), "b") == "in"
+        assert asks.found[2:] == [(False, 0)]
 
 
 @pytest.mark.fault(371)
@@ -687,6 +716,55 @@ def test_ctrl_c_at_any_step_loses_no_permit(way: str, listeners: Any) -> None:
         assert bulkhead.rooms() == {}, step
         if reached == [False]:
             assert step > 20
+            return
+
+
+@pytest.mark.fault(33, 370)
+@pytest.mark.real
+def test_a_handler_that_gives_a_permit_back_at_any_lock() -> None:
+    """Of a call without patience: it gets that permit, or is rejected, and all permits are back in
+    the end."""
+    ends = []
+    for nth in count(1):
+        bulkhead = Bulkhead(1, patience=0)
+        rooms = bulkhead._rooms
+        held: list[Any] = []
+        lock = Arrival(rooms._lock, lambda h=held: h[0].give_back(), 0, leaving=False)
+        rooms._lock = lock
+        fn = Pipeline(bulkhead).wrap(lambda: "in")
+        held.append(rooms.take(None))
+        lock.left = nth
+        try:
+            ends.append(fn())
+        except BulkheadFullError:
+            ends.append("full")
+        held[0].give_back()
+        assert bulkhead.rooms() == {}, nth
+        if lock.left > 0:
+            break
+    # At rest, on the full path, in the queue, on leaving that; then it is too late.
+    assert ends[:5] == ["in"] * 4 + ["full"]
+
+
+@pytest.mark.fault(33, 371)
+@pytest.mark.real
+def test_a_room_that_is_forgotten_while_a_call_enters_is_not_used() -> None:
+    """By the calls of a handler that comes in between: two rooms of one key would let two in."""
+    for nth in count(1):
+        rooms = _Rooms(1, 0)
+        rooms._lock = lock = Arrival(
+            rooms._lock,
+            lambda r=rooms: [r.at(n) for n in range(3 * module._KEPT)],
+            nth,
+            leaving=False,
+        )
+        first = rooms.take("key")
+        assert first is not BUSY
+        assert rooms.take("key") is BUSY, nth
+        assert rooms.loads() == {"key": Load(0, 0)}
+        first.give_back()
+        if lock.left > 0:
+            assert nth > 2
             return
 
 

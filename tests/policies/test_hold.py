@@ -32,7 +32,7 @@ from support.calling import error_of, run_in
 from support.concurrency import in_threads
 from support.functions import coloured
 from support.limits import Admitted, Told, batch, herd, most_in, under
-from support.own_policies import both_loops, together
+from support.own_policies import Asks, both_loops, together
 
 FILES = {idles.__file__, pacing.__file__, module.__file__, guard.__file__, hooks.__file__}
 
@@ -188,12 +188,28 @@ def test_a_key_that_fails_when_a_call_is_to_wait_lets_it_through(
     assert "Hold(key=) raised StopIteration" in caplog.text
 
 
-def test_ctrl_c_is_no_word_of_the_server() -> None:
-    """Whatever it was doing: the call that was interrupted holds nobody."""
-    hold = Hold()
-    with pytest.raises(KeyboardInterrupt):
-        under(hold).call(_raising, KeyboardInterrupt())
-    assert hold.held() == {}
+class Cut(KeyboardInterrupt):
+    """Ctrl-C that looks like a server's answer."""
+
+    status_code, headers = 429, {"retry-after": "10"}
+
+
+def test_ctrl_c_is_no_word_of_a_server() -> None:
+    """Whatever it looks like: `on` is not asked about it, and nobody is held."""
+    asked: list[Any] = []
+
+    def on(error: Any) -> bool:
+        asked.append(type(error))
+        return True
+
+    with virtual_time():
+        hold = Hold(on=on)
+        with pytest.raises(Cut):
+            under(hold).call(_raising, Cut())
+        assert (asked, hold.held()) == ([], {})
+        with pytest.raises(Told):
+            under(hold).call(_raising, Told(10))
+        assert (len(asked), hold.held()) == (1, {None: 10})
 
 
 @async_worlds
@@ -345,7 +361,56 @@ def test_a_chain_goes_to_the_model_that_is_free_sooner(
     assert most * 0.75 <= world.clock.now() - began <= most
 
 
+@pytest.mark.parametrize("key", [None, "tenant", lambda tenant, *asked: {"a": 1}[tenant]])
+def test_asked_beforehand(world: World, key: Any) -> None:
+    """Whether it would reject a call, and for how long that would wait. A call whose key cannot be
+    computed is not held, nor one of a key that has not been told."""
+    asks, hold = Asks(), Hold(spread=0.0, patience=4, key=key)
+
+    def ask(tenant: str, asked: float = 0) -> str:
+        if asked:
+            raise Told(asked)
+        return "in"
+
+    async def aask(tenant: str, asked: float = 0) -> str:
+        return ask(tenant, asked)
+
+    fn = under(asks, hold).wrap(aask if world.asynchronous else ask)
+    error_of(world, fn, "a", 10)
+    assert type(error_of(world, fn, "a")) is RateLimitExceededError
+    world.clock.advance(7)
+    found = [(False, 0), (True, pytest.approx(10)), (False, pytest.approx(3)), (False, 0)]
+    for tenant in ("a", "b") if key else ("a",):
+        assert world.run(fn, tenant) == "in"
+    assert asks.found == found[: len(asks.found)]
+    assert len(asks.found) == (4 if key else 3)
+
+
 # Released
+
+
+@async_worlds
+def test_a_success_of_before_the_next_hold_is_none_after_it(world: World) -> None:
+    """It says nothing of how much the server takes since."""
+    hold, clock = Hold(spread=0.0), world.clock
+    lane: Any = hold._state.lanes.only
+
+    @Pipeline(hold)
+    async def work(seconds: float, asked: float) -> None:
+        await clock.asleep(seconds)
+        if asked:
+            raise Told(asked)
+
+    async def refused(asked: float) -> None:
+        with pytest.raises(Told):
+            await work(1, asked)
+
+    run_in(world.name, lambda: together(world.name, lambda: refused(10)))
+    run_in(world.name, lambda: together(world.name, lambda: work(3, 0), lambda: refused(20)))
+    assert hold.held() == {None: pytest.approx(18)}
+    assert lane.accepts == 0
+    run_in(world.name, lambda: together(world.name, lambda: work(3, 0)))
+    assert lane.accepts == 1
 
 
 @async_worlds
@@ -603,5 +668,5 @@ def test_a_breaker_counts_no_rejection_of_a_hold(world: World) -> None:
     assert module.asked_of(failure) == 3.0
 
 
-def _raising(error: Exception) -> None:
+def _raising(error: BaseException) -> None:
     raise error

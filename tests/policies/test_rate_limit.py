@@ -165,6 +165,23 @@ def test_what_a_call_took_is_put_right(world: World) -> None:
     assert world.clock.now() - began == pytest.approx(151, abs=0.01)
 
 
+@async_worlds
+def test_a_call_that_took_less_lets_the_next_one_go(world: World) -> None:
+    """Which waits already, by what was thought."""
+    limit, admitted = RateLimit(tokens=100, per=100, burst=1.0), Admitted(world.clock.now)
+
+    @Pipeline(limit)
+    async def work(*, prompt: str, max_tokens: int) -> Any:
+        admitted()
+        await world.clock.asleep(5)
+        return {"usage": {"prompt_tokens": 1, "completion_tokens": 0}}
+
+    began = world.clock.now()
+    calls = [partial(work, prompt="", max_tokens=100)] * 2
+    run_in(world.name, lambda: together(world.name, *calls))
+    assert [at - began for at in admitted.at] == [0, pytest.approx(5)]
+
+
 def test_what_an_answer_does_not_say_stays_as_it_was_thought(world: World) -> None:
     """No usage, or one without the prompt."""
     limit = RateLimit(tokens=10, per=10, burst=1.0, estimate=lambda: 10)
@@ -384,6 +401,7 @@ def test_a_chain_skips_a_model_whose_limit_is_used_up(world: World) -> None:
         ((), {"messages": [{"role": "user", "content": "x" * 400}], "max_tokens": 7}, 107),
         ((), {"messages": [{"role": "user", "content": "x" * 400}]}, 1100),
         (("x" * 40, 7, None), {}, 1010),
+        ((), {"model": "x" * 400, "prompt": "x" * 40, "temperature": 1.0}, 1010),
         ((), {"input": "x" * 8, "max_output_tokens": 1}, 3),
         ((), {"contents": ["x" * 8], "config": SimpleNamespace(max_output_tokens=5)}, 7),
         ((), {"contents": ["x" * 8], "config": {"max_output_tokens": 5}}, 7),

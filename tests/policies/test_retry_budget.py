@@ -14,6 +14,7 @@ import pytest
 
 from conftest import Takes, World, async_worlds
 from resilience import (
+    BulkheadFullError,
     CircuitBreaker,
     CircuitOpenError,
     Fallback,
@@ -397,6 +398,43 @@ def test_a_policy_of_ones_own_asks_it(world: World) -> None:
     error_of(world, fn)
     error_of(world, fn)
     assert len(world.calls) == 3
+
+
+def test_an_attempt_that_was_not_made_is_paid_for_once(world: World) -> None:
+    """Where the next one takes its place: it was rejected further in."""
+
+    class Full(Policy):
+        def __init__(self) -> None:
+            self.rejections = 2
+
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def full(call: Call) -> Any:
+                if call.journal.attempts and self.rejections:
+                    self.rejections -= 1
+                    raise BulkheadFullError
+                return await inner(call)
+
+            return full
+
+    class Stubborn(Policy):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def stubborn(call: Call) -> Any:
+                while True:
+                    try:
+                        return await inner(call)
+                    except (ConnectionError, BulkheadFullError):
+                        if not call.afford():
+                            raise
+
+            return stubborn
+
+    budget = full(1)
+    fn = Pipeline(budget, Stubborn(), Full()).wrap(world.function(ConnectionError, "well"))
+    assert world.run(fn) == "well"
+    assert (budget.snapshot().spent, budget.snapshot().refused) == (1, 0)
+    fn = Pipeline(budget, Stubborn(), Full()).wrap(world.function(ConnectionError))
+    error_of(world, fn)
+    assert (budget.snapshot().spent, budget.snapshot().refused) == (1, 1)
 
 
 def test_a_budget_of_ones_own_is_asked(world: World) -> None:

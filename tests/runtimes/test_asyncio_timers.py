@@ -190,9 +190,9 @@ def test_calls_at_once_in_a_loop_with_a_clock_of_its_own() -> None:
         third = asyncio.ensure_future(timed.outcome(loop.create_future))
         await loop.moved(30, third)
         ended.set_result("in time")
-        found = [
-            [await loop.moved(by, task) for task in (first, second, third)] for by in (49, 51, 81)
-        ]
+        found = []
+        for by in (49, 51, 81):
+            found.append([await loop.moved(by, task) for task in (first, second, third)])
         assert (await first).value == "in time"
         return found
 

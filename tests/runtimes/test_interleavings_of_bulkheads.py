@@ -112,7 +112,7 @@ class Permits(Scene):
 
     def ask(self, runtime: Any) -> None:
         call: Any = SimpleNamespace(model=None, emit=lambda kind, **facts: None)
-        waits = self.rooms.wait(None, runtime, call, 1.0)
+        waits = self.rooms.wait(None, self.room, runtime, call, 1.0)
         try:
             waits.send(None)
         except StopIteration as done:

@@ -57,6 +57,6 @@ def run_apart(code: str, *, measured: bool = True) -> list[str]:
         timeout=25,
         env=env,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout.split()

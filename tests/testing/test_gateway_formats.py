@@ -28,7 +28,7 @@ from resilience.testing.gateway import (
 from support.gateway_clients import MESSAGES, post, text
 from support.polling import until
 
-pytestmark = [pytest.mark.real, pytest.mark.steady]
+pytestmark = pytest.mark.real
 
 CHAT, MESSAGES_PATH, RESPONSES = "chat/completions", "messages", "responses"
 PATHS = [CHAT, MESSAGES_PATH, RESPONSES]

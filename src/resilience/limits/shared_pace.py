@@ -35,7 +35,6 @@ class SharedPace(PacedQueue):
         "_owner",
         "_pace",
         "_processes",
-        "_reporting",
         "_server",
         "_settle",
         "_slot",
@@ -55,7 +54,7 @@ class SharedPace(PacedQueue):
         self._slot: tuple[float, float] | None = None  # a turn that is booked: when, and its cost
         self._unreported = self._unreported_tokens = 0.0  # that the server does not know of yet
         self._processes = 1
-        self._foreign = self._reporting = self.forgotten = False
+        self._foreign = self.forgotten = False
 
     # As of a `Pace`
 
@@ -74,12 +73,14 @@ class SharedPace(PacedQueue):
         self._pace.correct(tokens)
         with self._lock:
             self._unreported_tokens += tokens
-            reporting, self._reporting = self._reporting, True
-        if not reporting:
-            sync_runtime().background(self._report)
+        sync_runtime().background(self._report)
 
     def give_back(self, cost: float) -> None:
         """Take back a request that was not made after all."""
+        local = self._local
+        if local is not None:
+            local.give_back(cost)
+            return
         with self._lock:
             self._unreported -= 1
         with self._pace._lock:
@@ -92,11 +93,9 @@ class SharedPace(PacedQueue):
 
     def unused(self, now: float) -> bool:
         """Whether it may be forgotten."""
-        return not (self._waiting or self._reporting) and (self._local or self._pace).unused(now)
+        return not self._waiting and (self._local or self._pace).unused(now)
 
     async def _report(self, runtime: Runtime) -> None:
-        with self._lock:
-            self._reporting = False
         if self._unreported_tokens:
             await self._book(Turn(0.0), runtime, -1.0)
 

@@ -142,11 +142,12 @@ class Bulkhead(Restarting, Gate):
     async def enter(self, call: Call, runtime: Runtime) -> Any:
         try:
             key = key_of(self.key, call)
+            room = self._rooms.at(key)
         except Exception as problem:
             warn_option_failed("Bulkhead(key=)", problem)
             return _UNGUARDED
         began = runtime.now()
-        permit = await self._rooms.wait(key, runtime, call, plain(self.patience))
+        permit = await self._rooms.wait(key, room, runtime, call, plain(self.patience))
         if permit is not None:
             return permit
         load = self.rooms().get(key, Load(self.limit, 0))
@@ -295,31 +296,28 @@ class _Rooms:
             del permit  # the room has just been forgotten
 
     async def wait(
-        self, key: Hashable, runtime: Runtime, call: Call, patience: float
+        self, key: Hashable, room: _Room, runtime: Runtime, call: Call, patience: float
     ) -> _Permit | None:
         """A permit, once it is this call's turn; None if the queue is full, or patience ends."""
-        room, delayed = None, False
         permit = _Permit()
         permit.reference = None
         end = runtime.now() + patience
         try:
             while True:
                 with self._lock:
-                    if room is None:
-                        permit.room = room = self.at(key)
+                    if permit.reference is None:
+                        permit.room = room = self.at(key)  # that one may have been forgotten
                         if self._is_full(room):
                             return None
                         permit.reference = ref(permit, room.leave)
-                    elif permit.reference in room.inside:
+                    if permit.reference in room.inside:
                         return permit
                     room.waiting[permit] = waiter = runtime.waiter()
                     self._all[key] = room  # a signal handler's call may have let go of it just now
                     room.let_in()
                     if permit.reference in room.inside:
                         return permit
-                if not delayed:
-                    delayed = True
-                    call.emit(CallDelayed, policy="Bulkhead", model=call.model, seconds=None)
+                call.emit(CallDelayed, policy="Bulkhead", model=call.model, seconds=None)
                 if not await waiter.wait(end - runtime.now(), call):
                     room.leave_queue(permit)
                     if permit.reference in room.inside:
@@ -327,9 +325,8 @@ class _Rooms:
                     permit.reference = None
                     return None
         except BaseException:
-            if room is not None:
-                room.leave_queue(permit)
-                permit.give_back()
+            room.leave_queue(permit)
+            permit.give_back()
             raise
 
     def full(self, key: Hashable) -> bool:

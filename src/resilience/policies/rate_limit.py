@@ -143,10 +143,7 @@ class RateLimit(Restarting, Gate):
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             now = monotonic()
-            try:
-                pace: Any = only if read is None else at(read(args, kwargs), now)
-            except Exception:
-                return BUSY  # the full path logs why
+            pace: Any = only if read is None else at(read(args, kwargs), now)
             taken = cost(args, kwargs) if counts else 0.0
             return (pace, taken) if pace.take(taken, now) else BUSY
 
@@ -212,8 +209,6 @@ class RateLimit(Restarting, Gate):
         )
 
     def resume(self, permit: Any, call: Call, in_hand: InHand) -> Any:
-        if permit is None:
-            return _UNGUARDED
         return _Permit(*permit)
 
     def measure(self, permit: Any, call: Call, result: Any) -> None:
