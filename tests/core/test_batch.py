@@ -565,9 +565,10 @@ def test_a_cancellation_leaves_what_was_done(world: World) -> None:
 @pytest.mark.fault(375)
 @pytest.mark.real
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
-@pytest.mark.parametrize("way", ["threads", "asyncio", "trio"])
+@pytest.mark.parametrize("way", ["threads", "asyncio", "trio", "trio, protected"])
 def test_ctrl_c_leaves_what_was_done(way: str) -> None:
-    """At once, as itself, with sync calls under way; and through `asyncio.run` or `trio.run`."""
+    """At once, as itself, with sync calls under way; and through `asyncio.run` or `trio.run`, which
+    has it raised in its main task where it arrives in code that is protected from it."""
     code = f"""
 import asyncio, os, signal, sys, threading, time, trio
 from resilience import batch
@@ -579,9 +580,13 @@ def ask(item):
     if item >= 3:
         time.sleep(60)
     return item
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+if "protected" in way:
+    press = trio.lowlevel.enable_ki_protection(press)
 async def aask(item):
     if item == 3:
-        os.kill(os.getpid(), signal.SIGINT)
+        press()
     if item >= 3:
         await (asyncio if way == "asyncio" else trio).sleep(60)
     return item
