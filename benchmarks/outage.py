@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any
 from attrs import frozen
 
 from resilience import CircuitBreaker, CircuitOpenError, Pipeline
-from resilience.circuit.redis.script import Script, script
+from resilience.circuit.redis.script import SCRIPT
 from resilience.shared import RedisCircuit
 from resilience.testing import VirtualTime, virtual_time
 
@@ -52,17 +53,15 @@ class VirtualServer:
     VIRTUAL = "{ tonumber(ARGV[#ARGV - 1]), tonumber(ARGV[#ARGV]) }"
 
     def __init__(self, client: Any, clock: VirtualTime) -> None:
-        assert script.text.count(self.REAL) == 1
+        assert SCRIPT.count(self.REAL) == 1
         self._client = client
         self._clock = clock
-        self._script = Script.of(script.text.replace(self.REAL, self.VIRTUAL))
-        client.script_load(self._script.text)
+        self._digest = client.script_load(SCRIPT.replace(self.REAL, self.VIRTUAL))
 
     def evalsha(self, digest: str, keys: int, *arguments: Any) -> Any:
         now = int(self._clock.wall() * 1e6)
-        return self._client.evalsha(
-            self._script.digest, keys, *arguments, now // 1_000_000, now % 1_000_000
-        )
+        times = now // 1_000_000, now % 1_000_000
+        return self._client.evalsha(self._digest, keys, *arguments, *times)
 
     def eval(self, text: str, keys: int, *arguments: Any) -> Any:
         raise AssertionError("the server lost the script")
@@ -124,6 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
+    logging.getLogger("resilience").setLevel(logging.CRITICAL)
     server = Server()
     over = 0
     try:
