@@ -168,7 +168,7 @@ def flag(default: bool) -> Any:
 def suggesting(made: T) -> T:
     """Have a class or a function answer a mistyped option with the right one."""
     target: Any = vars(made)["__init__"] if isinstance(made, type) else made
-    code, named = target.__code__, made.__name__
+    code, named = inspect.unwrap(target).__code__, made.__name__
     least = code.co_posonlyargcount + isinstance(made, type)
     names = code.co_varnames[least : code.co_argcount + code.co_kwonlyargcount]
 
