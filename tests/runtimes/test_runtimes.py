@@ -13,6 +13,7 @@ import pybreaker
 import pytest
 import trio
 
+from conftest import World
 from resilience import (
     CircuitBreaker,
     DeadlineExceededError,
@@ -23,7 +24,7 @@ from resilience import (
     resilient,
 )
 from resilience._runtimes.loops import runtime_for
-from resilience.policy import Waiter
+from resilience.policy import Call, Inner, Policy, Runtime, Waiter
 from resilience.testing import disabled, virtual_time
 from resilience.waits import Fixed
 
@@ -512,3 +513,18 @@ def test_loops_of_another_kind(debug: bool, factory: Any) -> None:
     assert [each if isinstance(each, int) else type(each) for each in found] == [
         *(0, 1, 2, 3, DeadlineExceededError, 5, 6, 7, 8, DeadlineExceededError)
     ]
+
+
+class Slow(Policy):
+    """Does something slow of its own before each call."""
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        async def slow(call: Call) -> Any:
+            return await runtime.blocking(lambda: "slow", call), await inner(call)
+
+        return slow
+
+
+def test_a_policy_may_do_something_slow(world: World) -> None:
+    """Away from an event loop; in a sync call, in place."""
+    assert world.run(Pipeline(Slow()).wrap(world.function("ok"))) == ("slow", "ok")

@@ -80,9 +80,6 @@ class Sync(Runtime):
 
         return timeout
 
-    async def blocking(self, fn: Callable[[], T], call: Call | None = None) -> T:
-        return fn()
-
     async def _sleep(self, seconds: float, call: Call) -> None:
         serving.check()
         self.take(seconds, nearest(call.deadline, threaded=True))
