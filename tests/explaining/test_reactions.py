@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from tenacity import retry_if_exception_type
 
@@ -131,6 +131,10 @@ def agrees(said: bool | None, happened: bool) -> bool:
 @pytest.mark.parametrize("name", ["sync", "asyncio", "trio"])
 @profile
 @given(pipeline=pipelines(), failure=failures)
+@example(  # the trouble of an account, of which the server says to try again
+    pipeline=Pipeline(ModelFallback("a", Model("c", account="other"), on=Advice.FALLBACK)),
+    failure=(Kind.QUOTA, Advice.RETRY),
+)
 def test_the_words_are_what_happens(name: str, pipeline: Pipeline, failure: Any) -> None:
     """A call that always fails in one way is retried, goes to the next model, is counted, is
     replaced or raised just as the words say."""

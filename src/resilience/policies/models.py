@@ -264,7 +264,7 @@ class ModelFallback(Policy):
         moved = [(kind(Kind.REJECTED), following), (self.on, following)]
         elsewhere = [k for k in _OF_ACCOUNT if surely(self.on, Failure(k, Advice.FALLBACK))]
         if elsewhere and len({_account(model) for model in self.models}) > 1:
-            moved.append((kind(*elsewhere), f"{following} of another account"))
+            moved.append((kind(*elsewhere) & Advice.STOP, f"{following} of another account"))
         return tuple(moved)
 
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
