@@ -53,10 +53,10 @@ class VirtualServer:
     VIRTUAL = "{ tonumber(ARGV[#ARGV - 1]), tonumber(ARGV[#ARGV]) }"
 
     def __init__(self, client: Any, clock: VirtualTime) -> None:
-        assert SCRIPT.count(self.REAL) == 1
+        assert SCRIPT.text.count(self.REAL) == 1
         self._client = client
         self._clock = clock
-        self._digest = client.script_load(SCRIPT.replace(self.REAL, self.VIRTUAL))
+        self._digest = client.script_load(SCRIPT.text.replace(self.REAL, self.VIRTUAL))
 
     def evalsha(self, digest: str, keys: int, *arguments: Any) -> Any:
         now = int(self._clock.wall() * 1e6)

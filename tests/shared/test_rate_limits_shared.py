@@ -37,7 +37,7 @@ own_server = redis_server.own_server
 def _our_script(request: pytest.FixtureRequest) -> None:
     """The server knows ours from before, too."""
     if "server" in request.fixturenames:
-        request.getfixturevalue("server").client().script_load(SCRIPT)
+        request.getfixturevalue("server").client().script_load(SCRIPT.text)
 
 
 def limit(source: Any, *, storage: Any = None, **options: Any) -> RateLimit:

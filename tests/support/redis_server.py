@@ -205,7 +205,7 @@ def connections_closed() -> Iterator[None]:
 def server(running: Server) -> Iterator[Server]:
     """The server, empty but for our script, which it would be sent with the first question."""
     running.client().flushall()
-    running.client().script_load(SCRIPT)
+    running.client().script_load(SCRIPT.text)
     running.client().config_resetstat()
     with connections_closed():
         yield running
@@ -216,7 +216,7 @@ def own_server() -> Iterator[Server]:
     """A server of the test's own, which may be maltreated."""
     server = Server()
     with connections_closed():
-        server.client().script_load(SCRIPT)
+        server.client().script_load(SCRIPT.text)
         yield server
     server.close()
 

@@ -1,4 +1,4 @@
-"""The script that runs in the server, what it is asked, and what it replies."""
+"""Scripts that run in the server; of a circuit's, what it is asked and what it replies."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from resilience.circuit.states import CLOSED, HALF_OPEN, ISOLATED, OPEN
 from resilience.failures import Failure
 
-__all__ = ["ANY", "FOREIGN", "NONE", "SCRIPT", "Question", "Reply", "evaluate"]
+__all__ = ["ANY", "FOREIGN", "NONE", "SCRIPT", "Question", "Reply", "Script", "evaluate"]
 
 FOREIGN = "foreign"
 """The state of what is no circuit of this version: it is somebody else's."""
@@ -24,10 +24,43 @@ NONE, ANY = "0", "any"
 _STATES = (CLOSED, OPEN, HALF_OPEN, ISOLATED, FOREIGN)
 
 
-SCRIPT = files("resilience.circuit.redis").joinpath("script.lua").read_text("utf-8")
+@frozen
+class Script:
+    """A text in Lua, sent to a server that has not seen it yet."""
 
-_DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""By which a server that has seen it knows it."""
+    text: str
+    _digest: str = field(
+        default=Factory(
+            lambda self: hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest(),
+            takes_self=True,
+        ),
+        init=False,
+    )
+
+    @classmethod
+    def of(cls, package: str) -> Script:
+        """That of a package of ours."""
+        return cls(files(package).joinpath("script.lua").read_text("utf-8"))
+
+    async def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[str]:
+        """Its reply, by a sync client or an asyncio one. ValueError for anything but a list."""
+        given = (len(keys), *keys, *arguments)
+        try:
+            raw = client.evalsha(self._digest, *given)
+            if inspect.isawaitable(raw):
+                raw = await raw
+        except Exception as error:
+            if type(error).__name__ != "NoScriptError":  # redis-py need not be imported for it
+                raise
+            raw = client.eval(self.text, *given)
+            if inspect.isawaitable(raw):
+                raw = await raw
+        if not isinstance(raw, (list, tuple)) or not raw:
+            raise ValueError("the server's reply is not that of our script")
+        return [part.decode() if isinstance(part, bytes) else str(part) for part in raw]
+
+
+SCRIPT = Script.of("resilience.circuit.redis")
 
 
 @frozen(eq=False)
@@ -60,11 +93,10 @@ class Reply:
     """Whether it is this question that has opened it."""
 
     @classmethod
-    def read(cls, raw: Any) -> Reply:
+    def read(cls, parts: list[str]) -> Reply:
         """ValueError for anything that our script does not reply."""
-        if not isinstance(raw, (list, tuple)) or len(raw) != 7:
+        if len(parts) != 7:
             raise ValueError("the server's reply is not that of our script")
-        parts = [part.decode() if isinstance(part, bytes) else str(part) for part in raw]
         granted, state, generation, left, mended, openings, opened = parts
         if state not in _STATES:
             raise ValueError("the server's reply is not that of our script")
@@ -80,15 +112,5 @@ class Reply:
 
 
 async def evaluate(client: Any, key: str, arguments: Sequence[Any]) -> Reply:
-    """Run the script on the circuit under `key`, by a sync client or an asyncio one."""
-    try:
-        raw = client.evalsha(_DIGEST, 1, key, *arguments)
-        if inspect.isawaitable(raw):
-            raw = await raw
-    except Exception as error:
-        if type(error).__name__ != "NoScriptError":  # redis-py itself need not be imported for it
-            raise
-        raw = client.eval(SCRIPT, 1, key, *arguments)
-        if inspect.isawaitable(raw):
-            raw = await raw
-    return Reply.read(raw)
+    """Ask the circuit under `key`."""
+    return Reply.read(await SCRIPT.run(client, (key,), arguments))
