@@ -747,10 +747,10 @@ def test_a_great_many_leave_nothing(loop: str) -> None:
         await crowd.until(lambda: all(call.over for call in calls))
         assert made < 2000
 
-    before = threading.active_count()
+    before = {*threading.enumerate()}  # another test's may end meanwhile
     run_crowd(loop, body)
     assert not policy._flights
-    assert threading.active_count() == before
+    assert {*threading.enumerate()} <= before
 
 
 def test_copies_and_pickles() -> None:
