@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from attrs import asdict
 
 from ._core.guard import CODES, Guard
 from ._core.options import title
+from ._runtimes.frames import frames_by_thread
 from ._runtimes.workers import LIMIT, in_use
 from .policies.breaker import CircuitBreaker, breakers
 from .policies.bulkhead import Bulkhead, bulkheads
@@ -109,7 +109,7 @@ def _of_budget(budget: RetryBudget) -> Iterator[dict[str, Any]]:
 
 def _under_way() -> Iterator[str]:
     """The names of the guarded functions that are being called."""
-    for frame in sys._current_frames().values():
+    for frame in frames_by_thread().values():
         above: Any = frame
         while above is not None:
             yield from _name_of(above)

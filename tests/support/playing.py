@@ -104,7 +104,10 @@ class Player:
         lines = head.decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:])
         while len(body) < int(headers.get("content-length", 0)):
-            body += connection.recv(65536)
+            more = connection.recv(65536)
+            if not more:
+                return False
+            body += more
         with self._lock:
             script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
             self.requests.append(lines[0])

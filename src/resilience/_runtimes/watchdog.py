@@ -10,12 +10,13 @@ import contextlib
 import heapq
 import math
 import os
-import sys
 import threading
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import ref
+
+from .frames import frames_by_thread
 
 if TYPE_CHECKING:
     import socket
@@ -197,7 +198,7 @@ def _of_frames(thread: int) -> socket.socket | None:
     """The socket that a thread reads from: in its innermost frame that has one."""
     import socket
 
-    frame = sys._current_frames().get(thread)
+    frame = frames_by_thread().get(thread)
     while frame is not None and frame.f_globals.get("__name__") != _READER:
         for value in list(frame.f_locals.values()):
             held = getattr(value, "_sock", None) if not isinstance(value, socket.socket) else value
