@@ -47,10 +47,10 @@ demo: $(VENV)/.demo  ## a scripted bad minute with the real SDK, and a page abou
 # What goes by real time is mostly waiting: two parts, the last of which is shown while it runs.
 # What takes no notice of load runs beside them, in development mode; but without its checks of
 # memory, as there is no C in here.
-TIMED := $(BIN)/python -m pytest -m "real and not steady"
+TIMED := $(BIN)/python $(MEASURE) -m pytest -m "real and not steady"
 WAITS := tests/sdks tests/policies tests/testing tests/failover
 STEADY := -m "steady or not real"
-BESIDE := env PYTHONMALLOC=pymalloc nice -n 4 $(BIN)/python -X dev -m pytest $(STEADY)
+BESIDE := env PYTHONMALLOC=pymalloc nice -n 4 $(BIN)/python -X dev $(MEASURE) -m pytest $(STEADY)
 
 test: $(VENV)/.test  ## the whole suite
 	@parts=; n=0; trap 'kill $$parts' INT TERM; \
@@ -72,7 +72,7 @@ test-events: $(VENV)/.test  ## all of it while everything is listened to: is eac
 
 coverage: $(VENV)/.test  ## lines and branches that the suite runs; less than all of them is an error
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest
+	@$(MAKE) --no-print-directory test MEASURE="-m coverage run"
 	@$(MAKE) --no-print-directory test-sdk SDK=litellm VENV=.venvs/litellm MEASURE="-m coverage run"
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
