@@ -390,18 +390,7 @@ def _in_threads(run: _Run, number: int) -> None:
     """In up to `number` threads, which get items from this one and return outcomes to it."""
     todo: SimpleQueue[Any] = SimpleQueue()
     done: SimpleQueue[Any] = SimpleQueue()
-
-    def work() -> None:
-        while (job := todo.get()) is not None and not run.over:
-            context, index, item = job
-            try:
-                outcome = context.run(_outcome_of, run.call, item)
-            except BaseException as error:
-                done.put((index, item, None, error))
-            else:
-                done.put((index, item, outcome, None))
-            del job, context, item  # free them while this thread waits
-
+    work = functools.partial(_work, run, todo, done)
     threads: list[Thread] = []
     under_way = 0
     try:
@@ -429,6 +418,19 @@ def _in_threads(run: _Run, number: int) -> None:
             index, _, outcome, error = done.get()
             if error is None:
                 run.count(index, outcome)
+
+
+def _work(run: _Run, todo: SimpleQueue[Any], done: SimpleQueue[Any]) -> None:
+    """What each thread does."""
+    while (job := todo.get()) is not None and not run.over:
+        context, index, item = job
+        try:
+            outcome = context.run(_outcome_of, run.call, item)
+        except BaseException as error:
+            done.put((index, item, None, error))
+        else:
+            done.put((index, item, outcome, None))
+        del job, context, item  # free them while this thread waits
 
 
 async def _in_tasks(run: _Run, number: int) -> Batch[Any]:

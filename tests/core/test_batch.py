@@ -462,7 +462,7 @@ def test_what_another_thread_has_done_meanwhile_counts(end: str) -> None:
 
 def _loop_of_this_thread() -> FrameType:
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_name != "work":
+    while frame is not None and frame.f_code.co_name != "_work":
         frame = frame.f_back
     assert frame is not None
     return frame

@@ -172,6 +172,7 @@ def limited(model: str = "", tenant: str = "") -> None:
 
 def test_a_budget_that_is_full_is_not_shown() -> None:
     """Of a keyed one; of a plain one there is always the one level."""
+    gc.collect()  # those of other tests
     plain = RetryBudget(1.0, of="successes", name="full")
     keyed = RetryBudget(1.0, of="successes", key="model", name="full by key")
     fails_once = script(ConnectionError, "ok")

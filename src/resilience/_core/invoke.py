@@ -37,12 +37,13 @@ _SHORTEST = 0.001
 _set, _reset = ambient.set, ambient.reset
 
 
-def invoke(runtime: Runtime) -> Inner:
+def invoke(runtime: Runtime) -> Inner:  # noqa: C901, PLR0915
     """The step that calls the user's function, for chains bound to `runtime`."""
+    # One long body: every function more is a frame more in each attempt.
     now, asynchronous = runtime.now, runtime.asynchronous
     prepare = None if asynchronous else runtime._prepare
 
-    async def attempt(call: Call) -> Any:
+    async def attempt(call: Call) -> Any:  # noqa: C901, PLR0912, PLR0915
         branch = call.branch
         if branch.in_hand is not None:
             return await _in_hand(call, runtime, attempt)

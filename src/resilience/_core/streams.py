@@ -181,6 +181,7 @@ class Reading:
     def __init__(
         self, call: Call, runtime: Runtime, stream: Any, *, asynchronous: bool = False
     ) -> None:
+        # Long, but only a list of what a stream has to remember.
         terms: Terms = call.terms or PLAIN_TERMS
         self._over = True  # until it is whole
         self.completion = Completion()
@@ -269,8 +270,9 @@ class Reading:
         """The next item, in an event loop, where it may have been read before."""
         return self.ready.popleft() if self.ready else await self.aread()
 
-    async def aread(self, pull: Callable[[], Any] | None = None) -> Any:
+    async def aread(self, pull: Callable[[], Any] | None = None) -> Any:  # noqa: C901
         """The same in an event loop; StopAsyncIteration at a complete end."""
+        # In one piece, as each item of each stream comes through here.
         if self._over:
             if self.successor is None:
                 self._read_on(StopAsyncIteration)

@@ -465,8 +465,8 @@ class Machine(Identity):
         name = TABLE.get((old.name, event))
         if name is None:
             return None
-        new: State
         rejected = self._refused
+        new: State
         if name == OPEN:
             self._openings += 1
             new = self._opened_by(Opening(self._openings, now, cause, failure))
@@ -479,12 +479,8 @@ class Machine(Identity):
             new = isolated = Isolated()
             isolated.holds = holds or set()
         else:
-            limits = self._owner.limits
-            self._openings = self._refused = 0
-            self._gauges = limits.gauges() if limits.rates else ()
-            ramp = limits.ramp if event in _RAMPS and old.name != CLOSED else 0.0
-            closed = _closed(self._gauges, now + ramp if ramp else None)
-            new = Disabled() if name == DISABLED else closed
+            ramp = self._owner.limits.ramp if event in _RAMPS and old.name != CLOSED else 0.0
+            new = self._afresh(name, now + ramp if ramp else None)
         new.epoch = epochs.advance()
         if name in (CLOSED, DISABLED):
             self._opened = None
@@ -501,6 +497,13 @@ class Machine(Identity):
             if asks or audience is None or audience.heard:
                 self._outbox.append(Change(old.name, name, event, rejected))
         return new
+
+    def _afresh(self, name: str, ramps_until: float | None) -> State:
+        """Closed or disabled, with nothing counted."""
+        limits = self._owner.limits
+        self._openings = self._refused = 0
+        self._gauges = limits.gauges() if limits.rates else ()
+        return Disabled() if name == DISABLED else _closed(self._gauges, ramps_until)
 
     def _opened_by(self, opening: Opening) -> Open:
         reset_after = self._owner.limits.reset_after

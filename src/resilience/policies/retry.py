@@ -218,7 +218,7 @@ class Retry(Policy):
         words += ", if it was surely not executed"
         return words if self.idempotent is False else f"{words} or {_of(self.idempotent)} allows it"
 
-    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:  # noqa: C901
         looks = not self.resting
         timed = looks or self.within is not None or self.stop is not None or not is_own(self.wait)
 
@@ -269,7 +269,9 @@ class Retry(Policy):
             tally.started = started
         return _Run(call, runtime, tally)
 
-    def _after_error(self, run: _Run, number: int, error: Exception) -> float | None:
+    def _after_error(  # noqa: C901
+        self, run: _Run, number: int, error: Exception
+    ) -> float | None:
         """Seconds to wait before the next attempt; None to let the error out."""
         call = run.call
         if not call.journal.attempts:

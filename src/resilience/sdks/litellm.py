@@ -72,10 +72,17 @@ def read(error: Exception) -> Failure:
                 sent=sent,
                 error=error,
             )
+    return _own_word(error, last, begun, code, provider)
+
+
+def _own_word(
+    error: Exception, last: Exception, begun: bool, code: str | None, provider: str | None
+) -> Failure:
+    """By what the error itself says; `last` is the innermost one that LiteLLM made."""
     headers = peek(error, "litellm_response_headers") or peek(error, "headers")
     fields = error_in(peek(error, "body"))
     if headers is None and not fields and code is None:
-        alone = by_class_name(cls, _UNANSWERED)
+        alone = by_class_name(type(error), _UNANSWERED)
         # Data that it could not use: it says so with an APIError of its own, and wraps that.
         if alone is None and last is not error and by_class_name(type(last), {"APIError": True}):
             alone = MISSHAPEN

@@ -124,8 +124,6 @@ class _Site:
         self, http: Request, kind: type[Format], received: Received, answer: plan.Answer
     ) -> Response:
         match answer:
-            case plan.Ok():
-                await _pause(http, plain(answer.delay))
             case plan.Error():
                 await _pause(http, plain(answer.delay))
                 return _error(kind, received, answer)
@@ -143,8 +141,16 @@ class _Site:
                 if CODES[answer.code].status:
                     return _error(kind, received, plan.Error(answer.code))
                 return await self._hang_up(http)
+            case plan.Ok():
+                await _pause(http, plain(answer.delay))
+                return await self._answer(http, kind, received, answer)
             case _:
-                pass
+                return await self._answer(http, kind, received, answer)
+
+    async def _answer(
+        self, http: Request, kind: type[Format], received: Received, answer: _Streamed
+    ) -> Response:
+        """An answer that begins well, whole or as a stream."""
         text = None if isinstance(answer, plan.ErrorInStream) else answer.text
         prompt = received.body.get("input", received.body.get("messages"))
         form = kind(received.number, received.model or "", prompt, text)
@@ -179,6 +185,13 @@ class _Site:
         for piece in first:
             yield form.content(piece)
             await asyncio.sleep(0)  # to notice a client that leaves
+        async for event in self._last_events(http, form, answer):
+            yield event
+
+    async def _last_events(
+        self, http: Request, form: Format, answer: _Streamed
+    ) -> AsyncIterator[bytes]:
+        """What comes after the content, or after its first part."""
         match answer:
             case plan.CutStream():
                 await self._hang_up(http, reset=answer.reset)
@@ -195,7 +208,7 @@ class _Site:
             case _:
                 if isinstance(answer, plan.GarbledStream):
                     yield form.garbled()
-                    for piece in pieces[answer.after :]:
+                    for piece in form.pieces[answer.after :]:
                         yield form.content(piece)
                         await asyncio.sleep(0)
                 for event in form.closing():
