@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 
+from resilience import policies
 from resilience.testing.gateway import Gateway, Ok
 
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
@@ -86,3 +88,10 @@ def test_links_lead_somewhere(page: Path) -> None:
         target for target in links if ":" not in target and not (page.parent / target).exists()
     ]
     assert missing == []
+
+
+def test_the_readme_names_every_policy_and_every_extra() -> None:
+    first_cells = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text("utf-8"), re.M))
+    made = {name for name in policies.__all__ if hasattr(getattr(policies, name), "bind")}
+    extras = set(metadata("resilience-policies").get_all("Provides-Extra") or ())
+    assert first_cells == made | extras
