@@ -118,6 +118,25 @@ def test_a_judge_turns_a_result_into_an_error(world: World) -> None:
     assert [a.failure and a.failure.error for a in history(error)] == [bad] * 3
 
 
+class Branching(Policy):
+    """Gives each of its attempts a branch."""
+
+    def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+        async def branching(call: Call) -> Any:
+            (branch,) = call.branches(1)
+            return await inner(branch)
+
+        return branching
+
+
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
+def test_what_is_reported_in_a_branch_is_known_further_out(world: World) -> None:
+    """Retries inside and outside of it do not multiply."""
+    pipeline = Pipeline(Retry(attempts=2), Branching(), Retry(attempts=2))
+    error_of(world, pipeline.wrap(world.function(ConnectionError)))
+    assert len(world.calls) == 2
+
+
 # Asking
 
 

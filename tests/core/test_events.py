@@ -296,7 +296,8 @@ def test_a_call_that_turns_out_to_be_async_is_one_call() -> None:
     assert len({event.call for event in events}) == 1
 
 
-def test_an_awaitable_that_is_never_awaited_leaves_no_attempt_open() -> None:
+@pytest.mark.parametrize("failures", [0, 1])
+def test_an_awaitable_that_is_never_awaited_leaves_no_attempt_open(failures: int) -> None:
     """The call goes over to async mode, where a policy does not let it in again."""
 
     class Refuses(Policy):
@@ -316,13 +317,21 @@ def test_an_awaitable_that_is_never_awaited_leaves_no_attempt_open() -> None:
 
     async def main() -> None:
         with pytest.raises(KeyError):
-            await Pipeline(Refuses()).call(lambda: answer())
+            await Pipeline(Refuses(), Retry(wait=0)).call(asked)
 
+    def asked() -> Any:
+        made.append(None)
+        if len(made) <= failures:
+            raise ConnectionError
+        return answer()
+
+    made: list[None] = []
     with recording() as events:
         asyncio.run(main())
     assert faults_of(events) == []
-    assert classes(events)[:3] == HEALTHY[:3]
-    assert events[2].interrupted
+    *_, ended = [event for event in events if type(event) is AttemptEnded]
+    assert ended.interrupted
+    assert (ended.attempt.number, ended.attempt.duration) == (failures + 1, 0)
 
 
 @pytest.mark.fault(391)

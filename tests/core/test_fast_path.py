@@ -9,6 +9,8 @@ import types
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 
 from resilience import (
     CircuitBreaker,
@@ -17,6 +19,7 @@ from resilience import (
     ModelFallback,
     Pipeline,
     Retry,
+    RetryMultiplicationWarning,
     Timeout,
     current_attempt,
     history,
@@ -203,3 +206,31 @@ def test_what_takes_the_full_path_stands_in_the_context(policies: Any, rests: bo
         return get_ambient() is None
 
     assert Pipeline(*policies, asynchronous=False).call(look) is rests
+
+
+class Canned(HTTPAdapter):
+    """Answers by itself, without a connection."""
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        seen.append(get_ambient())
+        made = requests.Response()
+        made.status_code = 200
+        return made
+
+
+seen: list[Any] = []
+URL = "http://twice/"
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((URL,), {}), ((), {"url": URL})])
+def test_the_first_call_of_a_client_asks_whether_that_retries_too(args: Any, kwargs: Any) -> None:
+    """By the call's own arguments, and once: later calls are at rest."""
+    seen.clear()
+    session = requests.Session()
+    session.mount("http://", Canned())
+    session.mount(URL, Canned(max_retries=1))
+    fn = Pipeline(Retry(attempts=3)).wrap(session.get)
+    with pytest.warns(RetryMultiplicationWarning, match=r"requests: 1 time\): .* 3 x 2 = 6 req"):
+        assert fn(*args, **kwargs).status_code == 200
+    assert fn(*args, **kwargs).status_code == 200
+    assert [type(each) for each in seen] == [Call, type(None)]

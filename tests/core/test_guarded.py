@@ -92,8 +92,7 @@ def test_a_guarded_function_has_a_handle() -> None:
 
     assert isinstance(handle, Guarded)
     assert handle.pipeline is pipeline
-    assert "echo" in repr(handle)
-    assert "Retry()" in repr(handle)
+    assert repr(handle) == f"<guarded echo under {pipeline!r}>"
 
 
 @functools.wraps(at_module_level)
@@ -106,14 +105,19 @@ def wraps_a_guarded_one() -> int:
 )
 def test_what_is_not_guarded_has_no_handle(thing: Any) -> None:
     """A function that wraps a guarded one, and bears all its attributes, is another function."""
-    assert "not guarded" in message_of(TypeError, guarded, thing)
+    says = message_of(TypeError, guarded, thing)
+    assert says.endswith(" is not guarded: decorate it with @resilient(...) first")
+    assert says.partition(" ")[0] in (
+        getattr(thing, "__qualname__", None),
+        f"<{type(thing).__name__}>",
+    )
 
 
 def test_a_handle_is_not_made_by_hand() -> None:
     """It says what gives one."""
     for wrong in ((), (len,)):
-        with pytest.raises(TypeError, match=r"guarded\(fn\)"):
-            Guarded(*wrong)  # type: ignore[arg-type]
+        says = message_of(TypeError, Guarded, *wrong)
+        assert says == "a Guarded is what guarded(fn) gives; it is not made by hand"
 
 
 def test_a_function_guarded_twice_has_the_outer_handle() -> None:
@@ -407,10 +411,10 @@ def test_replacing_one_of_several() -> None:
 
     assert seconds(at=0) == [5, 8]
     assert seconds(at=1) == seconds(at=-1) == [9, 5]
-    message = message_of(ValueError, guarded(fn).replacing, Timeout(5))
-    assert "at=" in message
-    assert "Timeout(9)" in message
-    assert "Timeout(8)" in message
+    assert message_of(ValueError, guarded(fn).replacing, Timeout(5)) == (
+        "there are 2 policies of type Timeout: say which to replace with at= "
+        "(0: Timeout(9), 1: Timeout(8))"
+    )
     for at in (2, -3):
         assert "at" in message_of(ValueError, guarded(fn).replacing, Timeout(5), at=at)
 

@@ -129,6 +129,7 @@ def test_an_attempt_of_a_branch_begins_once() -> None:
         def bind(self, inner: Inner, runtime: Runtime) -> Inner:
             async def branching(call: Call) -> Any:
                 (branch,) = call.branches(1)
+                assert branch.branch.number == 0  # it has had no attempt
                 return await inner(branch)
 
             return branching
@@ -144,6 +145,7 @@ def test_an_attempt_of_a_branch_begins_once() -> None:
         (AttemptEnded, seen[0].call),
     ]
     assert (seen[0].number, seen[1].attempt.number) == (1, 1)
+    assert (seen[0].waited, seen[1].attempt.waited) == (0, 0)
 
 
 # What changes between the call and its await
@@ -313,7 +315,10 @@ def test_another_models_awaitable_in_a_sync_call_is_refused() -> None:
         raise ConnectionError
 
     fn = Pipeline(ModelFallback("a", Model("b", call=ask_))).wrap(fails)
-    assert "asynchronous=True" in message_of(TypeError, fn)
+    assert message_of(TypeError, fn) == (
+        "Model(call=...) returned an awaitable in a sync call; give it a sync function, or say "
+        "asynchronous=True if the guarded one is async"
+    )
     assert inspect.getcoroutinestate(begun[0]) == inspect.CORO_CLOSED
 
 

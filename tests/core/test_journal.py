@@ -132,6 +132,13 @@ def test_a_history_of_shared_calls_is_bounded() -> None:
     assert numbers == [*range(1, 501), *range(1_301, 1_801)]
 
 
+def test_shared_attempts_have_numbers_and_times_of_this_call() -> None:
+    """It began later than the one that has made them."""
+    record = journal()
+    assert record.adopt([Attempt(number=4, started=5.0)], later=2.0) == {4: 1}
+    assert [(each.number, each.started) for each in record.attempts] == [(1, 3.0)]
+
+
 def test_a_rejection_after_an_answer_comes_out_as_what_it_is(world: World) -> None:
     """The attempt before went well: it has no error to come out in its place."""
 

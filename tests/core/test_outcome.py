@@ -86,6 +86,21 @@ def test_outcomes_are_values() -> None:
             setattr(value, field, 5)
 
 
+def test_an_outcome_shows_classes_and_no_texts() -> None:
+    """What a value or an error holds may be a secret."""
+    outcome = Outcome("secret", ValueError("secret"), (), "m", True, 1.5)
+    assert repr(outcome) == (
+        "Outcome(value=<str>, error=<ValueError>, attempts=(), served_by='m', degraded=True, "
+        "elapsed=1.5)"
+    )
+
+
+def test_a_timeline_that_is_too_narrow() -> None:
+    """Refused, by name, rule and value."""
+    with pytest.raises(ValueError, match=r"^width must be .*60.* got 59$"):
+        Outcome(1).timeline(59)
+
+
 def test_an_outcome_names_the_model_only_of_a_success(world: World) -> None:
     """`served_by` is None where the call failed, and where a fallback's value came out."""
     chain = ModelFallback("a", "b")

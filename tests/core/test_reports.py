@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import sys
 import threading
@@ -228,6 +229,81 @@ def test_a_recursion_that_reports_its_failure_elsewhere(listeners: Any) -> None:
     with pytest.raises(ConnectionError):
         down(3)
     assert breaker.snapshot().failures == 1
+
+
+def elsewhere(fn: Callable[..., Any], *args: Any) -> Any:
+    """Call it in a context of its own, as another thread does."""
+    return contextvars.Context().run(fn, *args)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_one_error_object_in_two_contexts_counts_twice(anew: bool) -> None:
+    """It was marked by a call of the same function, perhaps guarded once more, but came up through
+    none inside this one."""
+    breaker, same = CircuitBreaker(failures=9), ConnectionError()
+    pipeline = Pipeline(breaker)
+
+    def fail(first: bool) -> None:
+        if first:
+            with pytest.raises(ConnectionError):
+                elsewhere(pipeline.wrap(fail) if anew else guarded, False)
+        raise same.with_traceback(None)
+
+    guarded = pipeline.wrap(fail)
+    with pytest.raises(ConnectionError):
+        guarded(True)
+    assert breaker.snapshot().failures == 2
+
+
+def test_caller_and_callee_in_two_contexts_count_once() -> None:
+    """Functions of one pipeline, too: the error came out of another one."""
+    breaker = CircuitBreaker(failures=9)
+    pipeline = Pipeline(breaker)
+    inner = pipeline.wrap(script(ConnectionError()))
+
+    with pytest.raises(ConnectionError):
+        pipeline.wrap(lambda: elsewhere(inner))()
+    assert breaker.snapshot().failures == 1
+
+
+def test_another_contexts_mark_does_not_hide_what_was_counted_inside() -> None:
+    """The object that the callee has raised fails a stranger's call, too."""
+    same = ConnectionError("shared")
+    breaker = CircuitBreaker(failures=9)
+    inner = Pipeline(breaker).wrap(script(same))
+    stranger = Pipeline(CircuitBreaker(failures=9)).wrap(script(same))
+
+    def calls() -> None:
+        try:
+            inner()
+        except ConnectionError:
+            with contextlib.suppress(ConnectionError):
+                elsewhere(stranger)
+            raise
+
+    with pytest.raises(ConnectionError):
+        Pipeline(breaker).wrap(calls)()
+    assert breaker.snapshot().failures == 1
+
+
+@pytest.mark.parametrize("where", [lambda fn: fn(), elsewhere], ids=["here", "elsewhere"])
+def test_what_is_reported_in_the_first_attempt_says_nothing_of_the_second(where: Any) -> None:
+    """That one fails with the same object by itself, and counts."""
+    same = ConnectionError("shared")
+    breaker = CircuitBreaker(failures=9)
+    inner = Pipeline(breaker).wrap(script(same))
+    made: list[None] = []
+
+    def calls() -> None:
+        made.append(None)
+        if len(made) == 1:
+            where(inner)
+        raise same
+
+    with pytest.raises(ConnectionError):
+        Pipeline(Retry(attempts=2, wait=0), breaker).wrap(calls)()
+    assert len(made) == 2
+    assert breaker.snapshot().failures == 2
 
 
 @pytest.mark.fault(83)

@@ -23,6 +23,7 @@ from resilience._core.results import (
     completion_of,
     is_awaitable,
     is_plain,
+    reading_of,
 )
 from support.calling import rest_and_full
 
@@ -173,8 +174,13 @@ def test_an_awaited_generator_is_a_stream(policies: Any) -> None:
     async def stream() -> Any:
         return _generator()
 
-    for fn in (stream, lambda: stream()):
-        assert list(asyncio.run(Pipeline(*policies).wrap(fn)())) == [1]
+    async def main(fn: Any) -> Any:
+        return await Pipeline(*policies).wrap(fn)()
+
+    for fn in (stream, lambda: stream(), lambda: asyncio.ensure_future(stream())):
+        given = asyncio.run(main(fn))
+        assert reading_of(given) is not None
+        assert list(given) == [1]
 
 
 @rest_and_full

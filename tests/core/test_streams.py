@@ -15,6 +15,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionChunk
 
 from conftest import Takes, World, async_worlds
 from resilience import (
@@ -33,6 +34,7 @@ from resilience import (
     register_stream,
     resilient,
 )
+from resilience.events import StreamEnded, StreamInterrupted, StreamRestarted, recording
 from resilience.failures import Kind, describe
 from resilience.policies.streaming import Restarted
 from resilience.testing import virtual_time
@@ -78,9 +80,9 @@ def test_a_failure_before_content_falls_back(world: World) -> None:
     assert world.run(Pipeline(Fallback("else")).wrap(source.function)) == "else"
 
 
-def test_a_failure_before_content_is_the_sources_own(world: World) -> None:
+@pytest.mark.parametrize("error", [ConnectionError(), RuntimeError()])
+def test_a_failure_before_content_is_the_sources_own(world: World, error: Exception) -> None:
     """It comes out itself."""
-    error = ConnectionError()
     got = consumed(world, Pipeline(Retry(attempts=1)).wrap(Source(world, [error]).function))
 
     assert got.error is error
@@ -100,8 +102,10 @@ def test_a_failure_after_content_is_an_interruption(world: World) -> None:
     """With what was received; nothing is repeated."""
     error = ConnectionError("secret")
     source = Source(world, ["a", "b", error])
-    got = consumed(world, Pipeline(ModelFallback("x"), Retry()).wrap(source.function))
+    with recording(StreamInterrupted) as events:
+        got = consumed(world, Pipeline(ModelFallback("x"), Retry()).wrap(source.function))
 
+    assert [(event.model, event.items) for event in events] == [("x", 2)]
     assert got.items == ["a", "b"]
     assert type(got.error) is StreamInterruptedError
     assert got.error.__cause__ is error
@@ -143,6 +147,52 @@ def test_an_interruption_has_its_history(world: World) -> None:
     assert kinds == [Kind.CONNECTION, Kind.TIMEOUT]
 
 
+def chunks(*texts: str | None, reason: str | None = None) -> list[Any]:
+    """Items of OpenAI's, each with its text, or without anything; the last one with a reason."""
+    made = []
+    for number, text in enumerate(texts, 1):
+        delta = None if text is None else SimpleNamespace(content=text)
+        last = reason if number == len(texts) else None
+        choice = SimpleNamespace(index=0, delta=delta, finish_reason=last)
+        made.append(ChatCompletionChunk.model_construct(choices=[choice]))  # type: ignore[list-item]
+    return made
+
+
+@pytest.mark.parametrize("reason", [None, "stop"])
+def test_items_of_an_sdk_are_read_as_that_sdks(world: World, reason: str | None) -> None:
+    """Also where a generator of the user's passes them on: their text, and how they end."""
+    items = chunks("o", None, "k", reason=reason)
+    got = consumed(world, Pipeline(Retry()).wrap(Source(world, items).function))
+
+    assert got.items == items
+    if reason is None:
+        assert type(got.error) is StreamInterruptedError
+        assert got.error.text == "ok"
+    else:
+        assert got.error is None
+
+
+class EmptyStream:
+    """As of an SDK that is known, whose connection was cut before anything came."""
+
+    __module__ = "openai"
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    async def __aiter__(self) -> Any:
+        for item in ():
+            yield item
+
+
+def test_an_empty_stream_of_an_sdk_is_cut(world: World) -> None:
+    """A complete one has its terminator at least."""
+    got = consumed(
+        world, Pipeline(Retry(attempts=1)).wrap(world.function(lambda *args: EmptyStream()))
+    )
+    assert type(got.error) is StreamInterruptedError
+
+
 def test_every_further_read_says_the_same(world: World) -> None:
     """A stream that broke off never looks complete."""
     fn = Pipeline(Retry(), Streaming()).wrap(registered(world, ["a", ConnectionError()]))
@@ -167,6 +217,24 @@ def test_every_further_read_says_the_same(world: World) -> None:
     world.run(aread if world.asynchronous else read)
     assert len(errors) == 3
     assert len({id(error) for error in errors}) == 1
+
+
+def test_a_read_beyond_the_end_is_the_end_again(world: World) -> None:
+    """It ends once."""
+    fn = Pipeline(Retry()).wrap(registered(world, ["a"]))
+
+    def read() -> None:
+        stream = fn()
+        assert [list(stream), list(stream)] == [["a"], []]
+
+    async def aread() -> None:
+        stream = await fn()
+        assert [item async for item in stream] == ["a"]
+        assert [item async for item in stream] == []
+
+    with recording(StreamEnded) as events:
+        world.run(aread if world.asynchronous else read)
+    assert [event.items for event in events] == [1]
 
 
 @async_worlds
@@ -217,6 +285,17 @@ def test_the_breaker_hears_at_the_end(world: World) -> None:
     assert breaker.state == "closed"
 
 
+def test_the_verdict_is_what_interrupted(world: World) -> None:
+    """The interruption itself where there is no other error."""
+    bulkhead = Bulkhead(1)
+    error = ConnectionError()
+    consumed(world, Pipeline(bulkhead).wrap(Source(world, ["a", error]).function))
+    cut = consumed(world, Pipeline(bulkhead).wrap(Source(world, chunks("hi")).function))
+
+    assert type(cut.error) is StreamInterruptedError
+    assert bulkhead.verdicts == [error, cut.error]
+
+
 def test_a_consumer_that_stops_early_is_no_verdict(world: World) -> None:
     """Neither success nor failure: the trial's slot is free again, and the circuit half open."""
     breaker = CircuitBreaker(failures=1, reset_after=5)
@@ -227,6 +306,18 @@ def test_a_consumer_that_stops_early_is_no_verdict(world: World) -> None:
 
     assert got.items == ["a", "b"]
     assert source.closed == 1
+    assert (breaker.state, breaker.snapshot().trials) == ("half-open", 0)
+
+
+def test_a_read_that_is_interrupted_is_no_verdict(world: World) -> None:
+    """As by Ctrl-C: the trial's slot is free again, and the circuit half open."""
+    breaker = CircuitBreaker(failures=1, reset_after=5)
+    breaker.open()
+    world.clock.advance(5)
+    source = Source(world, ["a", KeyboardInterrupt()])
+    got = consumed(world, Pipeline(breaker).wrap(source.function))
+
+    assert type(got.error) is KeyboardInterrupt
     assert (breaker.state, breaker.snapshot().trials) == ("half-open", 0)
 
 
@@ -343,6 +434,8 @@ def test_a_limit_that_is_exceeded_by_an_end_or_an_error(world: World, options: A
         error = consumed(world, Pipeline(streaming).wrap(source.function)).error
         error = error.__cause__ if first else error  # type: ignore[union-attr]
         assert type(error) is DeadlineExceededError
+        if not world.asynchronous:  # there the read goes on to its own end
+            assert error.__cause__ is last.then or not last.then
 
 
 def test_a_limit_that_is_exceeded_by_the_mere_end(world: World) -> None:
@@ -361,6 +454,210 @@ def test_a_limit_that_is_exceeded_by_the_mere_end(world: World) -> None:
     assert got.items == ["a"]
     assert type(got.error) is StreamInterruptedError
     assert type(got.error.__cause__) is DeadlineExceededError
+
+
+@pytest.mark.parametrize("options", [{"first": 3}, {"idle": 3}, {"total": 3}])
+def test_an_error_in_time_is_left_as_it_is(world: World, options: Any) -> None:
+    """Before content as after it."""
+    error = ConnectionError()
+    for script in ([error], ["a", error]):
+        fn = Pipeline(Streaming(**options)).wrap(Source(world, script).function)
+        got = consumed(world, fn)
+        assert got.error is not None
+        assert error in (got.error, got.error.__cause__)
+
+
+@pytest.mark.parametrize("options", [{"first": 3}, {"idle": 3}, {"total": 3}])
+def test_a_time_limit_of_the_sources_own_is_left_as_it_is(world: World, options: Any) -> None:
+    """What it tells is its own time."""
+    error = DeadlineExceededError(7)
+    for script in ([error], ["a", error]):
+        fn = Pipeline(Streaming(**options)).wrap(Source(world, script).function)
+        got = consumed(world, fn)
+        assert got.error is not None
+        assert error in (got.error, got.error.__cause__)
+
+
+def test_a_consumer_that_takes_all_the_time_gets_nothing_more(world: World) -> None:
+    """The total is over at its very end."""
+    fn = Pipeline(Streaming(total=3)).wrap(Source(world, ITEMS).function)
+    items: list[str] = []
+
+    def read() -> None:
+        for item in fn():
+            items.append(item)
+            world.clock.sleep(3)
+
+    async def aread() -> None:
+        async for item in await fn():
+            items.append(item)
+            await world.clock.asleep(3)
+
+    with pytest.raises(StreamInterruptedError) as caught:
+        world.run(aread if world.asynchronous else read)
+    assert items == ["a"]
+    assert type(caught.value.__cause__) is DeadlineExceededError
+    assert caught.value.__cause__.seconds == 3
+
+
+def test_what_a_limited_stream_received_is_told(real_world: World) -> None:
+    """Also in real time, where what is there is not waited for."""
+    world = real_world
+    fn = Pipeline(Streaming(idle=60)).wrap(Source(world, ["a", "b", ConnectionError()]).function)
+    got = consumed(world, fn)
+
+    assert type(got.error) is StreamInterruptedError
+    assert got.error.received == ("a", "b")
+
+
+@register_stream
+class Told:
+    """A stream of asyncio's whose second item comes when `go` is set."""
+
+    def __init__(self) -> None:
+        self.items = iter(ITEMS)
+        self.go: Any = None
+        self.cancelled = False
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> str:
+        for item in self.items:
+            if item == "b":
+                self.go = asyncio.get_running_loop().create_future()
+                try:
+                    await self.go
+                except asyncio.CancelledError:
+                    self.cancelled = True
+                    raise
+            return item
+        raise StopAsyncIteration
+
+
+@pytest.mark.parametrize(("comes", "cancelled"), [(True, False), (False, True), (True, True)])
+def test_a_read_that_waits_in_real_time(comes: bool, cancelled: bool) -> None:
+    """It waits for what its stream waits for, which hears of a cancellation."""
+    source = Told()
+
+    async def ask() -> Told:
+        return source
+
+    async def main() -> None:
+        stream: Any = await Pipeline(Streaming(idle=60)).call(ask)
+        assert await stream.__anext__() == "a"
+        read = asyncio.ensure_future(stream.__anext__())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if comes:
+            source.go.set_result(None)
+        if cancelled:
+            read.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await read
+        else:
+            assert [await read, *[item async for item in stream]] == ["b", "c"]
+
+    asyncio.run(main())
+    assert source.cancelled == cancelled
+
+
+class Wire:
+    """What a client reads of its connection."""
+
+    def __init__(self, chunks: Any) -> None:
+        self.chunks = chunks
+
+
+class Body(Wire):
+    def __iter__(self) -> Any:
+        return self.chunks
+
+
+class AsyncBody(Wire):
+    def __aiter__(self) -> Any:
+        return self.chunks
+
+
+@register_stream
+class Wired:
+    """Shows its response; an empty chunk of that is a ping, and no item."""
+
+    def __init__(self, chunks: Any) -> None:
+        self.response = SimpleNamespace(stream=Body(chunks))
+
+    def __iter__(self) -> Any:
+        for chunk in self.response.stream:
+            if chunk:
+                yield chunk
+
+
+@register_stream
+class AsyncWired:
+    def __init__(self, chunks: Any) -> None:
+        self.response = SimpleNamespace(stream=AsyncBody(chunks))
+
+    async def __aiter__(self) -> Any:
+        async for chunk in self.response.stream:
+            if chunk:
+                yield chunk
+
+
+def wired(world: World, *script: Any) -> Any:
+    """A function whose stream shows the bytes that arrive."""
+    fn = Source(world, [*script]).function
+
+    def sync() -> Wired:
+        return Wired(fn())
+
+    async def asynchronous() -> AsyncWired:
+        return AsyncWired(await fn())
+
+    return asynchronous if world.asynchronous else sync
+
+
+PINGS = ["a", Takes(2, ""), Takes(2, ""), Takes(2, "b")]
+
+
+@pytest.mark.parametrize(
+    ("alive", "script", "items"),
+    [
+        ("bytes", PINGS, ["a", "b"]),
+        ("content", PINGS, ["a"]),
+        ("bytes", ["a", Takes(2, ""), Takes(5, "b")], ["a"]),
+    ],
+)
+def test_bytes_count_as_life_where_that_is_wanted(
+    world: World, alive: str, script: list[Any], items: list[str]
+) -> None:
+    """Where the response can be seen: pings, too. Silence is none."""
+    got = consumed(world, Pipeline(Streaming(idle=3, alive=alive)).wrap(wired(world, *script)))
+
+    assert got.items == items
+    if items == ["a"]:
+        assert type(got.error) is StreamInterruptedError
+        assert type(got.error.__cause__) is DeadlineExceededError
+        assert got.error.__cause__.seconds == 3
+    else:
+        assert got.error is None
+
+
+def test_a_silence_of_bytes_tells_its_own_limit(world: World) -> None:
+    """Not the one for all of it."""
+    streaming = Streaming(idle=3, total=60, alive="bytes")
+    got = consumed(world, Pipeline(streaming).wrap(wired(world, "a", Takes(5, "b"))))
+
+    cause = got.error.__cause__  # type: ignore[union-attr]
+    assert type(cause) is DeadlineExceededError
+    assert cause.seconds == 3
+
+
+def test_idle_does_not_limit_the_bytes_before_the_first_content(world: World) -> None:
+    """`first` does; `idle` is between contents, whatever counts as life."""
+    streaming = Streaming(idle=3, alive="bytes")
+    got = consumed(world, Pipeline(streaming).wrap(wired(world, Takes(5, ""), Takes(5, "a"))))
+
+    assert (got.items, got.error) == (["a"], None)
 
 
 def test_items_count_as_life_where_bytes_cannot_be_seen(world: World) -> None:
@@ -460,6 +757,79 @@ def test_restart(world: World) -> None:
     assert source.calls == [((1,), {"n": 2})] * 2
 
 
+@async_worlds
+def test_a_sync_stream_in_an_event_loop_is_not_restarted(world: World) -> None:
+    """Its next read cannot wait for a fresh attempt."""
+    calls: list[int] = []
+
+    def items() -> Iterator[str]:
+        yield "a"
+        raise ConnectionError
+
+    async def ask() -> Iterator[str]:
+        calls.append(1)
+        return items()
+
+    async def main() -> None:
+        stream = await Pipeline(Streaming(on_interrupted="restart")).call(ask)
+        assert next(stream) == "a"
+        with pytest.raises(StreamInterruptedError):
+            next(stream)
+
+    with recording(StreamRestarted) as events:
+        world.run(main)
+    assert (len(calls), events) == (1, [])
+
+
+def test_a_stream_whose_close_fails_is_restarted(world: World) -> None:
+    """What has broken off is closed, and not asked how that went."""
+    kind = AsyncFailing if world.asynchronous else Failing
+    streams = [kind("a", ConnectionError()), kind("b")]
+    streaming = Streaming(on_interrupted="restart")
+    got = consumed(world, Pipeline(streaming).wrap(world.function(lambda *args: streams.pop(0))))
+    assert (got.items, got.error) == (["a", "b"], None)
+
+
+def test_a_stream_that_is_closed_while_it_is_read_is_not_restarted(world: World) -> None:
+    """Its consumer wants no more of it."""
+    given: list[Any] = []
+
+    class Reset(Closed):
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            if not self.script:
+                given[0].close()
+            return self.take(ConnectionError)
+
+    class AsyncReset(Closed):
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Any:
+            if not self.script:
+                await given[0].close()
+            return self.take(ConnectionError)
+
+    def read() -> None:
+        given.append(fn())
+        assert next(given[0]) == "a"
+        next(given[0])
+
+    async def aread() -> None:
+        given.append(await fn())
+        assert await given[0].__anext__() == "a"
+        await given[0].__anext__()
+
+    kind = register_stream(AsyncReset if world.asynchronous else Reset)
+    streaming = Streaming(on_interrupted="restart")
+    fn = Pipeline(streaming).wrap(world.function(lambda *args: kind("a")))
+    with pytest.raises(StreamInterruptedError):
+        world.run(aread if world.asynchronous else read)
+    assert len(world.calls) == 1
+
+
 def test_restarts_end(world: World) -> None:
     """Three at most; then the interruption comes out."""
     source = Source(world, ["a", ConnectionError()])
@@ -487,10 +857,37 @@ def test_a_stream_object_says_where_it_was_restarted(world: World) -> None:
     fn = Pipeline(Streaming(on_interrupted="restart")).wrap(
         registered(world, ["a", "b", ConnectionError()], ["x"])
     )
-    got = consumed(world, fn)
+    with recording(StreamRestarted) as events:
+        got = consumed(world, fn)
 
     assert got.items == ["a", "b", "x"]
     assert got.stream.restarts == (2,)
+    assert [event.items for event in events] == [2]
+
+
+def test_a_restarted_stream_object_has_the_fresh_ones_attributes(world: World) -> None:
+    """As the SDK has noted them of what it has read. Closed, it is at its end."""
+    fn = Pipeline(Streaming(on_interrupted="restart")).wrap(
+        registered(world, ["a", ConnectionError()], ["x", "y"])
+    )
+
+    def read() -> None:
+        stream = fn()
+        usage = stream.usage
+        assert [next(stream), next(stream)] == ["a", "x"]
+        assert stream.usage == usage + 1
+        stream.close()
+        assert list(stream) == []
+
+    async def aread() -> None:
+        stream = await fn()
+        usage = stream.usage
+        assert [await stream.__anext__() for _ in range(2)] == ["a", "x"]
+        assert stream.usage == usage + 1
+        await stream.close()
+        assert [item async for item in stream] == []
+
+    world.run(aread if world.asynchronous else read)
 
 
 def test_an_answer_is_continued(world: World) -> None:
@@ -623,7 +1020,9 @@ def test_the_total_holds_for_what_is_there_already(real_world: World) -> None:
     assert consumed(world, fn).items == ITEMS
 
 
-def test_what_is_thrown_after_a_restart_arrives_in_the_fresh_generator(world: World) -> None:
+def test_what_is_thrown_or_sent_arrives_in_the_fresh_generator(
+    world: World,
+) -> None:
     """That is the one that is read."""
     made: list[int] = []
 
@@ -636,7 +1035,7 @@ def test_what_is_thrown_after_a_restart_arrives_in_the_fresh_generator(world: Wo
         try:
             yield "b"
         except KeyError:
-            yield "caught"
+            yield (yield "caught")
 
     @resilient(Streaming(on_interrupted="restart"))
     async def asynchronous() -> Any:
@@ -647,18 +1046,20 @@ def test_what_is_thrown_after_a_restart_arrives_in_the_fresh_generator(world: Wo
         try:
             yield "b"
         except KeyError:
-            yield "caught"
+            yield (yield "caught")
 
     def play() -> None:
         stream = sync()
         assert [str(next(stream))[:1] for _ in range(4)] == ["a", "R", "a", "b"]
         assert stream.throw(KeyError()) == "caught"
+        assert stream.send("sent") == "sent"
 
     async def aplay() -> None:
         stream = asynchronous()
         items = [str(await stream.__anext__())[:1] for _ in range(4)]
         assert items == ["a", "R", "a", "b"]
         assert await stream.athrow(KeyError()) == "caught"
+        assert await stream.asend("sent") == "sent"
         await stream.aclose()
 
     world.run(aplay if world.asynchronous else play)
@@ -814,13 +1215,13 @@ def test_an_async_generator_of_a_plain_function(world: World) -> None:
         return
     source = Source(world, [ConnectionError()], ITEMS)
 
-    def plain() -> Any:
-        return source._async(source._next((), {}))
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return source._async(source._next(args, kwargs))
 
-    stream = Pipeline(Retry()).wrap(plain)()
+    stream = Pipeline(Retry()).wrap(plain)(1, text="Hi")
     assert inspect.isasyncgen(stream)
     assert consumed(world, lambda: stream).items == ITEMS
-    assert len(source.calls) == 2
+    assert source.calls == [((1,), {"text": "Hi"})] * 2
 
 
 def test_items_of_a_generator_are_content_whatever_they_are(world: World) -> None:
@@ -853,11 +1254,12 @@ def test_items_of_a_generator_are_content_whatever_they_are(world: World) -> Non
     assert log == ["open", "body", "close"]
 
 
-def test_what_is_sent_and_thrown_arrives(world: World) -> None:
+@pytest.mark.parametrize("policies", [(Retry(),), (Retry(), Streaming(idle=60))])
+def test_what_is_sent_and_thrown_arrives(world: World, policies: Any) -> None:
     """In the generator; what it makes of it comes out."""
     log: list[Any] = []
 
-    @resilient(Retry())
+    @resilient(*policies)
     def sync() -> Any:
         try:
             log.append((yield 1))
@@ -867,7 +1269,7 @@ def test_what_is_sent_and_thrown_arrives(world: World) -> None:
             yield 3
         raise ValueError
 
-    @resilient(Retry())
+    @resilient(*policies)
     async def asynchronous() -> Any:
         try:
             log.append((yield 1))
@@ -896,6 +1298,40 @@ def test_what_is_sent_and_thrown_arrives(world: World) -> None:
     assert log == ["x", error]
 
 
+def test_what_comes_of_an_error_that_is_thrown_was_received(world: World) -> None:
+    """Like any other item."""
+
+    @resilient(Retry())
+    def sync() -> Any:
+        try:
+            yield "a"
+        except KeyError:
+            yield "b"
+        raise ConnectionError
+
+    @resilient(Retry())
+    async def asynchronous() -> Any:
+        try:
+            yield "a"
+        except KeyError:
+            yield "b"
+        raise ConnectionError
+
+    def play() -> None:
+        stream = sync()
+        assert [next(stream), stream.throw(KeyError())] == ["a", "b"]
+        next(stream)
+
+    async def aplay() -> None:
+        stream = asynchronous()
+        assert [await stream.__anext__(), await stream.athrow(KeyError())] == ["a", "b"]
+        await stream.__anext__()
+
+    with pytest.raises(StreamInterruptedError) as caught:
+        world.run(aplay if world.asynchronous else play)
+    assert caught.value.received == ("a", "b")
+
+
 def test_control_flow_passes_a_stream(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after content: it comes out itself, and is no verdict."""
     from resilience._core import control_flow as known
@@ -907,11 +1343,17 @@ def test_control_flow_passes_a_stream(world: World, monkeypatch: pytest.MonkeyPa
     @control_flow
     class Signal(Exception): ...
 
-    breaker = CircuitBreaker(failures=1)
+    breaker = CircuitBreaker(failures=1, reset_after=5)
+    breaker.open()
+    world.clock.advance(5)
     error = Signal()
-    got = consumed(world, Pipeline(breaker).wrap(Source(world, ["a", error]).function))
+    kind = Async if world.asynchronous else Sync
+    fn = Pipeline(breaker).wrap(world.function(lambda *args: kind("a", error, "b")))
+    got = consumed(world, fn)
     assert got.error is error
-    assert breaker.state == "closed"
+    assert (breaker.state, breaker.snapshot().trials) == ("half-open", 0)
+    again = consumed(world, lambda: got.stream)
+    assert (again.items, again.error) == ([], None)
 
 
 def test_an_interruption_is_not_wrapped_again(world: World) -> None:
@@ -956,9 +1398,9 @@ def test_the_outcome_of_an_async_generator_function(world: World) -> None:
 class Stream:
     """As of an SDK that nobody knows."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, usage: int = 7) -> None:
         self.source = source
-        self.usage = 7
+        self.usage = usage
 
     def __iter__(self) -> Any:
         return self.source
@@ -968,9 +1410,9 @@ class Stream:
 
 
 class AsyncStream:
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, usage: int = 7) -> None:
         self.source = source
-        self.usage = 7
+        self.usage = usage
 
     def __aiter__(self) -> Any:
         return self.source
@@ -1004,14 +1446,15 @@ def test_two_items_are_asked_for_before_either_is_awaited(world: World) -> None:
 
 
 def registered(world: World, *scripts: list[Any]) -> Any:
-    """A function whose streams are objects of a registered class."""
-    fn = Source(world, *scripts).function
+    """A function whose streams are objects of a registered class; `usage` counts them."""
+    source = Source(world, *scripts)
+    fn = source.function
 
     def sync(*args: Any, **kwargs: Any) -> Any:
-        return Stream(fn(*args, **kwargs))
+        return Stream(fn(*args, **kwargs), len(source.calls))
 
     async def asynchronous(*args: Any, **kwargs: Any) -> Any:
-        return AsyncStream(await fn(*args, **kwargs))
+        return AsyncStream(await fn(*args, **kwargs), len(source.calls))
 
     return asynchronous if world.asynchronous else sync
 
@@ -1024,7 +1467,7 @@ def test_a_registered_class_is_guarded_and_kept(world: World) -> None:
     assert got.items == ITEMS
     assert isinstance(got.stream, AsyncStream if world.asynchronous else Stream)
     assert type(got.stream).__name__ == ("AsyncStream" if world.asynchronous else "Stream")
-    assert got.stream.usage == 7
+    assert got.stream.usage == 2
 
 
 @async_worlds
@@ -1100,8 +1543,65 @@ def test_a_stream_that_cannot_be_closed(world: World) -> None:
     fn = Pipeline(bulkhead).wrap(world.function(lambda *args: kind("a", "b")))
     got = consumed(world, fn, most=1)
 
-    assert got.items == ["a"]
+    assert (got.items, got.error) == (["a"], None)
     assert bulkhead.slots.free == 1
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_closed_of_a_stream(own: bool) -> None:
+    """The stream; the iterator that reads it where a stream itself cannot be closed."""
+    closed: list[str] = []
+
+    def items() -> Any:
+        try:
+            yield "a"
+            raise ConnectionError
+        finally:
+            closed.append("iterator")
+
+    class Iterated:
+        def __iter__(self) -> Any:
+            return items()
+
+    class Owning(Iterated):
+        def close(self) -> None:
+            closed.append("stream")
+
+    kind: Any = register_stream(Owning if own else Iterated)
+    stream = Pipeline(Retry()).call(kind)
+    assert next(stream) == "a"
+    stream.close()
+    assert closed == ["stream" if own else "iterator"]
+
+
+def test_a_stream_that_fails_before_content_is_closed(world: World) -> None:
+    """The attempt's own: nobody else has it."""
+    closed: list[str] = []
+
+    class Broken(Closed):
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            return self.take(StopIteration)
+
+        def close(self) -> None:
+            closed.append("closed")
+
+    class AsyncBroken(Closed):
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Any:
+            return self.take(StopAsyncIteration)
+
+        async def aclose(self) -> None:
+            closed.append("closed")
+
+    kind = register_stream(AsyncBroken if world.asynchronous else Broken)
+    fn = Pipeline(Retry(attempts=2)).wrap(world.function(lambda *args: kind(ConnectionError())))
+    assert type(consumed(world, fn).error) is ConnectionError
+    assert closed == ["closed"] * 2
 
 
 @async_worlds

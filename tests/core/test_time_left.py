@@ -262,15 +262,43 @@ def test_a_sync_block_is_not_begun_too_late(world: World) -> None:
                     world.clock.sleep(takes)
                     raise ConnectionError
 
-    with pytest.raises(DeadlineExceededError):
+    with pytest.raises(DeadlineExceededError) as caught:
         run(0, 1, 1)
     assert made == []
+    assert caught.value.seconds == 0
+    with pytest.raises(ConnectionError):
+        run(0.5, 1, 0)
+    assert made == [1]
+    made.clear()
     with pytest.raises(ConnectionError):
         run(5, 2, 1)
     assert made == [1, 2]
     with pytest.raises(ConnectionError):
         run(5, 2, 9)
     assert made == [1, 2, 1]
+
+
+def test_one_inside_the_loop_is_around_one_block(world: World) -> None:
+    """It is over before the wait for the next attempt: that need not fit."""
+    made: list[int] = []
+
+    def run() -> None:
+        for attempt in Pipeline(Retry(wait=9)).attempts():
+            with deadline(5), attempt:
+                body(attempt.number)
+
+    async def arun() -> None:
+        async for attempt in Pipeline(Retry(wait=9)).attempts():
+            async with deadline(5), attempt:
+                body(attempt.number)
+
+    def body(number: int) -> None:
+        made.append(number)
+        if number < 3:
+            raise ConnectionError
+
+    world.run(arun if world.asynchronous else run)
+    assert made == [1, 2, 3]
 
 
 @async_worlds
@@ -317,6 +345,11 @@ def test_remaining(world: World) -> None:
     assert seen == [None, 7, 7, 5, 5, 2, 1, 1, 0, 0, None]
 
 
+def test_remaining_without_anything_around() -> None:
+    """As in a plain program, outside of any call."""
+    assert remaining() is None
+
+
 @pytest.mark.real
 @pytest.mark.steady
 def test_remaining_in_a_worker_thread() -> None:
@@ -354,8 +387,9 @@ def test_it_is_for_one_block() -> None:
     block = deadline(5)
     with block:
         pass
-    with pytest.raises(RuntimeError, match="another"):
+    with pytest.raises(RuntimeError) as caught:
         block.__enter__()
+    assert str(caught.value) == "deadline() is for one block; call it again for another"
 
 
 def test_left_in_another_context() -> None:

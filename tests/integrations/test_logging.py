@@ -33,18 +33,31 @@ from resilience._core.wording import seconds_text
 from resilience.errors import (
     BulkheadFullError,
     CircuitOpenError,
+    DeadlineExceededError,
     RateLimitExceededError,
     RejectedError,
     SpendLimitExceededError,
     WorkersBusyError,
 )
 from resilience.events import (
+    CallDelayed,
     CallFailed,
+    CallRecovered,
     CallRejected,
+    CircuitChanged,
+    CircuitClosed,
+    CircuitHalfOpened,
     CircuitOpened,
     Event,
+    FellBack,
     GaveUp,
+    HoldBegan,
+    ModelLeft,
+    ModelSkipped,
+    StreamInterrupted,
+    StreamRestarted,
     WaitBegan,
+    WorkerAbandoned,
     recording,
 )
 from resilience.failures import Advice, Failure, Kind
@@ -694,6 +707,169 @@ def test_a_handler_that_makes_guarded_calls(handler: Callable[..., None]) -> Non
     assert len(sent) == 1
 
 
+BUSY = Failure(
+    Kind.OVERLOADED,
+    Advice.WAIT,
+    status=529,
+    code="busy",
+    retry_after=4.0,
+    request_id="r-1",
+    error=ServiceError(529),
+)
+BUSY_TEXT = "529 busy (ServiceError, request r-1, retry after 4 s)"
+BUSY_FACTS: dict[str, Any] = {
+    "error_type": "ServiceError",
+    "status_code": 529,
+    "code": "busy",
+    "request_id": "r-1",
+    "wait": 4.0,
+}
+WHO = ("chat", "fn", 1)
+TRIED = Attempt(2, model="m", failure=BUSY)
+CIRCUIT = (*WHO, "api", None, "m")
+
+
+@pytest.mark.parametrize(
+    ("event", "text", "facts"),
+    [
+        (
+            WaitBegan(*WHO, TRIED, 1.5),
+            f"attempt 2 (m) failed with {BUSY_TEXT}; retrying in 1.5 s",
+            BUSY_FACTS | {"attempt": 2, "model": "m", "wait": 1.5},
+        ),
+        (WaitBegan(*WHO, None, 1.5), "rejected; retrying in 1.5 s", {"wait": 1.5}),
+        (
+            CallFailed(*WHO, BUSY, (TRIED,), 0.5, "no time left"),
+            f"gave up after 2 attempts in 500 ms: m failed with {BUSY_TEXT}; no time left",
+            BUSY_FACTS | {"attempt": 2, "model": "m"},
+        ),
+        (
+            CallFailed(*WHO, BUSY, (), 0.5, "overloaded is not retried"),
+            f"gave up after no attempt in 500 ms: {BUSY_TEXT}; not retried",
+            BUSY_FACTS,
+        ),
+        (
+            CallRecovered(*WHO, (TRIED,), 2.5, "n"),
+            "recovered at attempt 3 (n) after 2.5 s",
+            {"attempt": 3, "model": "n"},
+        ),
+        (
+            CallRecovered(*WHO, (TRIED, Attempt(3)), 2.5, None),
+            "recovered at attempt 3 after 2.5 s",
+            {"attempt": 3},
+        ),
+        (
+            ModelLeft(*WHO, "m", "n", BUSY),
+            f"m failed with {BUSY_TEXT}; trying n",
+            BUSY_FACTS | {"model": "m"},
+        ),
+        (
+            ModelSkipped(*WHO, "m", "n", CircuitOpenError(2.0, name="api")),
+            "skipped m: circuit 'api' is open, retry after 2 s; trying n",
+            {"error_type": "CircuitOpenError", "circuit": "api", "model": "m", "wait": 2.0},
+        ),
+        (
+            ModelSkipped(*WHO, "m", "m", CircuitOpenError(2.0)),
+            "waiting for m: circuit is open, retry after 2 s",
+            {"error_type": "CircuitOpenError", "model": "m", "wait": 2.0},
+        ),
+        (FellBack(*WHO, BUSY), f"used the fallback: {BUSY_TEXT}", BUSY_FACTS),
+        (
+            FellBack(*WHO, Failure(Kind.REJECTED, Advice.RETRY, error=Busy(3.0))),
+            "used the fallback: Busy, retry after 3 s",
+            {"error_type": "Busy", "wait": 3.0},
+        ),
+        (
+            HoldBegan(*WHO, "api", None, "m", 9.0, BUSY),
+            f"hold 'api' (m) for 9 s after {BUSY_TEXT}",
+            BUSY_FACTS | {"model": "m", "wait": 9.0},
+        ),
+        (
+            HoldBegan(*WHO, None, None, None, 9.0, None),
+            "hold for 9 s, begun by another process",
+            {"wait": 9.0},
+        ),
+        (
+            CallDelayed(*WHO, "RateLimit", "m", 2.0),
+            "waiting 2 s for its turn in RateLimit",
+            {"model": "m", "wait": 2.0},
+        ),
+        (CallDelayed(*WHO, "Bulkhead", None, None), "waiting for its turn in Bulkhead", {}),
+        (
+            StreamInterrupted(*WHO, "m", 1, BUSY),
+            f"stream (m) cut after 1 item: {BUSY_TEXT}",
+            BUSY_FACTS | {"model": "m"},
+        ),
+        (StreamRestarted(*WHO, 2), "restarting a stream that was cut after 2 items", {}),
+        (
+            WorkerAbandoned(*WHO),
+            "ran past its time limit; its worker thread is busy until it returns",
+            {},
+        ),
+        (
+            CircuitOpened(*CIRCUIT, "closed", "open", False, 60.0, BUSY),
+            f"circuit 'api' (m) opened for 60 s after {BUSY_TEXT}",
+            BUSY_FACTS | {"circuit": "api", "model": "m", "wait": 60.0},
+        ),
+        (
+            CircuitOpened(*CIRCUIT, "closed", "open", True, 60.0, None),
+            "circuit 'api' (m) in shadow (it rejects nothing) opened for 60 s",
+            {"circuit": "api", "model": "m", "wait": 60.0},
+        ),
+        (
+            CircuitHalfOpened(*CIRCUIT, "open", "half-open", False),
+            "circuit 'api' (m) half open, letting trials through",
+            {"circuit": "api", "model": "m"},
+        ),
+        (
+            CircuitClosed(*CIRCUIT, "half-open", "closed", False, 3),
+            "circuit 'api' (m) closed; it rejected 3 calls",
+            {"circuit": "api", "model": "m"},
+        ),
+        (
+            CircuitChanged(*CIRCUIT, "closed", "isolated", False),
+            "circuit 'api' (m) isolated: it rejects every call until it is released",
+            {"circuit": "api", "model": "m"},
+        ),
+        (
+            CircuitChanged(*CIRCUIT, "closed", "disabled", False),
+            "circuit 'api' (m) disabled: it lets every call through",
+            {"circuit": "api", "model": "m"},
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Event) else "",
+)
+def test_what_a_line_says(event: Any, text: str, facts: dict[str, Any], clocked: Clocked) -> None:
+    """In its text, and for a program in its facts."""
+    clocked.log.write(event)
+    (line,) = clocked.lines
+    assert line.text == f"chat: {text}"
+    told = {name: value for name, value in line.facts.items() if value is not None}
+    assert told == {"pipeline": "chat", "function": "fn"} | facts
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (Failure(Kind.SERVER, Advice.RETRY), "server error"),
+        (Failure(Kind.UNKNOWN, Advice.RETRY), "unknown error"),
+        (Failure(Kind.UNKNOWN, Advice.RETRY, error=KeyError()), "KeyError"),
+        (
+            Failure(Kind.TIMEOUT, Advice.RETRY, error=DeadlineExceededError(30)),
+            "timeout after 30 s (DeadlineExceededError)",
+        ),
+        (
+            Failure(Kind.SERVER, Advice.RETRY, error=StreamInterruptedError()),
+            "server error (it ended early)",
+        ),
+    ],
+)
+def test_how_a_failure_is_said(failure: Failure, text: str, clocked: Clocked) -> None:
+    """By its status and code, else by its kind."""
+    clocked.log.write(CallFailed(None, None, 1, failure, (), 0.5, "1 attempt made"))
+    assert clocked.lines[0].text == f"gave up after no attempt in 500 ms: {text}"
+
+
 # Configured
 
 
@@ -718,7 +894,7 @@ def test_a_text_that_cannot_be_read(clocked: Clocked) -> None:
     for error in (Unreadable(), Exception("x" * 1_000_000)):
         failure = Failure(Kind.UNKNOWN, Advice.STOP, error=error)
         clocked.log.write(CallFailed("chat", "fn", 1, failure, (), 0.5, None))
-    assert "cannot be read" in clocked.lines[0].text
+    assert clocked.lines[0].text.endswith(": Unreadable - its text cannot be read")
     assert len(clocked.lines[1].text) < 1_000
 
 

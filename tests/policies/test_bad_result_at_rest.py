@@ -87,6 +87,22 @@ def test_good_results_leave_calls_at_rest(way: Way) -> None:
     assert full.calls == 1
 
 
+class Answer:
+    """A result of a class that has not been met before."""
+
+    def __init__(self, *, bad: bool) -> None:
+        self.bad = bad
+
+
+def test_the_first_result_of_its_class_is_looked_at(way: Way) -> None:
+    """Bad, it is a failure like any other; good, it is returned."""
+    kind = type("Answer", (Answer,), {})
+    answers = [kind(bad=True), kind(bad=False)]
+    pipeline = Pipeline(Retry(attempts=2, wait=0), BadResult(lambda answer: answer.bad))
+
+    assert way.run(pipeline.wrap(way.function(script(iter(answers))))) is answers[1]
+
+
 BREAKERS: list[Callable[[], list[Policy]]] = [
     list,
     lambda: [CircuitBreaker(failures=2)],

@@ -20,7 +20,7 @@ from .results import reading_of
 __all__ = ["async_generator_closure", "deferred"]
 
 
-def deferred(guard: Any, args: Args, kwargs: Kwargs, first: InHand, outcome: bool = False) -> Any:
+def deferred(guard: Any, args: Args, kwargs: Kwargs, first: InHand, outcome: bool) -> Any:
     """What stands for a deferred result: an async generator, or a context manager of its class.
 
     With `outcome`: a coroutine of the `Outcome` that has such a stream, opened; or one that has the
@@ -36,7 +36,7 @@ def deferred(guard: Any, args: Args, kwargs: Kwargs, first: InHand, outcome: boo
     entered: Any = object.__new__(_class_for(cls))
     entered.__dict__ = manager.__dict__
     entered._entering = _Entering(guard, args, kwargs, first)
-    return Outcome(entered, None, (), None, False, 0.0) if outcome else entered
+    return Outcome(entered) if outcome else entered
 
 
 def _calling(guard: Any, first: InHand, step: Callable[..., Any]) -> Any:

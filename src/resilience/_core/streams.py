@@ -277,7 +277,8 @@ class Reading:
             if self.successor is None:
                 self._read_on(StopAsyncIteration)
             return await self.successor.__anext__()
-        limit, end = 0.0, self._terms.end
+        left = limit = 0.0
+        end = self._terms.end
         try:
             if end is not None and self.runtime.now() >= end:
                 raise DeadlineExceededError(self._terms.total)
@@ -305,7 +306,7 @@ class Reading:
             if error is None:
                 raise
         except Exception as found:
-            if type(found) is DeadlineExceededError and limit:
+            if type(found) is DeadlineExceededError and found.seconds == left:  # ours
                 found = DeadlineExceededError(limit)
             error = self._break(found)
         except BaseException:
@@ -426,8 +427,12 @@ class Reading:
         items of any kind elsewhere."""
         within, call, pulled = self.runtime.within, self.call, _next_chunk
         watch = self.watch
+        own = ref(self)  # the response keeps nobody alive who reads it
 
         async def bounded(chunks: Any) -> Any:
+            reading = own()
+            if reading is None or not reading._has_content:
+                return await pulled(chunks)
             return await within(idle, lambda _: pulled(chunks), call)
 
         self._all_count = not watch_bytes(

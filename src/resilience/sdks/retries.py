@@ -399,8 +399,9 @@ def _warn(source: Source, attempts: float, retries: float) -> None:
     if math.isfinite(attempts * retries):
         figure += f" = {attempts * (1 + retries):g}"
     package = package_of(source.thing.__module__)
+    times = "time" if retries == 1 else "times"
     warnings.warn(
-        f"the client retries, too ({package}: {_count(retries)} times): a call that fails makes "
+        f"the client retries, too ({package}: {_count(retries)} {times}): a call that fails makes "
         f"up to {figure} requests. Let one of the two retry: own_retries(client) switches the "
         f"client's own off",
         RetryMultiplicationWarning,

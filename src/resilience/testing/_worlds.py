@@ -89,6 +89,7 @@ class _Watch:
         self._total = total
         self._since: float | None = clock.now()
         self._waited = 0.0
+        self._flowing = False
         self._fired: float | None = None
         self.thread = 0
         self.stream: Any = None
@@ -108,6 +109,7 @@ class _Watch:
         """There was content: from now on limit each wait for more."""
         if self.fired is None:
             self._since = None
+            self._flowing = True
             self._limit = math.inf if idle is None else idle
 
     def begin(self) -> None:
@@ -122,7 +124,9 @@ class _Watch:
 
     def touch(self) -> None:
         """There was a sign of life."""
-        self._waited = 0.0
+        if self.fired is None and self._flowing:
+            self._waited = 0.0
+            self._since = None if self._since is None else self._clock.now()
 
     def stop(self) -> None:
         """It is over."""
