@@ -63,6 +63,25 @@ def test_what_is_said_in_each_state(world: World, keyed: bool) -> None:
     assert asked(world, breaker, **kwargs) == (False, 0)
 
 
+def test_a_call_inside_the_trial_is_let_in(world: World) -> None:
+    """It is part of it: there is nothing to wait for."""
+    breaker = CircuitBreaker(reset_after=10)
+    policy = Asking()
+    inner = Pipeline(policy, breaker).wrap(world.function("ok"))
+
+    def trial() -> Any:
+        return inner()
+
+    async def atrial() -> Any:
+        return await inner()
+
+    breaker.open()
+    world.clock.advance(10)
+    outer = Pipeline(breaker).wrap(atrial if world.asynchronous else trial)
+    assert world.run(outer) == "ok"
+    assert policy.found == [(False, 0)]
+
+
 def test_to_ask_makes_no_circuit(world: World) -> None:
     """A value that was never called with has nothing against it."""
     breaker = CircuitBreaker(key=lambda **kwargs: kwargs["model"])

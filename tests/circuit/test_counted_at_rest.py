@@ -20,8 +20,9 @@ from resilience import (
     history,
 )
 from resilience._core.guard import Guard
+from resilience._core.idle import epochs
 from resilience.errors import CircuitOpenError
-from support.circuits import Told, admit, fail, rests
+from support.circuits import Told, admit, fail, model_first, rests
 from support.concurrency import in_threads
 
 RATE = FailureRate(0.5, calls=8, minimum=8)
@@ -81,6 +82,15 @@ def coloured(like: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 both_colours = pytest.mark.parametrize("fn", [echo, aecho])
+
+
+def test_the_first_call_of_a_program_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No circuit has ever changed, and its own is made when it fails."""
+    monkeypatch.setattr(epochs, "now", 0)
+    breaker = CircuitBreaker(key="model", failures=1)
+    with pytest.raises(ConnectionError):
+        Pipeline(breaker).call(model_first, "bad")
+    assert breaker.circuit("bad").state == "open"
 
 
 @both_colours

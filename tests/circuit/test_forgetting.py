@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import Any
@@ -280,6 +281,19 @@ def test_forgetting_gives_rest_back(clock: VirtualTime) -> None:
     assert rests(pipeline)
 
 
+def test_a_forgotten_circuit_is_gone_at_once(clock: VirtualTime) -> None:
+    """It does not wait for the garbage collector."""
+    breaker = CircuitBreaker(key="model", keep=2)
+    Pipeline(breaker).call(answer, "x")
+    gone = weakref.ref(breaker.circuit("x"))
+    gc.disable()
+    try:
+        crowd(breaker)
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 # Found again
 
 
@@ -425,6 +439,36 @@ def test_a_ramp_that_was_cut_short(clock: VirtualTime) -> None:
     assert pipeline.call(answer, "other") == "other"
     assert breaker.circuit("x").state == "isolated"
     assert not rests(pipeline)
+
+
+def test_ramps_that_end_at_the_same_time(clock: VirtualTime) -> None:
+    """One call ends them all."""
+    breaker = CircuitBreaker(key="model", reset_after=1, ramp=10)
+    pipeline = Pipeline(breaker)
+    for key in ("x", "y"):
+        breaker.circuit(key).open()
+    clock.advance(1)
+    for key in ("x", "y"):
+        pipeline.call(answer, key)
+    clock.advance(10)
+    assert pipeline.call(answer, "other") == "other"
+    assert rests(pipeline)
+
+
+def test_a_circuit_forgotten_on_its_ramp_does_not_come_back(clock: VirtualTime) -> None:
+    """Opened again on it, and nobody has tried it since."""
+    breaker = CircuitBreaker(key="model", reset_after=1, ramp=100, keep=2)
+    pipeline = Pipeline(breaker)
+    held = breaker.circuit("x")
+    held.open()
+    clock.advance(1)
+    assert pipeline.call(answer, "x") == "x"
+    held.open()
+    clock.advance(1)
+    crowd(breaker)
+    clock.advance(100)
+    assert pipeline.call(answer, "other") == "other"
+    assert "x" not in breaker.circuits()
 
 
 # Pipelines

@@ -240,9 +240,8 @@ def test_a_call_whose_key_raises_goes_on_with_its_arguments(
 
 def test_an_unhashable_value_has_no_circuit() -> None:
     """Asked for one, the breaker says what is wrong, without showing the value."""
-    with pytest.raises(TypeError, match="list") as caught:
+    with pytest.raises(TypeError, match=r"^key must be hashable, got list$"):
         CircuitBreaker(key="model").circuit(["secret"])  # type: ignore[arg-type]
-    assert "secret" not in str(caught.value)
 
 
 # Locks

@@ -80,6 +80,42 @@ def test_a_listener_sees_what_pybreaker_would_show(world: World, options: Any, l
     assert seen == [("x", "m", 1, limit, 7), ("x", "m", 2, limit, 7)]
 
 
+def test_a_listener_sees_how_long_it_would_open_now(world: World) -> None:
+    """Where that is a wait's to say: for the next opening, or for this one."""
+    asked: list[Any] = []
+    seen: list[Any] = []
+
+    def wait(state: Any) -> float:
+        asked.append((state.start_time, type(state.outcome.exception())))
+        return 10.0 * state.attempt_number
+
+    class Looking(pybreaker.CircuitBreakerListener):
+        def before_call(self, cb: Any, func: Any, *args: Any, **kwargs: Any) -> None:
+            seen.append((cb.current_state, cb.reset_timeout))
+
+        def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
+            seen.append((cb.current_state, cb.reset_timeout))
+
+    breaker = CircuitBreaker(failures=1, reset_after=wait, listeners=[Looking()])
+    guarded = Pipeline(breaker).wrap(world.function(ConnectionError))
+    error_of(world, guarded)
+    world.clock.advance(10)
+    error_of(world, guarded)
+
+    assert seen == [
+        ("closed", 10),
+        ("open", 10),
+        ("half-open", 10),
+        ("half-open", 10),
+        ("open", 20),
+    ]
+    assert asked == [
+        (1000, type(None)),
+        *[(1000, ConnectionError)] * 2,
+        *[(1010, ConnectionError)] * 4,
+    ]
+
+
 def test_a_listener_hears_of_manual_commands() -> None:
     """They are changes of state as well."""
     listener = Recorder()
@@ -145,7 +181,7 @@ def test_a_listener_that_raises_is_only_logged(
     assert world.run(guarded) == "ok"
     assert type(error_of(world, guarded)) is ConnectionError
     assert breaker.state == "open"
-    assert "listener" in caplog.text
+    assert {each.levelname for each in caplog.records if "listener" in each.msg} == {"ERROR"}
 
 
 @pytest.mark.fault(28)

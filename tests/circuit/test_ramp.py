@@ -84,3 +84,24 @@ def test_nobody_waits_for_the_ramp(world: World) -> None:
     begun = world.clock.now()
     rejected(world, guarded)
     assert world.clock.now() == begun
+
+
+@pytest.mark.parametrize("meanwhile", ["closed again", "isolated"])
+def test_a_ramp_that_is_over_when_a_call_comes_ends_no_other(meanwhile: str) -> None:
+    """Another thread may have changed the circuit since the call looked at it."""
+
+    def drawn() -> float:
+        circuit.isolate() if meanwhile == "isolated" else circuit.open()
+        if meanwhile == "closed again":
+            circuit._follow("closed", 0.0, clock.now())
+        return 0.0
+
+    with virtual_time() as clock:
+        circuit = Told(ramp=20.0).circuit
+        circuit.open()
+        circuit._follow("closed", 0.0, clock.now())
+        clock.advance(20)
+        clock.random = drawn
+        with pytest.raises(CircuitOpenError):
+            admit(circuit)
+        assert circuit.snapshot().ramp == (None if meanwhile == "isolated" else 0.0)

@@ -8,7 +8,7 @@ import pybreaker
 import pytest
 
 from conftest import World
-from resilience import CircuitBreaker, CircuitOpenError, Pipeline
+from resilience import CircuitBreaker, CircuitOpenError, Pipeline, Timeout
 from resilience.circuit.circuit import Circuit
 from resilience.circuit.machine import Permit
 from resilience.circuit.states import Change, Ending
@@ -30,6 +30,7 @@ class Shared:
         return self
 
     async def refresh(self, runtime: Any) -> None:
+        assert runtime.now() >= 0
         self.told.append("refresh")
 
     async def claim(self, runtime: Any, permit: Permit) -> bool:
@@ -49,6 +50,7 @@ class Shared:
         return failed is not None
 
     async def publish(self, runtime: Any) -> None:
+        assert runtime.now() >= 0
         self.told.append("publish")
 
     def on_change(self, change: Change) -> None:
@@ -226,18 +228,19 @@ def test_a_call_that_may_not_wait_and_has_no_verdict(world: World, half_open: bo
 
 @in_tasks
 @pytest.mark.parametrize("half_open", [False, True])
-def test_without_a_thread_a_call_that_may_not_wait_is_told_of_with_the_next_one(
+def test_without_a_thread_calls_that_may_not_wait_are_told_of_with_the_next_one(
     world: World, monkeypatch: pytest.MonkeyPatch, half_open: bool
 ) -> None:
     """By that call, before it is admitted."""
     shared = Shared()
-    breaker = CircuitBreaker(reset_after=10, storage=shared, successes=2)
+    breaker = CircuitBreaker(reset_after=10, storage=shared, successes=3)
     if half_open:
         breaker.open()
         world.clock.advance(10)
 
     async def main() -> None:
-        assert Pipeline(breaker).call(lambda: "ok") == "ok"
+        for _ in range(2):
+            assert Pipeline(breaker).call(lambda: "ok") == "ok"
 
     async def fine() -> str:
         return "fine"
@@ -248,8 +251,28 @@ def test_without_a_thread_a_call_that_may_not_wait_is_told_of_with_the_next_one(
     assert [each for each in shared.told if each not in CHANGES] == []
     assert world.run(Pipeline(breaker).wrap(fine)) == "fine"
     claim = ["claim"] if half_open else []
-    told = [*claim, ("record", False), "publish", "refresh", "refresh"]
+    told = [*[*claim, ("record", False), "publish", "refresh"] * 2, "refresh"]
     assert [each for each in shared.told if each not in CHANGES][: len(told)] == told
+
+
+@in_tasks
+def test_a_call_with_a_time_limit_leaves_the_telling_to_a_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync one, where calls that could not wait have left something: it might take too long."""
+    shared = Shared()
+    breaker = CircuitBreaker(storage=shared)
+    jobs: list[Any] = []
+    monkeypatch.setattr(_worlds._Virtual, "background", lambda self, job: jobs.append(job))
+
+    async def main() -> None:
+        assert Pipeline(breaker).call(lambda: "ok") == "ok"
+
+    world.run(main)
+    jobs.clear()
+    assert Pipeline(Timeout(5), breaker, Timeout(4)).call(lambda: "fine") == "fine"
+    assert shared.told == ["refresh", ("record", False)]
+    assert len(jobs) == 2
 
 
 CHANGES = [("closed", "open"), ("open", "half-open")]

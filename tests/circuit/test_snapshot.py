@@ -57,6 +57,18 @@ def test_snapshots_go_by_the_monotonic_clock() -> None:
         assert (now.opened_for, now.retry_after) == (10, 20)
 
 
+def test_a_snapshot_as_plain_data() -> None:
+    """Rules in words, words as strings."""
+    with virtual_time():
+        breaker = CircuitBreaker(trip=FailureRate(0.5, calls=4) | SlowCalls(5, 0.5, calls=4))
+        Pipeline(breaker).outcome(fail)
+        found = breaker.snapshot().to_dict()
+    rate, slow = found["readings"]
+    assert rate == {"rule": "FailureRate(0.5, calls=4)", "calls": 1, "bad": 1, "rate": 1.0}
+    assert slow == {"rule": "SlowCalls(5, 0.5, calls=4)", "calls": 1, "bad": 0, "rate": 0.0}
+    assert {type(fact) for fact in found["last_failure"].values()} == {str}
+
+
 def test_a_snapshot_without_a_rule_or_a_call_has_no_rate(world: World) -> None:
     """None, not nothing: neither without such a rule, nor before the first call."""
     rate = CircuitBreaker(trip=FailureRate(0.5, calls=4, minimum=4))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resilience import CircuitBreaker, CircuitOpenError, SlowCalls
+from resilience import CircuitBreaker, CircuitOpenError, FailureRate, SlowCalls
 from resilience.circuit.states import MANUAL, TABLE, Change, Event
 from resilience.failures import Advice, Failure, Kind
 from resilience.testing import VirtualTime, virtual_time
@@ -337,6 +337,34 @@ def test_a_storages_count_is_for_a_closed_circuit(clock: VirtualTime) -> None:
     circuit.open()
     circuit._adopt("closed", 0.0, clock.now(), failures=5)
     assert (circuit.state, circuit.failures) == ("closed", 0)
+
+
+# What comes while this very thread has the lock
+
+
+@pytest.mark.parametrize("then", ["a good call", "a bad call", "a call begins", "a look"])
+def test_what_a_finalizer_changes_under_the_lock_is_done_next(
+    clock: VirtualTime, then: str
+) -> None:
+    """In order, by whatever comes then."""
+    told = Told(failures=9, rates=(FailureRate(0.5),))
+    circuit = told.circuit
+    call = admit(circuit)
+    with circuit._lock:  # a finalizer may run between any two steps
+        hold = circuit.isolate()
+        circuit.open()
+        assert circuit.state == "closed"
+    if then == "a look":
+        circuit.snapshot()
+    elif then == "a call begins":
+        admit(circuit)
+    else:
+        (call.succeed if then == "a good call" else call.fail)()
+
+    assert [change.event for change in told.changes] == [Event.ISOLATES, Event.OPENS]
+    assert not told.idle
+    hold.release()
+    assert circuit.state == "open"
 
 
 # How calls end

@@ -15,7 +15,7 @@ from conftest import World
 from resilience import CircuitBreaker, CircuitOpenError, Pipeline
 from resilience import guarded as handle
 from support.calling import error_of
-from support.circuits import model_first, rejected
+from support.circuits import in_tasks, model_first, rejected
 from support.functions import coloured
 
 
@@ -282,6 +282,45 @@ def test_a_success_ends_the_run_in_the_storage_too(world: World, memory: Any) ->
     assert breaker.state == "closed"
 
 
+@pytest.mark.parametrize("counter", [1, 2])
+def test_a_success_ends_a_run_of_others(world: World, memory: Any, counter: int) -> None:
+    """One that the storage knows of."""
+    for _ in range(counter):
+        memory.increment_counter()
+    world.run(Pipeline(CircuitBreaker(storage=memory)).wrap(world.function("ok")))
+    assert memory.counter == 0
+
+
+def test_a_trial_ends_the_run_that_opened_it_elsewhere(world: World, memory: Any) -> None:
+    """Or the next failure would open what has just been closed."""
+    for _ in range(3):
+        memory.increment_counter()
+    memory.state = "open"
+    breaker = CircuitBreaker(failures=3, reset_after=10, storage=memory, refresh=0)
+    guarded = Pipeline(breaker).wrap(world.function("trial", ConnectionError))
+    rejected(world, guarded)
+    world.clock.advance(10)
+    assert world.run(guarded) == "trial"
+    assert (memory.state, memory.counter) == ("closed", 0)
+    error_of(world, guarded)
+    assert breaker.state == "closed"
+
+
+def test_a_storage_that_does_not_count(world: World) -> None:
+    """Its circuit counts by itself."""
+
+    class Uncounted(pybreaker.CircuitMemoryStorage):
+        counter = None
+
+    breaker = CircuitBreaker(failures=2, storage=Uncounted("closed"), refresh=0)
+    guarded = Pipeline(breaker).wrap(world.function("ok", ConnectionError))
+    assert world.run(guarded) == "ok"
+    error_of(world, guarded)
+    assert breaker.state == "closed"
+    error_of(world, guarded)
+    assert breaker.state == "open"
+
+
 def test_a_storage_is_read_at_most_every_so_often(world: World) -> None:
     """Healthy calls read the storage once in `refresh` seconds, not each time."""
     reads: list[float] = []
@@ -436,6 +475,22 @@ def test_a_keyed_breaker_has_a_storage_for_each_value(world: World) -> None:
         world.run(guarded, "good")
 
     assert {key: found.state for key, found in made.items()} == {"bad": "open", "good": "closed"}
+
+
+@in_tasks
+def test_a_keyed_call_that_may_not_wait_is_written_afterwards(world: World, memory: Any) -> None:
+    """A sync function not yet known, called in an event loop: its storage is made then."""
+    breaker = CircuitBreaker(key="model", failures=9, storage=lambda value: memory)
+
+    def fails(model: str) -> None:
+        raise ConnectionError
+
+    async def main() -> None:
+        with pytest.raises(ConnectionError):
+            Pipeline(breaker).call(fails, "m")
+
+    world.run(main)
+    assert memory.counter == 1
 
 
 def test_without_a_storage_none_is_attached(world: World, caplog: pytest.LogCaptureFixture) -> None:

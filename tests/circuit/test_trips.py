@@ -16,6 +16,7 @@ from resilience import (
 )
 from resilience import guarded as handle
 from resilience.circuit.trip import Gauge
+from support.calling import error_of
 from support.circuits import states_after
 
 
@@ -68,11 +69,14 @@ def test_slow_calls_open_it(world: World) -> None:
 def test_a_call_that_takes_just_so_long_is_not_slow(world: World) -> None:
     """Slow is what takes longer."""
     breaker = CircuitBreaker(trip=SlowCalls(2, calls=4, minimum=4))
-    guarded = Pipeline(breaker).wrap(world.function(Takes(2, "ok"), Takes(2.5, "ok")))
+    steps = [Takes(2, "ok"), Takes(2, ConnectionError), Takes(2.5, "ok")]
+    guarded = Pipeline(breaker).wrap(world.function(*steps))
     world.run(guarded)
     assert counts(breaker) == (1, 0)
+    error_of(world, guarded)
+    assert counts(breaker) == (2, 0)
     world.run(guarded)
-    assert counts(breaker) == (2, 1)
+    assert counts(breaker) == (3, 1)
 
 
 def test_a_slow_trial_has_gone_badly(world: World) -> None:

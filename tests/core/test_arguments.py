@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resilience import Model, ModelFallback, Pipeline
-from resilience._core.arguments import Slot, slot_of
+from resilience._core.arguments import NO_SLOT, Slot, slot_of, slot_to_read
 from support.calling import message_of
 
 
@@ -137,6 +137,17 @@ def test_what_is_only_read_may_be_bound_or_positional(ask: Any) -> None:
     assert caught.read((), {}) == "y"
     assert slot_of(positional, "model", reading=True) == Slot("model", 1, "x")
     assert "positional-only" in message_of(TypeError, slot_of, positional, "model")
+    bound = functools.partial(ask, model="y")
+    assert "leave it out of the partial" in message_of(TypeError, slot_of, bound, "model")
+
+
+def test_what_may_not_be_there_is_looked_for_once(ask: Any) -> None:
+    """The place of an argument to read, or that of one that is not there."""
+    assert slot_to_read(ask, "model") == Slot("model", 1, "x")
+    assert slot_to_read(Client().ask, "model") == Slot("model", 1, "x")
+    assert slot_to_read(functools.partial(ask, model="y"), "model") == Slot("model", None, "y")
+    assert slot_to_read(ask, "model") is slot_to_read(ask, "model")
+    assert slot_to_read(ask, "other") is slot_to_read(ask, "other") is NO_SLOT
 
 
 def test_what_is_not_there_cannot_be_read() -> None:

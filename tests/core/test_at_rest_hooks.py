@@ -15,6 +15,7 @@ from resilience import (
     FailureRate,
     ModelFallback,
     Pipeline,
+    RejectedError,
     Retry,
 )
 from resilience.policy import (
@@ -294,6 +295,45 @@ def test_an_interrupted_call_gives_all_back(error: Any, names: str) -> None:
         *((name, "end") for name in reversed(names)),
     ]
     assert all(each[2] is NO_VERDICT for each in log if each[1] == "end")
+
+
+def test_an_interrupt_while_one_begins_gives_back_what_is_held() -> None:
+    """With no verdict, innermost first; the function is not called."""
+
+    class Interrupted(Holding):
+        def at_rest(self, fn: Callable[..., Any]) -> Any:
+            return script(KeyboardInterrupt), script(True)
+
+    log: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(*made(log, "a", "b"), Interrupted("c", log)).call(pytest.fail)
+    assert [(name, error) for name, what, error, _ in log if what == "end"] == [
+        ("b", NO_VERDICT),
+        ("a", NO_VERDICT),
+    ]
+
+
+@WORLDS
+def test_what_nobody_in_the_chain_takes_is_given_back(loop: str) -> None:
+    """With no verdict: a policy further out does not call inward."""
+
+    class Shut(Holding):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def shut(call: Call) -> Any:
+                raise RejectedError
+
+            return shut
+
+    log: list[Any] = []
+    policies = [Shut("a", log), *made(log, "b", "c", tell=False)]
+    with pytest.raises(RejectedError):
+        run(loop, Pipeline(*policies), lambda: "ok")
+    assert sorted((name, error is NO_VERDICT) for name, what, error, _ in log if what == "end") == [
+        ("a", True),
+        ("b", True),
+        ("c", False),
+        ("c", True),
+    ]
 
 
 @pytest.mark.parametrize("names", ["a", "abc"])

@@ -173,7 +173,8 @@ def test_a_block_without_the_argument_of_a_key_is_told_of(
 ) -> None:
     """Once for each pipeline, with what to write. All blocks share one circuit then."""
     breaker = CircuitBreaker(failures=1, key="city")
-    pipeline = Pipeline(ModelFallback("a", on=KeyError), CircuitBreaker(key="model"), breaker)
+    chain, retry = ModelFallback("a", on=KeyError), Retry(attempts=1)
+    pipeline = Pipeline(chain, retry, CircuitBreaker(key="model"), breaker)
     with pytest.raises(ConnectionError):
         blocks.run(pipeline, failing_until(9))
     with pytest.raises(CircuitOpenError):

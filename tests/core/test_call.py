@@ -216,6 +216,7 @@ def test_a_call_asks_all_policies_whether_they_would_refuse_it(world: World) -> 
     assert found == {"a": (True, 7.0), "b": (True, 60.0), "c": (False, 3.0)}
     (alone,) = spied(world)
     assert (alone.refuses(), alone.free_in()) == (False, 0.0)
+    assert Pipeline().free_in(call) == 0
 
 
 def _named(world: World, model: str) -> Any:

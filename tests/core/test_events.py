@@ -388,7 +388,7 @@ def test_a_wait_after_a_rejection_is_after_no_attempt(
 
 def test_a_circuit_tells_of_its_changes(world: World) -> None:
     """Why and for how long it opened, that trials are let through, how many calls it has cost."""
-    breaker = CircuitBreaker(failures=1, reset_after=5, name="api", key="model")
+    breaker = CircuitBreaker(failures=1, reset_after=4.98765, name="api", key="model")
     pipeline = Pipeline(breaker, name="chat")
     with recording(CircuitChanged) as events:
         fn = pipeline.wrap(world.function(ConnectionError(), "ok"))
@@ -402,7 +402,7 @@ def test_a_circuit_tells_of_its_changes(world: World) -> None:
     assert {(e.circuit, e.key, e.model, e.pipeline, e.call) for e in events} == {
         ("api", "a", "a", "chat", None)
     }
-    assert (opened.old, opened.new, opened.seconds) == ("closed", "open", 5)
+    assert (opened.old, opened.new, opened.seconds) == ("closed", "open", 4.988)
     assert opened.failure.kind is Kind.CONNECTION
     assert (half.old, half.new) == ("open", "half-open")
     assert (closed.old, closed.new, closed.rejected) == ("half-open", "closed", 1)

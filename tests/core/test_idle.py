@@ -24,6 +24,7 @@ from resilience._core.emitter import Emitter
 from resilience._core.idle import Epochs, Idle, epochs
 from resilience.policy import Idle as IdleProtocol
 from resilience.policy import Inner, Policy, Runtime
+from resilience.testing import disabled, script
 from support.gates import Bulkhead
 from support.policies import Busy
 
@@ -160,6 +161,19 @@ CHAIN, WINDOW = ModelFallback("a", "b"), CircuitBreaker(trip=FailureRate(0.5))
 def test_who_can_be_at_rest(policies: list[Any], rests: bool) -> None:
     """Any number of those that say so; what says nothing of it is not."""
     assert (Pipeline(*policies)._idle.period is not None) is rests
+
+
+def test_nobody_rests_while_all_is_switched_off() -> None:
+    """Each call looks at the switch, however many hold it; then rest comes back."""
+    pipeline = Pipeline(Retry(wait=0))
+    with disabled(everywhere=True):
+        with disabled(everywhere=True):
+            assert pipeline._idle.period is None
+        assert pipeline._idle.period is None
+        with pytest.raises(ConnectionError):
+            pipeline.call(script(ConnectionError, "ok"))
+    assert pipeline._idle.period is not None
+    assert pipeline.call(script(ConnectionError, "ok")) == "ok"
 
 
 def test_two_chains_of_models_rewrite_one_after_the_other() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from resilience._core.keyed import Keyed
+from resilience._core.keyed import Keyed, key_reader
 from support.arriving import Arrival
 
 
@@ -55,3 +55,13 @@ def test_one_that_a_handler_drops_while_it_is_looked_at_stays_away() -> None:
     keyed.at("a", 0.0)
     fresh = keyed.at("b", 0.0)
     assert keyed.all() == {"b": fresh}
+
+
+def test_a_key_that_can_only_be_given_by_position() -> None:
+    """It is read like any other."""
+
+    def ask(prompt: str, model: str = "a", /) -> None:
+        """Never called."""
+
+    read = key_reader("model", ask)
+    assert [read(("hi", "b"), {}), read(("hi",), {})] == ["b", "a"]

@@ -71,19 +71,23 @@ def test_a_checked_field_passes_the_rest_on_to_attrs() -> None:
     assert says(TypeError, Given, 1)
 
 
-@define
-class Times:
-    limit: Any = options.seconds()
-    wait: Any = options.seconds(5.0, positive=False)
-    within: Any = options.seconds(None, optional=True)
+@pytest.fixture
+def times() -> Any:
+    @define
+    class Times:
+        limit: Any = options.seconds()
+        wait: Any = options.seconds(5.0, positive=False)
+        within: Any = options.seconds(None, optional=True)
+
+    return Times
 
 
-def test_a_field_of_seconds() -> None:
+def test_a_field_of_seconds(times: Any) -> None:
     """Numbers and timedeltas; what is kept is a float."""
-    assert (Times(1).limit, Times(1).wait, Times(1).within) == (1.0, 5.0, None)
-    assert Times(1, 0, timedelta(minutes=1)) == Times(1.0, 0.0, 60.0)
-    assert type(Times(1).limit) is float
-    assert says(TypeError, Times)
+    assert (times(1).limit, times(1).wait, times(1).within) == (1.0, 5.0, None)
+    assert times(1, 0, timedelta(minutes=1)) == times(1.0, 0.0, 60.0)
+    assert type(times(1).limit) is float
+    assert says(TypeError, times)
 
 
 @pytest.mark.parametrize(
@@ -100,25 +104,29 @@ def test_a_field_of_seconds() -> None:
         (TypeError, (1, None), ("wait", "seconds", "None")),
     ],
 )
-def test_what_are_no_seconds(kind: Any, given: Any, named: Any) -> None:
+def test_what_are_no_seconds(times: Any, kind: Any, given: Any, named: Any) -> None:
     """More than 0, unless `positive` is false; None only where it is optional. The message has the
     field, the rule and the value."""
-    message = says(kind, Times, *given)
+    message = says(kind, times, *given)
     assert all(word in message for word in named)
 
 
-@define
-class Numbers:
-    share: Any = options.number()
-    factor: Any = options.number(2.0, least=1.0)
-    jitter: Any = options.number(0.5, most=1.0)
+@pytest.fixture
+def numbers() -> Any:
+    @define
+    class Numbers:
+        share: Any = options.number()
+        factor: Any = options.number(2.0, least=1.0)
+        jitter: Any = options.number(0.5, most=1.0)
+
+    return Numbers
 
 
-def test_a_field_with_a_number() -> None:
+def test_a_field_with_a_number(numbers: Any) -> None:
     """From 0 up, unless it has other bounds; both bounds are within."""
-    assert Numbers(0) == Numbers(0.0, 2.0, 0.5)
-    assert Numbers(1e300, 1, 1) == Numbers(1e300, 1.0, 1.0)
-    assert says(TypeError, Numbers)
+    assert numbers(0) == numbers(0.0, 2.0, 0.5)
+    assert numbers(1e300, 1, 1) == numbers(1e300, 1.0, 1.0)
+    assert says(TypeError, numbers)
 
 
 @pytest.mark.parametrize(
@@ -132,24 +140,28 @@ def test_a_field_with_a_number() -> None:
         (TypeError, (True,), ("share", "number", "True")),
     ],
 )
-def test_what_is_no_number(kind: Any, given: Any, named: Any) -> None:
+def test_what_is_no_number(numbers: Any, kind: Any, given: Any, named: Any) -> None:
     """The message has the field, the rule and the value."""
-    message = says(kind, Numbers, *given)
+    message = says(kind, numbers, *given)
     assert all(word in message for word in named)
 
 
-@define
-class Counts:
-    attempts: Any = options.count()
-    retries: Any = options.count(2, least=0)
-    most: Any = options.count(None, optional=True)
+@pytest.fixture
+def counts() -> Any:
+    @define
+    class Counts:
+        attempts: Any = options.count()
+        retries: Any = options.count(2, least=0)
+        most: Any = options.count(None, optional=True)
+
+    return Counts
 
 
-def test_a_field_with_a_count() -> None:
+def test_a_field_with_a_count(counts: Any) -> None:
     """From 1 up, unless it has another bound; None only where it is optional."""
-    assert Counts(1) == Counts(1, 2, None)
-    assert Counts(1, 0, 7) == Counts(1, 0, 7)
-    assert says(TypeError, Counts)
+    assert counts(1) == counts(1, 2, None)
+    assert counts(1, 0, 7) == counts(1, 0, 7)
+    assert says(TypeError, counts)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +175,9 @@ def test_a_field_with_a_count() -> None:
         (TypeError, (True,), ("attempts", "whole number", "True")),
     ],
 )
-def test_what_is_no_count(kind: Any, given: Any, named: Any) -> None:
+def test_what_is_no_count(counts: Any, kind: Any, given: Any, named: Any) -> None:
     """The message has the field, the rule and the value."""
-    message = says(kind, Counts, *given)
+    message = says(kind, counts, *given)
     assert all(word in message for word in named)
 
 
@@ -225,6 +237,14 @@ def test_what_a_value_must_be(kind: Any, check: Any, value: Any, word: str) -> N
     assert message.startswith("field must ")
     assert word in message
     assert repr(value) in message
+
+
+def test_one_of_a_few_words() -> None:
+    """Any other string is told which they are."""
+    check = options.to_one_of("left", "right")
+    assert check("side", "right") == "right"
+    assert says(ValueError, check, "side", "up") == "side must be 'left' or 'right', got 'up'"
+    assert says(TypeError, check, "side", 3) == "side must be a string, got 3"
 
 
 # A mistyped option
@@ -353,6 +373,7 @@ def test_values_compare_by_their_fields() -> None:
 
     assert One(1, "a") == One(1, "b") != One(2)
     assert len({One(1, "a"), One(1, "b"), One(2)}) == 2
+    assert len({hash(One(1, "a")), hash(One(1, "b")), hash(One(2)), hash(Other(1))}) == 3
     assert One() != Other()
     assert Other() != 1
     assert repr(One(2)).endswith("One(size=2, label=None)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -87,6 +88,21 @@ def test_the_defaults_of_a_policy(world: World) -> None:
     assert policy.free_in(call) == 0
     assert (policy.resting, policy.role) == (False, None)
     assert world.calls == [((), {"sent": 1_000})]
+
+
+def test_how_long_a_gate_may_let_calls_wait() -> None:
+    """Without a limit, as far as anybody knows, if it waits at all."""
+
+    class Barrier(Gate):
+        def try_enter(self, call: Call, runtime: Runtime) -> Any:
+            return True
+
+        def leave(self, permit: Any, call: Call, error: Verdict) -> None: ...
+
+    class Queue(Barrier):
+        async def enter(self, call: Call, runtime: Runtime) -> Any: ...
+
+    assert (Barrier().effect().waits, Queue().effect().waits) == (0, math.inf)
 
 
 def test_what_a_policy_must_have() -> None:

@@ -904,14 +904,21 @@ def test_an_answer_is_continued(world: World) -> None:
     assert source.calls == [((1,), {}), ((1,), {"prefix": "ab"})]
 
 
-@pytest.mark.parametrize("more", [lambda error, args, kwargs: None, lambda *args: 1 / 0])
-def test_a_function_may_give_up(world: World, more: Any, recwarn: Any) -> None:
-    """With None, or by raising: the interruption comes out."""
+@pytest.mark.parametrize(
+    ("more", "logged"),
+    [
+        (lambda error, args, kwargs: None, []),
+        (lambda *args: 1 / 0, ["Streaming(on_interrupted=) raised ZeroDivisionError"]),
+    ],
+)
+def test_a_function_may_give_up(world: World, more: Any, logged: list[str], caplog: Any) -> None:
+    """With None, or by raising, which is logged: the interruption comes out."""
     source = Source(world, ["a", ConnectionError()])
     got = consumed(world, Pipeline(Streaming(on_interrupted=more)).wrap(source.function))
 
     assert type(got.error) is StreamInterruptedError
     assert len(source.calls) == 1
+    assert [text for text in caplog.messages if "stream cut" not in text] == logged
 
 
 @pytest.mark.parametrize(
@@ -1097,7 +1104,7 @@ def test_a_function_of_items_that_raises_is_logged(world: World, caplog: Any) ->
     source = Source(world, ITEMS)
     odd = Pipeline(Streaming(first_content=lambda item: 1 / 0))
     got = consumed(world, odd.wrap(source.function))
-    assert "ZeroDivisionError" in caplog.text
+    assert set(caplog.messages) == {"Streaming(first_content=) raised ZeroDivisionError"}
     assert (got.items, got.error) == (ITEMS, None)
 
 

@@ -378,6 +378,11 @@ def test_the_longest_is_taken(
         ([Timeout(5), Retry(wait=lambda state: 1.0)], 3, 5),
         ([Timeout(lambda: 5.0)], 1, math.inf),
         ([Timeout(5, pass_as="timeout")], 1, math.inf),
+        ([Timeout(lambda *args: 5)], 1, math.inf),
+        # A rejection is waited for up to 60 s where it is named.
+        ([Retry(attempts=1, on=Kind.REJECTED), Timeout(5)], 1, 5),
+        ([Retry(attempts=2, wait=1, on=Kind.REJECTED), Timeout(5)], 2, 70),
+        ([Retry(attempts=3, wait=1, on=Kind.REJECTED), Timeout(5)], 3, 135),
         ([Timeout(60), ModelFallback("a", "b", "c"), Retry(attempts=2), Timeout(15)], 6, 60),
         ([ModelFallback("a", "b"), Retry(attempts=2, wait=1), Timeout(15)], 4, 62),
         ([Retry(attempts=2, wait=1), ModelFallback("a", "b"), Timeout(15)], 4, 61),

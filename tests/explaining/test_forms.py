@@ -12,6 +12,7 @@ from typing import Any
 
 import openai
 import pytest
+from tenacity import stop_after_delay
 
 from resilience import (
     BadResult,
@@ -30,6 +31,7 @@ from resilience import (
 )
 from resilience.explaining import Explanation
 from resilience.matching import no_choices
+from resilience.policy import Policy
 from resilience.waits import Decorrelated, Exponential, Fixed, FullJitter, Linear, RetryAfter
 from support.browser import Browser, found
 
@@ -144,12 +146,18 @@ def test_the_wait_schedule(wait: object, words: str) -> None:
     assert words in line
 
 
+def is_late(state: object) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
     ("retry", "words"),
     [
         (Retry(attempts=1), "one attempt"),
         (Retry(attempts=None), "attempts without end"),
-        (Retry(stop=lambda state: True), "attempts until"),
+        (Retry(stop=lambda state: True), "attempts until <lambda>;"),
+        (Retry(stop=is_late), "attempts until is_late;"),
+        (Retry(stop=stop_after_delay(9)), "attempts until stop_after_delay;"),
         (Retry(within=9), "no wait that would end 9 s after"),
     ],
 )
@@ -157,6 +165,54 @@ def test_how_often(retry: Retry, words: str) -> None:
     """The attempts, or what ends them."""
     (_, line), *_ = Pipeline(retry).explain().policies
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("policy", "line"),
+    [
+        (Fallback(0), "returns the fallback value in place of an error"),
+        (Fallback(call=is_late), "returns what is_late gives in place of an error"),
+        (Timeout(2.5), "ends what is inside it after 2.5 s"),
+        (Timeout(is_late), "ends what is inside it after what is_late says"),
+        (Timeout(5, pass_as="t"), "gives the function what is left of 5 s, as t="),
+        (IdempotencyKey(argument=None), "has one key for all attempts of a call"),
+        (IdempotencyKey("X-Key"), "has one key for all attempts of a call, in the header X-Key"),
+        (
+            BadResult(no_choices, is_late),
+            "makes a failure of a result that no_choices or is_late finds bad; "
+            "the last one is returned",
+        ),
+        (
+            BadResult(is_late, finally_="raise"),
+            "makes a failure of a result that is_late finds bad; "
+            "the last one is raised in a BadResultError",
+        ),
+        (Retry(attempts=1), "one attempt"),
+        (Retry(attempts=2, wait=1), "up to 2 attempts; waits 1 s"),
+        (
+            Retry(wait=1, within=9),
+            "up to 3 attempts; waits 1 s each time; no wait that would end 9 s after it began",
+        ),
+        (Retry(attempts=None, wait=1), "attempts without end; waits 1 s each time"),
+        (Streaming(), "guards a stream to its end"),
+        (
+            Streaming(first=10, idle=2.5, total=50),
+            "bounds a stream: 10 s for the first content, 2.5 s for each next one, "
+            "50 s for all of it",
+        ),
+        (
+            Streaming(idle=5, deliver="whole"),
+            "bounds a stream: 5 s for each next one; holds it back until it is complete",
+        ),
+        (
+            Streaming(on_interrupted="restart"),
+            "guards a stream to its end; up to 3 more calls of all this if it breaks off",
+        ),
+    ],
+)
+def test_the_line_of_a_policy(policy: Policy, line: str) -> None:
+    """What it does, with the options that it was given."""
+    assert Pipeline(policy).explain().policies == ((type(policy).__name__, line),)
 
 
 # A function

@@ -222,6 +222,27 @@ def test_models_with_other_policies_are_told_apart() -> None:
     assert steps == ("retried once (a)", "retried 2 times (b)", "the next model", "raised")
 
 
+@pytest.mark.parametrize(
+    ("retry", "words"),
+    [
+        (Retry(), "retried 2 times"),
+        (Retry(attempts=1), "raised at once"),
+        (Retry(attempts=2), "retried once"),
+        (Retry(attempts=None), "retried"),
+        (Retry(idempotent=False), "retried 2 times, if it was surely not executed"),
+        (
+            Retry(attempts=2, idempotent=callable),
+            "retried once, if it was surely not executed or callable allows it",
+        ),
+    ],
+)
+def test_how_often_it_is_retried(retry: Retry, words: str) -> None:
+    """And which requests are. A rejection is not, unless it is named."""
+    failures = Pipeline(retry).explain().failures
+    assert failures[Kind.SERVER][0] == words
+    assert failures[Kind.REJECTED] == ("raised at once",)
+
+
 def test_another_account_is_said() -> None:
     """A quota moves on where a model has an account of its own, and not where all share one."""
     own = Pipeline(ModelFallback("a", Model("b", account="other"))).explain()

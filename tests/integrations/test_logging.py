@@ -931,6 +931,26 @@ def test_why_a_call_was_rejected(error: RejectedError, text: str) -> None:
     assert [(line.level, line.text) for line in lines] == [(DEBUG, f"chat: rejected: {text}")]
 
 
+def test_a_log_writes_to_the_logger_unless_it_is_told_otherwise(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The logger's own level is not the function's that gets the lines instead."""
+    log, lines = Log(), list[Line]()
+    rejected = CallRejected("chat", "fn", 1, RateLimitExceededError(9.0))
+    failure = Failure(Kind.SERVER, Advice.RETRY, error=ServiceError(500))
+    with caplog.at_level(WARNING, "resilience"):
+        log.deliver(CallFailed("chat", "fn", 1, failure, (), 0.5, None))
+        has(said(caplog), (WARNING, "chat: gave up"))
+        assert "secret" not in caplog.text
+        log.send_to(lines.append)
+        log.deliver(rejected)
+        assert [line.level for line in lines] == [DEBUG]
+        log.send_to(None)
+        log.deliver(CallRejected("another", "fn", 2, rejected.error))
+        assert not log.writes(CallRejected)
+    assert (len(lines), len(said(caplog))) == (1, 1)
+
+
 def test_an_event_of_ones_own_kind(caplog: pytest.LogCaptureFixture) -> None:
     """A subclass of an event is said as that event is."""
 

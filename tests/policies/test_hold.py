@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import pickle
 import time
+import weakref
 from itertools import count, pairwise
 from typing import Any
 
@@ -67,7 +69,24 @@ def test_it_reads_as_it_was_written_and_pickles_as_its_options() -> None:
     assert repr(hold) == "Hold(key='model', spread=0.5)"
     assert copy.copy(hold) is hold
     assert repr(pickle.loads(pickle.dumps(hold))) == repr(hold)
-    assert "of the same model" in str(under(hold).explain())
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "waits"),
+    [
+        ({}, "another call to stay away; for 60 s at most, or is rejected", 60),
+        (
+            {"key": "model", "patience": None},
+            "another call of the same model to stay away",
+            math.inf,
+        ),
+    ],
+)
+def test_it_is_explained(options: Any, said: str, waits: float) -> None:
+    """With the calls that wait for one another, and the longest wait."""
+    effect = Hold(**options).effect()
+    assert effect.line == f"waits while the server has told {said}"
+    assert effect.waits == waits
 
 
 # Holding
@@ -164,6 +183,8 @@ def test_each_key_is_held_by_itself(world: World) -> None:
     assert world.run(fn, model="b") == "b"
     assert world.clock.now() == began
     assert hold.held() == {"a": 10}
+    world.clock.advance(10)
+    assert hold.held() == {}
 
 
 def test_a_key_that_cannot_be_computed_holds_nobody(
@@ -283,6 +304,33 @@ def test_a_call_whose_time_would_pass_fails_now(world: World) -> None:
     assert world.clock.now() == began
 
 
+def test_a_short_hold_rejects_as_well(world: World) -> None:
+    """With the time at which it ends."""
+    hold = Hold(spread=0.0, patience=0)
+    told(world, hold, 0.25)
+    assert error_of(world, under(hold).wrap(world.function("in"))).retry_after == 0.25
+
+
+@pytest.mark.parametrize("key", [None, "model"])
+def test_a_hold_of_another_process(world: World, key: str | None) -> None:
+    """As a shared storage hands it on: for calls of that key, by a failure that is not known here.
+    One that has ended holds nobody."""
+    hold = Hold(key=key, spread=0.0, patience=0)
+    state, value = weakref.ref(hold._state), "m" if key else None
+    with recording(HoldBegan) as events:
+        assert module._received(state, value, 0.0)
+        assert module._received(state, value, 0.5)
+    assert [(event.key, event.seconds, event.failure) for event in events] == [(value, 0.5, None)]
+    assert hold.held() == {value: 0.5}
+    error = error_of(world, under(hold).wrap(world.function("in")), model="m")
+    assert (error.retry_after, error.__cause__) == (0.5, None)
+
+
+def test_a_hold_that_is_used_no_more_hears_nothing() -> None:
+    """And whoever tells of holds is told so."""
+    assert not module._received(lambda: None, None, 5.0)  # type: ignore[arg-type]
+
+
 @pytest.mark.fault(366)
 def test_a_chain_skips_a_held_model_at_once(world: World) -> None:
     """However short the hold is; and comes back to it when no other is left."""
@@ -359,6 +407,53 @@ def test_a_chain_goes_to_the_model_that_is_free_sooner(
     chain = Pipeline(ModelFallback("a", "b"), hold)
     assert world.run(chain.wrap(coloured(world, lambda *, model: model))) == model
     assert most * 0.75 <= world.clock.now() - began <= most
+
+
+@pytest.mark.parametrize(("a", "b", "model"), [(2.5, 1.0, "b"), (1.2, 0.5, "a"), (1.5, 1.0, "a")])
+def test_a_chain_goes_to_another_model_for_a_second(
+    world: World, a: float, b: float, model: str
+) -> None:
+    """Which it waits less there; for less than that it stays."""
+    hold = Hold(key="model", spread=0.0)
+
+    def refusing(*, model: str) -> str:
+        raise Told({"a": a, "b": b}[model])
+
+    for each in "ba":
+        error_of(world, Pipeline(hold).wrap(coloured(world, refusing)), model=each)
+    chain = Pipeline(ModelFallback("a", "b"), hold)
+    assert world.run(chain.wrap(coloured(world, lambda *, model: model))) == model
+
+
+@async_worlds
+def test_a_hold_that_has_become_longer_sends_its_retry_on(world: World) -> None:
+    """To a model that is free, however soon the hold would end."""
+    hold, clock = Hold(key="model", spread=0.0), world.clock
+    steps = [Told(2), "again", "again"]
+    answers: list[str] = []
+
+    async def step(*, model: str) -> str:
+        found = steps.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return f"{model} {found}"
+
+    @Pipeline(hold)
+    async def slow(*, model: str) -> None:
+        await clock.asleep(1.9)
+        raise Told(1)
+
+    async def other() -> None:
+        with pytest.raises(Told):
+            await slow(model="a")
+
+    async def one() -> None:
+        await clock.asleep(0.001)
+        chain = Pipeline(ModelFallback("a", "b"), Retry(attempts=2), hold)
+        answers.append(await chain.wrap(step)())
+
+    run_in(world.name, lambda: together(world.name, other, one))
+    assert answers == ["b again"]
 
 
 @pytest.mark.parametrize("key", [None, "tenant", lambda tenant, *asked: {"a": 1}[tenant]])
@@ -572,6 +667,17 @@ def test_keys_that_nobody_calls_any_more_keep_no_other_from_rest() -> None:
     for user in range(3):
         hold._state.lanes.at(("new", user), time.monotonic())
     assert len(hold._state.lanes.all()) < 100
+
+
+def test_keys_that_are_held_no_more_are_forgotten(world: World) -> None:
+    """As others are held."""
+    hold = Hold(key="user")
+    fn = under(hold).wrap(world.function(Told(1)))
+    for user in range(50):
+        error_of(world, fn, user=user)
+        world.clock.advance(1)
+    assert {*range(40, 50)} & {*hold._state.lanes.all()}
+    assert len(hold._state.lanes.all()) <= 10
 
 
 @pytest.mark.real

@@ -401,6 +401,10 @@ def test_the_history_has_every_models_error(world: World) -> None:
         (ModelFallback("a", per_model=5), "ModelFallback('a', per_model=Timeout(5))"),
         (ModelFallback("a", on=429), "ModelFallback('a', on=status(429))"),
         (
+            ModelFallback("a", rounds=3, raise_first=True),
+            "ModelFallback('a', rounds=3, raise_first=True)",
+        ),
+        (
             ModelFallback("a", on=status(500), argument="engine", per_model=5),
             "ModelFallback('a', on=status(500), argument='engine', per_model=Timeout(5))",
         ),

@@ -117,17 +117,30 @@ def test_the_last_own_error_comes_out(world: World) -> None:
     assert error.__context__ is None
 
 
-def test_all_circuits_open_is_a_rejection(world: World) -> None:
-    """When nothing ran, the last rejection comes out."""
+@pytest.mark.parametrize("first", [False, True])
+def test_all_circuits_open_is_a_rejection(world: World, first: bool) -> None:
+    """When nothing ran, the last rejection comes out: no model has an error of its own."""
     breaker = CircuitBreaker(key="model")
     breaker.circuit("a").open()
     breaker.circuit("b").open()
-    error = error_of(world, Pipeline(ModelFallback("a", "b"), breaker).wrap(world.function("no")))
+    chain = ModelFallback("a", "b", raise_first=first)
+    error = error_of(world, Pipeline(chain, breaker).wrap(world.function("no")))
 
     assert type(error) is CircuitOpenError
     assert error.key == "b"
     assert world.calls == []
     assert history(error) == ()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_skipped_model_is_told_of(world: World, first: bool) -> None:
+    """In the note of the error that comes out, which is the other model's."""
+    breaker = CircuitBreaker(key="model")
+    breaker.circuit("b").isolate()
+    chain = ModelFallback("a", "b", raise_first=first)
+    error = error_of(world, Pipeline(chain, breaker).wrap(world.function(TimeoutError)))
+    assert type(error) is TimeoutError
+    assert f"{'b was skipped:' if first else 'then'} circuit for 'b' is open" in note_of(error)
 
 
 # Waiting or leaving

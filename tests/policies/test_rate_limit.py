@@ -153,16 +153,18 @@ def test_tokens_and_requests_are_both_kept(world: World) -> None:
 @pytest.mark.fault(360)
 def test_what_a_call_took_is_put_right(world: World) -> None:
     """An answer's own figure replaces the estimate, both ways, as soon as it is there."""
-    limit = RateLimit(tokens=100, per=100, burst=1.0, estimate=lambda used: 100)
-    fn = under(limit).wrap(
-        world.function(lambda used: {"usage": {"prompt_tokens": used, "completion_tokens": 0}})
-    )
+    limit = RateLimit(tokens=100, per=200, burst=1.0, estimate=lambda *used: 100)
+
+    def used(prompt: int, answer: int) -> Any:
+        return {"usage": {"prompt_tokens": prompt, "completion_tokens": answer}}
+
+    fn = under(limit).wrap(world.function(used))
     began = world.clock.now()
-    world.run(fn, 1)  # instead of 100
-    world.run(fn, 150)
-    assert world.clock.now() - began == pytest.approx(1)
-    world.run(fn, 0)
-    assert world.clock.now() - began == pytest.approx(151, abs=0.01)
+    world.run(fn, 1, 0)  # instead of 100
+    world.run(fn, 100, 50)
+    assert world.clock.now() - began == pytest.approx(2)
+    world.run(fn, 0, 0)
+    assert world.clock.now() - began == pytest.approx(302, abs=0.01)
 
 
 @async_worlds
@@ -213,12 +215,18 @@ def test_what_was_sent_counts_however_it_ended(world: World) -> None:
     assert world.run(under(Retry(attempts=3, wait=0), limit).wrap(fn)) == "in"
     assert world.clock.now() - began == pytest.approx(20)
 
-    limit = RateLimit(requests=1, per=10)
     refused = ConnectionRefusedError(111, "refused")
-    began = world.clock.now()
-    fn = world.function(refused, "in")
-    assert world.run(under(Retry(wait=0), limit).wrap(fn)) == "in"
-    assert world.clock.now() == began
+    for limit in (RateLimit(requests=1, per=10), RateLimit(tokens=1, per=10, estimate=lambda: 1)):
+        began = world.clock.now()
+        fn = under(Retry(wait=0), limit).wrap(world.function(refused, "in"))
+        assert world.run(fn) == "in"
+        assert world.clock.now() == began
+    two = under(Retry(wait=0), RateLimit(requests=2, per=10, burst=1.0))
+    fn = two.wrap(world.function("in", refused, "in"))
+    for wait in (0, 0, 5):  # what others have used stays used
+        began = world.clock.now()
+        world.run(fn)
+        assert world.clock.now() - began == pytest.approx(wait)
 
     full = Bulkhead(1, queue=0)
 
@@ -275,15 +283,16 @@ def test_a_key_that_fails_when_a_call_is_to_wait_lets_it_through(world: World) -
     assert world.clock.sleeps == []
 
 
+@pytest.mark.parametrize("estimate", [math.nan, math.inf, -1])
 def test_an_estimate_that_raises_is_replaced(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, estimate: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By the library's own, and the log says so."""
-    limit = RateLimit(tokens=60, per=60, burst=1.0, estimate=lambda **kwargs: math.nan)
+    limit = RateLimit(tokens=60, per=60, burst=1.0, estimate=lambda *_, **__: estimate)
     fn = under(limit).wrap(world.function("in"))
     began = world.clock.now()
     for _ in range(2):
-        world.run(fn, prompt="four" * 20, max_tokens=40)
+        world.run(fn, "four" * 20, max_tokens=40)
     assert world.clock.now() - began == pytest.approx(60)
     assert "RateLimit(estimate=) raised ValueError" in caplog.text
 
@@ -323,20 +332,22 @@ def test_a_call_that_would_wait_too_long_is_rejected_now(world: World) -> None:
 
 
 def test_no_patience_never_waits(world: World) -> None:
-    """What has no room now is rejected."""
-    fn = under(RateLimit(requests=1, per=10, patience=0)).wrap(world.function("in"))
+    """What has no room now is rejected, however soon there would be."""
+    fn = under(RateLimit(requests=1, per=0.5, patience=0)).wrap(world.function("in"))
     world.run(fn)
-    assert type(error_of(world, fn)) is RateLimitExceededError
+    error = error_of(world, fn)
+    assert type(error) is RateLimitExceededError
+    assert error.retry_after == pytest.approx(0.5)
     assert world.clock.sleeps == []
 
 
 def test_a_rejection_names_the_model_where_that_is_the_key(world: World) -> None:
-    """Given by position, too."""
+    """Also if it can only be given by position."""
 
-    def chat(model: Any) -> Any:
+    def chat(model: Any, /) -> Any:
         return model
 
-    async def achat(model: Any) -> Any:
+    async def achat(model: Any, /) -> Any:
         return model
 
     limit = RateLimit(requests=1, per=10, patience=0, key="model")
@@ -345,6 +356,10 @@ def test_a_rejection_names_the_model_where_that_is_the_key(world: World) -> None
         assert world.run(fn, model) == model
     assert error_of(world, fn, "m").model == "m"
     assert error_of(world, fn, 5).model is None
+    chain = under(ModelFallback("a", "b"), RateLimit(requests=1, per=10, patience=0))
+    fn = chain.wrap(world.function("in"))
+    world.run(fn)
+    assert error_of(world, fn).model in ("a", "b")  # whatever the key
 
 
 @pytest.mark.parametrize("key", [None, "tenant", lambda tenant: {"a": 1}[tenant]])
@@ -370,6 +385,20 @@ def test_asked_beforehand(world: World, key: Any) -> None:
     found = [(False, 0), (True, pytest.approx(10)), (False, pytest.approx(3)), (False, 0)]
     assert asks.found == found[: len(asks.found)]
     assert len(asks.found) == (3 if key is None else 4)
+
+
+def test_asked_beforehand_for_tokens(world: World) -> None:
+    """As many as the call is estimated to take. A wait of just the patience is none too long."""
+    asks = Asks()
+    limit = RateLimit(
+        tokens=100, per=100, burst=0.2, patience=4, estimate=lambda first, *, more: first + more
+    )
+    fn = under(asks, limit).wrap(world.function("in"))
+    world.run(fn, 10, more=5)
+    error_of(world, fn, 10, more=5)
+    world.clock.advance(6)
+    world.run(fn, 10, more=5)
+    assert asks.found == [(False, 0), (True, 10), (False, 4)]
 
 
 def test_a_chain_skips_a_model_whose_limit_is_used_up(world: World) -> None:
@@ -422,7 +451,29 @@ def test_a_chain_skips_a_model_whose_limit_is_used_up(world: World) -> None:
             },
             1012,
         ),
+        (
+            (),
+            {
+                "messages": [
+                    {"role": "user", "content": "x" * 40},
+                    {
+                        "role": "assistant",
+                        "content": "",
+                        "tool_calls": [{"function": {"name": "x" * 8, "arguments": "x" * 32}}],
+                    },
+                    {"role": "tool", "content": "x" * 40},
+                ]
+            },
+            1030,
+        ),
+        ((), {"contents": [{"text": "x" * 40, "data": "x" * 9999}, {"data": ["x" * 40]}]}, 2020),
+        ((), {"input": ["xxx"]}, 1000),
+        ((), {"messages": [{"role": "user", "name": "", "content": "xxx"}]}, 1000),
         ((), {"messages": None, "max_tokens": True}, 1000),
+        ((5, None, 0.5, True), {}, 1000),
+        ((), {"prompt": "x" * 7}, 1001),
+        ((), {"max_completion_tokens": 5, "max_tokens": 0}, 5),
+        ((), {"config": {"max_output_tokens": 0, "max_tokens": 1}}, 1),
     ],
 )
 def test_tokens_are_estimated_without_a_tokenizer(args: Any, kwargs: Any, tokens: int) -> None:
@@ -434,7 +485,150 @@ def test_an_estimate_of_what_contains_itself_ends() -> None:
     """Only so deep, and so wide as it is."""
     ring: list[Any] = ["x" * 4]
     ring.append(ring)
-    assert 1000 < estimate_tokens(messages=ring) < 1020
+    assert estimate_tokens(messages=["xxx", ring]) == 1000 + 7
+    wheel: dict[str, Any] = {"text": "x" * 4}
+    wheel["wheel"] = wheel
+    assert estimate_tokens(messages=["xxx", wheel]) == 1000 + 7
+
+
+# What the server says
+
+
+def follows(**options: Any) -> tuple[RateLimit, Any]:
+    limit = RateLimit(follow=True, **options)
+    return limit, limit._paces.only
+
+
+@pytest.mark.fault(363)
+def test_a_limit_is_taken_over_up_and_down() -> None:
+    """From an error and from a result; the limit of a day, or of who knows what, is not."""
+    for server, each, room in ((1000, 0.06, 2.94), (60, 1.0, 2.0), (10, 6.0, 0.0)):
+        headers = {
+            "x-ratelimit-limit-requests": str(server),
+            "x-ratelimit-remaining-requests": str(server - 1),
+            "x-ratelimit-reset-requests": f"{60000 // server}ms",
+        }
+        for outcome in ("error", "result"):
+            limit, pace = follows(requests=500, per=60)
+            with virtual_time():
+                if outcome == "error":
+                    with pytest.raises(Told):
+                        under(limit).call(_raising, Told(0, **headers))
+                else:
+                    under(limit).call(lambda h=headers: SimpleNamespace(headers=h))
+            assert pace.each == pytest.approx(each)
+            assert pace.room == pytest.approx(room)
+    daily = {
+        "x-ratelimit-limit-requests": "14400",
+        "x-ratelimit-remaining-requests": "14370",
+        "x-ratelimit-reset-requests": "2m59.56s",
+    }
+    full = {**daily, "x-ratelimit-remaining-requests": "14400"}
+    of_two_minutes = {
+        "x-ratelimit-limit-requests": "1000",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "121s",
+    }
+    at_once = {**daily, "x-ratelimit-reset-requests": "0"}
+    for headers in (daily, full, of_two_minutes, at_once):
+        limit, pace = follows(requests=500, per=60)
+        with virtual_time():
+            under(limit).call(lambda h=headers: SimpleNamespace(headers=h))
+        assert pace.each == pytest.approx(0.12)
+
+
+@pytest.mark.fault(363)
+def test_what_others_have_used_is_known() -> None:
+    """Less is left than was thought: the next calls wait for it; with nothing left until a reset,
+    for that."""
+    with virtual_time() as clock:
+        limit, _ = follows(requests=60, per=60, burst=0.5)
+        fn = under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
+        began = clock.now()
+        fn({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0"})
+        fn({})
+        assert clock.now() == began  # without a reset it says nothing
+        fn(
+            {
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "60s",
+            }
+        )
+        fn({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "20"})
+        assert clock.now() - began == pytest.approx(1)
+        fn({})
+        assert clock.now() - began == pytest.approx(21)
+
+
+def test_what_others_have_left_goes_at_once() -> None:
+    """As many calls as the server says; then one after the other."""
+    with virtual_time() as clock:
+        limit, _ = follows(requests=120, per=60, burst=0.5)
+        fn = under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
+        fn(
+            {
+                "x-ratelimit-limit-requests": "120",
+                "x-ratelimit-remaining-requests": "20",
+                "x-ratelimit-reset-requests": "50s",
+            }
+        )
+        began = clock.now()
+        for _ in range(20):
+            fn({})
+        assert clock.now() == began
+        fn({})
+        assert clock.now() - began == pytest.approx(0.5)
+
+
+def test_tokens_of_a_limit_that_is_another_one() -> None:
+    """The rate stays as it was; those that are left are counted."""
+    daily = {
+        "x-ratelimit-limit-tokens": "100000",
+        "x-ratelimit-remaining-tokens": "50",
+        "x-ratelimit-reset-tokens": "12h",
+    }
+    with virtual_time() as clock:
+        limit, pace = follows(
+            requests=60, tokens=600, per=60, burst=1.0, estimate=lambda headers: 100
+        )
+        fn = under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
+        fn(daily)
+        began = clock.now()
+        fn({})
+        assert clock.now() - began == pytest.approx(5)  # in which 50 more drain
+        assert pace.each_token == pytest.approx(0.1)
+
+
+def test_tokens_are_followed_too() -> None:
+    """Where tokens are limited here; else what is said of them is no concern."""
+    headers = {
+        "x-ratelimit-limit-tokens": "600",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "60s",
+    }
+    with virtual_time() as clock:
+        limit, pace = follows(tokens=60, per=60, burst=1.0, estimate=lambda headers: 10)
+        fn = under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
+        began = clock.now()
+        fn(headers | {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"})
+        assert pace.each_token == pytest.approx(0.1)
+        fn({})
+        assert clock.now() - began == pytest.approx(1)
+        limit, pace = follows(requests=60, per=60)
+        under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))(headers)
+        assert pace.each == 1.0
+
+
+@pytest.mark.real
+def test_a_call_at_rest_follows_as_well() -> None:
+    """And without `follow` nobody looks."""
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "500"}
+    for follow in (True, False):
+        limit = RateLimit(requests=1000, per=60, follow=follow)
+        pace: Any = limit._paces.only
+        under(Retry(), limit).call(lambda: SimpleNamespace(headers=headers))
+        assert (pace.empty - time.monotonic() > 400) is follow
 
 
 # At rest
@@ -785,14 +979,29 @@ def test_a_limit_that_is_found_although_it_is_forgotten_is_replaced(world: World
     assert found.empty == pytest.approx(world.clock.now() + 1000, abs=0.2)
 
 
-@pytest.mark.parametrize("patience", [0, None])
-def test_it_is_explained(patience: Any) -> None:
+def test_unused_keys_are_forgotten(world: World) -> None:
+    """Those whose calls have drained."""
+    limit = RateLimit(requests=1, per=10, key="user")
+    fn = under(limit).wrap(world.function("in"))
+    for user in range(50):
+        world.run(fn, user=user)
+        world.clock.advance(1)
+    assert {*range(40, 50)} <= {*limit._paces.all()} <= {*range(35, 50)}
+
+
+@pytest.mark.parametrize(
+    ("patience", "others", "waits"),
+    [
+        (0, ", and rejects the others", 0),
+        (9, "; the others wait in order, 9 s at most", 9),
+        (None, "; the others wait in order", math.inf),
+    ],
+)
+def test_it_is_explained(patience: Any, others: str, waits: float) -> None:
     """With the longest wait, and what becomes of the others."""
-    limit = RateLimit(requests=1, per=9, patience=patience)
-    line = "starts at most 1 requests in 9 s"
-    others = "; the others wait in order" if patience is None else ", and rejects the others"
-    effect = limit.effect()
-    assert (effect.line, effect.waits) == (line + others, math.inf if patience is None else 0)
+    effect = RateLimit(requests=3, tokens=2000, per=9, patience=patience).effect()
+    assert effect.line == "starts at most 3 requests and 2,000 tokens in 9 s" + others
+    assert effect.waits == waits
 
 
 def test_a_stream_that_says_no_tokens_counts_by_its_estimate(world: World) -> None:
@@ -829,3 +1038,7 @@ def test_a_wait_takes_as_long_in_each_world() -> None:
                 world.run(fn)
             ends.append(round(clock.now(), 6))
     assert len(set(ends)) == 1
+
+
+def _raising(error: Exception) -> None:
+    raise error

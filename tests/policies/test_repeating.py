@@ -103,7 +103,7 @@ def pipe() -> io.BufferedReader:
 
 def read_file() -> io.BytesIO:
     file = io.BytesIO(b"body")
-    file.read()
+    file.read(1)
     return file
 
 
@@ -134,9 +134,24 @@ def spooled(read: bool) -> Any:
     return file
 
 
+def named(read: bool) -> Any:
+    """One with a name, which is on disk."""
+    file = tempfile.NamedTemporaryFile()  # noqa: SIM115  # the test closes it
+    file.write(b"body")
+    file.seek(int(read))
+    return file
+
+
+class AsyncItems:
+    """An iterator that is no generator."""
+
+    async def __anext__(self) -> int:
+        raise StopAsyncIteration
+
+
 def close(body: Any) -> None:
     """What has to be closed."""
-    getattr(body, "close", int)()
+    getattr(body, "close", getattr(body, "cleanup", int))()
 
 
 ONCE = [
@@ -149,12 +164,19 @@ ONCE = [
     pytest.param(begun_async, id="begun async generator"),
     pytest.param(closed_file, id="file that is closed"),
     pytest.param(lambda: spooled(read=True), id="temporary file that was read"),
+    pytest.param(lambda: named(read=True), id="named temporary file that was read"),
+    pytest.param(AsyncItems, id="async iterator"),
+    pytest.param(lambda: [*range(99), iter("ab")], id="iterator among a hundred items"),
 ]
 ANEW = [
     pytest.param(generator, id="generator that was not begun"),
     pytest.param(async_generator, id="async generator that was not begun"),
     pytest.param(lambda: io.BytesIO(b"body"), id="file at its beginning"),
     pytest.param(lambda: spooled(read=False), id="temporary file at its beginning"),
+    pytest.param(lambda: named(read=False), id="named temporary file at its beginning"),
+    pytest.param(tempfile.TemporaryDirectory, id="temporary folder"),
+    pytest.param(lambda: [[[iter("ab")]]], id="iterator too deep to be looked for"),
+    pytest.param(lambda: [*range(100), iter("ab")], id="iterator after a hundred items"),
     pytest.param(lambda: [1, 2], id="list"),
     pytest.param(itertools.count, id="endless iterator"),
     pytest.param(Cursor, id="cursor"),
@@ -175,6 +197,17 @@ def test_what_can_be_read_only_once_is_not_sent_again(
         assert len(world.calls) == 1
         assert "body" in note_of(first)
         close(body)
+
+
+@pytest.mark.fault(90)
+def test_the_note_says_which_argument_it_is(world: World) -> None:
+    """By its place, from 1, or by its name."""
+    fn = Pipeline(Retry()).wrap(world.function(ConnectionError))
+
+    second = note_of(error_of(world, fn, "hi", iter("ab")))
+    assert second.endswith("no retry: argument 2 can be read only once")
+    named = note_of(error_of(world, fn, "hi", body=iter("ab")))
+    assert named.endswith("no retry: argument 'body' can be read only once")
 
 
 @pytest.mark.fault(90)

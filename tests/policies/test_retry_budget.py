@@ -212,14 +212,18 @@ def test_the_error_comes_out_at_once_as_itself(world: World) -> None:
     assert "secret" not in repr(events)
 
 
-def test_a_bad_result_is_returned(world: World) -> None:
-    """Which tenacity's predicate would have had repeated."""
+def test_a_bad_result_is_returned(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Which tenacity's predicate would have had repeated. Listeners hear why; the log says
+    nothing."""
     import tenacity
 
     retry = Retry(on=tenacity.retry_if_result(lambda result: result == "bad"), wait=0)
     fn = Pipeline(full(1), retry).wrap(world.function("bad"))
-    assert world.run(fn) == "bad"
+    with recording(GaveUp) as events:
+        assert world.run(fn) == "bad"
     assert len(world.calls) == 2
+    assert [event.reason for event in events] == [SPENT]
+    assert caplog.records == []
 
 
 def test_a_fallback_helps(world: World) -> None:
@@ -343,6 +347,27 @@ def test_a_wait_that_is_cancelled_costs_nothing(world: World) -> None:
     world.run(main)
     assert seen == [0]
     assert (left(budget), budget.snapshot().spent) == (1, 0)
+
+
+def test_what_was_given_back_grows_as_before(world: World) -> None:
+    """By the reserve of each second."""
+    budget = RetryBudget(0.1, burst=5, reserve=0.1)
+
+    class Rejecting(Policy):
+        def bind(self, inner: Inner, runtime: Runtime) -> Inner:
+            async def rejecting(call: Call) -> Any:
+                if call.journal.attempts:
+                    raise BulkheadFullError  # in place of the second attempt
+                return await inner(call)
+
+            return rejecting
+
+    error_of(
+        world, Pipeline(budget, Retry(wait=0), Rejecting()).wrap(world.function(ConnectionError))
+    )
+    assert left(budget) == 1.1
+    world.clock.advance(10)
+    assert left(budget) == 2.1
 
 
 @pytest.mark.fault(9, 382)
@@ -514,6 +539,18 @@ def test_it_rests_while_it_is_full(real_world: World) -> None:
     assert rests(pipeline)
 
 
+def test_it_is_busy_in_each_of_its_pipelines(real_world: World) -> None:
+    """Wherever the extra call was made."""
+    budget = RetryBudget(0.5, of="successes", burst=1, reserve=0)
+    fn = real_world.function("first", "first", ConnectionError, "well")
+    one, other = (Pipeline(budget, Retry(attempts=2, wait=0)) for _ in range(2))
+    for pipeline in (one, other):
+        real_world.run(pipeline.wrap(fn))
+    assert rests(one)
+    real_world.run(other.wrap(fn))
+    assert not rests(one)
+
+
 def test_a_budget_that_nobody_uses_keeps_none_from_rest(world: World) -> None:
     """One key's is empty, and it is called no more; the other's calls find it full by then."""
     budget = RetryBudget(key="model", burst=2, reserve=0.1)
@@ -536,6 +573,20 @@ def test_a_forgotten_budget_keeps_none_from_rest(world: World, reserve: float) -
         error_of(world, fn, model=f"m{number}")
     assert len(budget.snapshots()) <= 10
     assert len(budget._buckets._not_full) <= 10
+
+
+@pytest.mark.parametrize("burst", [1, 5])  # full from the start, or not
+def test_a_budget_unused_for_long_begins_anew(world: World, burst: float) -> None:
+    """When another value of the key comes."""
+    budget = RetryBudget(0, key="model", burst=burst, reserve=0.1, forget_after=600)
+    fn = Pipeline(budget).wrap(world.function("well"))
+    world.run(fn, model="a")
+    world.clock.advance(599)
+    world.run(fn, model="b")
+    assert {*budget.snapshots()} == {"a", "b"}
+    world.clock.advance(1)
+    world.run(fn, model="c")
+    assert {*budget.snapshots()} == {"b", "c"}
 
 
 @pytest.mark.fault(387)
@@ -644,8 +695,9 @@ def test_snapshots() -> None:
     """By the value of the key; a keyed one has no single one."""
     assert RetryBudget().snapshot() == module.BudgetLevel(10.0, 100.0, 0.0, 0)
     assert RetryBudget(key="model").snapshots() == {}
-    with pytest.raises(TypeError, match="keyed"):
-        RetryBudget(key="model").snapshot()
+    assert message_of(TypeError, RetryBudget(key="model").snapshot) == (
+        "this budget is keyed: use snapshots(), which has each value's"
+    )
 
 
 def test_health_has_them(world: World) -> None:
@@ -671,13 +723,21 @@ def test_health_has_them(world: World) -> None:
     del budgets
 
 
-def test_explained() -> None:
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (RetryBudget(), "0.1 for each of the calls, and 1 a second"),
+        (
+            RetryBudget(0.2, key="model"),
+            "0.2 for each of the calls, and 1 a second, for each model",
+        ),
+        (RetryBudget(of="successes", reserve=0), "0.1 for each of the calls that went well"),
+        (RetryBudget(cost=len, burst=1), "0.1 for each of the calls by len"),
+    ],
+)
+def test_explained(budget: RetryBudget, said: str) -> None:
     """In a line."""
-    said = str(Pipeline(RetryBudget(0.2, key="model"), Retry()).explain())
-    assert "0.2 for each of the calls" in said
-    assert "for each model" in said
-    assert "went well" in RetryBudget(of="successes", reserve=0).effect().line
-    assert "by len" in RetryBudget(cost=len, burst=1).effect().line
+    assert budget.effect().line == f"allows for extra calls: {said}"
 
 
 # Threads and Ctrl-C

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,6 +13,7 @@ import tenacity
 
 from conftest import Takes, World
 from resilience import (
+    Bulkhead,
     CircuitBreaker,
     CircuitOpenError,
     DeadlineExceededError,
@@ -194,6 +196,7 @@ def test_a_wait_sees_the_one_before_a_result(world: World) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        {"attempts": 1},
         {"idempotent": False},
         {"wait": 9, "within": 5},
         {"wait": lambda state: float("inf")},
@@ -204,7 +207,7 @@ def test_a_wait_sees_the_one_before_a_result(world: World) -> None:
 def test_a_result_that_is_not_asked_for_again(
     world: World, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A call that returned was executed; and a wait may end it. The result is returned quietly."""
+    """It was the last attempt, the call was executed, or a wait ends it: returned quietly."""
     adjusted: list[Any] = []
     retry = Retry(
         on=BY_RESULT,
@@ -223,8 +226,9 @@ def test_a_result_that_is_not_asked_for_again(
     [
         {"on": BY_RESULT, "wait": lambda state: {}["secret"]},
         {"on": tenacity.retry_if_result(lambda result: {}["secret"])},
+        {"on": BY_RESULT, "adjust": lambda attempt, args, kwargs: {}["secret"]},
     ],
-    ids=["wait", "on"],
+    ids=["wait", "on", "adjust"],
 )
 @pytest.mark.fault(328)
 def test_an_option_that_raises_after_a_result(
@@ -236,6 +240,28 @@ def test_an_option_that_raises_after_a_result(
     assert record.name == "resilience"
     assert record.getMessage() == f"Retry({[*options][-1]}=) raised KeyError"
     assert "secret" not in caplog.text
+
+
+def test_a_filter_of_the_log_that_raises_after_a_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is returned all the same."""
+
+    def broken(record: Any) -> bool:
+        raise LookupError
+
+    monkeypatch.setattr(logging.getLogger("resilience"), "filters", [broken])
+    retry = Retry(on=BY_RESULT, wait=lambda state: 1 / 0)
+
+    assert world.run(Pipeline(retry).wrap(world.function("bad"))) == "bad"
+
+
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
+def test_a_full_bulkhead_outside_lets_a_result_be_asked_for_again(world: World) -> None:
+    """It is full of this very call."""
+    full, fn = Bulkhead(1, queue=0), world.function("bad", "good")
+
+    assert world.run(Pipeline(full, Retry(on=BY_RESULT, wait=0)).wrap(fn)) == "good"
 
 
 if find_spec("tenacity.asyncio"):  # from 8.4 on; before that tenacity has none

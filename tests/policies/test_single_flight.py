@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from conftest import Takes, World, async_worlds
 from resilience import (
     CircuitBreaker,
     DeadlineExceededError,
@@ -22,18 +23,20 @@ from resilience import (
     Pipeline,
     Retry,
     SingleFlight,
+    SpendLimit,
     Timeout,
+    guarded,
     history,
+    recording,
     served_by,
 )
-from resilience.events import AttemptEnded, CallEnded
+from resilience.events import AttemptEnded, CallEnded, GaveUp
 from resilience.policy import NO_VERDICT, Completion, PendingResult
-from support.calling import message_of
+from support.calling import message_of, run_in
 from support.concurrency import in_threads
 from support.crowd import Crowd, in_thread, run_crowd
+from support.own_policies import together
 from support.polling import until
-
-pytestmark = [pytest.mark.real, pytest.mark.steady]
 
 both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 
@@ -93,6 +96,8 @@ def test_tasks_share_one_call(loop: str) -> None:
     assert not policy._flights
 
 
+@pytest.mark.real
+@pytest.mark.steady
 @pytest.mark.fault(289)
 def test_threads_share_one_call() -> None:
     """Sync calls of all threads."""
@@ -116,6 +121,8 @@ def test_threads_share_one_call() -> None:
     assert not policy._flights
 
 
+@pytest.mark.real
+@pytest.mark.steady
 @pytest.mark.fault(289)
 def test_event_loops_share_nothing() -> None:
     """Nor with sync calls: an object of one loop is of no use in another."""
@@ -246,7 +253,8 @@ def test_a_key_that_cannot_be_computed(loop: str, argument: Any, caplog: Any) ->
 
     with caplog.at_level(logging.WARNING):
         run_crowd(loop, body)
-    assert ("LookupError" if argument == "raises" else "TypeError") in caplog.text
+    problem = "LookupError" if argument == "raises" else "TypeError"
+    assert f"SingleFlight(key=) raised {problem}" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -333,6 +341,8 @@ def test_all_are_cancelled(loop: str) -> None:
     run_crowd(loop, body)
 
 
+@pytest.mark.real
+@pytest.mark.steady
 @pytest.mark.fault(290)
 @both_loops
 def test_the_leaders_time_is_up(loop: str) -> None:
@@ -355,6 +365,8 @@ def test_the_leaders_time_is_up(loop: str) -> None:
     run_crowd(loop, body)
 
 
+@pytest.mark.real
+@pytest.mark.steady
 @pytest.mark.fault(290)
 def test_a_threads_time_is_up() -> None:
     """The one that makes the call passes it on; the one that waits leaves."""
@@ -380,6 +392,8 @@ def test_a_threads_time_is_up() -> None:
     assert not policy._flights
 
 
+@pytest.mark.real
+@pytest.mark.steady
 @pytest.mark.fault(290)
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_the_leader_is_interrupted(stop: type[BaseException]) -> None:
@@ -427,13 +441,17 @@ def test_an_error_is_shared(loop: str) -> None:
         assert all(call.error is error for call in calls)
         assert len(service.calls) == 2
         assert [attempt.number for attempt in history(error)] == [1, 2]
-        assert len(traceback.extract_tb(error.__traceback__)) < 30
+        frames = traceback.extract_tb(error.__traceback__)
+        assert len(frames) < 30
+        assert frames[-1].name == "answer"  # where it was raised
         assert await ask() == [3]
 
     run_crowd(loop, body)
     assert not policy._flights
 
 
+@pytest.mark.real
+@pytest.mark.steady
 @pytest.mark.fault(291)
 def test_a_threads_error_is_shared() -> None:
     """In sync calls as well."""
@@ -490,6 +508,8 @@ def test_a_shared_error_is_kept_by_nobody(loop: str) -> None:
         gc.enable()
 
 
+@pytest.mark.real
+@pytest.mark.steady
 @both_loops
 @pytest.mark.disorderly  # the attempts of the call that is waited for are told by that one alone
 @pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
@@ -506,6 +526,28 @@ def test_inside_a_retry_all_of_them_retry(loop: str) -> None:
         assert [call.error for call in calls] == [None] * 3
 
     run_crowd(loop, body)
+
+
+@both_loops
+@pytest.mark.disorderly  # as above
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
+def test_what_was_retried_inside_is_not_retried_outside(loop: str) -> None:
+    """By none of them."""
+    policy = SingleFlight()
+    made, inside = "2 attempts made", "retried further in"
+
+    async def body(crowd: Crowd) -> None:
+        service = Service(crowd.event(), *[ConnectionError() for _ in range(9)])
+        pipeline = Pipeline(Retry(wait=0), policy, Retry(attempts=2, wait=0))
+        calls = await queue(crowd, policy, pipeline.wrap(service.asynchronous), 3)
+        service.gate.set()
+        await crowd.until(lambda: all(call.over for call in calls))
+        assert [type(call.error) for call in calls] == [ConnectionError] * 3
+        assert len(service.calls) == 2
+
+    with recording(GaveUp) as events:
+        run_crowd(loop, body)
+    assert [event.reason for event in events] == [made, inside, inside, inside]
 
 
 # What is told
@@ -536,6 +578,59 @@ def test_what_happened_is_told_to_all(loop: str) -> None:
         assert joined.started < own.started  # it began before that call did
 
     run_crowd(loop, body)
+
+
+@async_worlds
+def test_attempts_have_the_times_of_each_call(world: World) -> None:
+    """Of one that comes when the first attempt is under way already."""
+    pipeline = Pipeline(SingleFlight(), Retry(wait=3))
+    fn = world.function(Takes(2, ConnectionError()), "in")
+    started: dict[float, list[float]] = {}
+
+    async def one(after: float) -> None:
+        await world.clock.asleep(after)
+        outcome = await pipeline.outcome(fn)
+        started[after] = [round(attempt.started, 6) for attempt in outcome.attempts]
+
+    run_in(world.name, lambda: together(world.name, lambda: one(0), lambda: one(1.5)))
+    first, second = started[0]
+    assert first == 0
+    assert started[1.5] == [-1.5, pytest.approx(second - 1.5)]
+
+
+@async_worlds
+def test_the_model_that_answered_has_served_all(world: World) -> None:
+    """Also if it was the first one, and nobody wants to know the attempts."""
+    fn = Pipeline(SingleFlight(), ModelFallback("a", "b")).wrap(world.function(Takes(1, "in")))
+    found: list[str | None] = []
+
+    async def one() -> None:
+        await fn()
+        found.append(served_by())
+
+    run_in(world.name, lambda: together(world.name, one, one))
+    assert found == ["a", "a"]
+
+
+@async_worlds
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_a_shared_call_costs_is_spent_once(world: World, recorded: bool) -> None:
+    """Where a limit is around it, and whether or not its attempts are told."""
+    limit = SpendLimit(100, 60, price=lambda model, prompt, answer: prompt + answer, answer=10)
+    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+    fn: Any = Pipeline(limit, SingleFlight()).wrap(world.function(Takes(1, usage)))
+    ask = guarded(fn).outcome if recorded else fn
+    run_in(world.name, lambda: together(world.name, ask, ask, ask))
+    assert limit.snapshot().spent == 7
+
+
+@async_worlds
+def test_what_a_shared_failure_costs_is_spent_once(world: World) -> None:
+    limit = SpendLimit(100, 60, price=lambda *_: 10, estimate=lambda: 10)
+    fn: Any = Pipeline(limit, SingleFlight()).wrap(world.function(Takes(1, ConnectionError())))
+    ask = guarded(fn).outcome
+    run_in(world.name, lambda: together(world.name, ask, ask))
+    assert limit.snapshot().spent == 10
 
 
 @both_loops
@@ -655,6 +750,8 @@ def test_a_stream_has_one_reader(loop: str, make: Callable[[], Any]) -> None:
     assert not policy._flights
 
 
+@pytest.mark.real
+@pytest.mark.steady
 def test_a_sync_call_on_an_event_loop_makes_its_own() -> None:
     """It must not wait there: the call that it waits for may need that loop."""
     policy = SingleFlight()
@@ -712,6 +809,8 @@ def test_nothing_of_a_closed_loop_is_left() -> None:
     assert not policy._flights
 
 
+@pytest.mark.real
+@pytest.mark.steady
 @pytest.mark.fault(292)
 @both_loops
 def test_a_great_many_leave_nothing(loop: str) -> None:
@@ -760,6 +859,17 @@ def test_copies_and_pickles() -> None:
     assert copy.deepcopy(policy) is policy
     assert repr(pickle.loads(pickle.dumps(policy))) == repr(policy) == "SingleFlight(key='q')"
     assert repr(SingleFlight()) == "SingleFlight()"
+
+
+@pytest.mark.parametrize(
+    ("key", "named"), [(None, "all arguments"), ("q", "q"), (len, "len")], ids=str
+)
+def test_it_is_explained(key: Any, named: str) -> None:
+    """By what calls are equal, and when there is one more."""
+    assert SingleFlight(key).effect().line == (
+        f"makes one call of those under way that are equal by {named}; a caller whose shared call "
+        f"was cancelled, or gave a stream, then makes its own"
+    )
 
 
 @both_loops

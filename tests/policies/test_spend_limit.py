@@ -223,12 +223,13 @@ def test_what_a_status_has_cost(world: World, status: int, cost: float) -> None:
     assert spent(policy) == cost
 
 
-def test_a_bad_result_has_cost_what_it_says(world: World) -> None:
+@pytest.mark.parametrize(("result", "cost"), [(used(3, 4), 7), ("says nothing", 40)])
+def test_a_bad_result_has_cost_what_it_says(world: World, result: Any, cost: float) -> None:
     """It was an answer."""
     policy = limit(most=40)
     bad = BadResult(lambda result: True, finally_="raise")
-    error_of(world, Pipeline(policy, bad).wrap(world.function(used(3, 4))))
-    assert spent(policy) == 7
+    error_of(world, Pipeline(policy, bad).wrap(world.function(result)))
+    assert spent(policy) == cost
 
 
 def test_each_attempt_costs(world: World) -> None:
@@ -312,6 +313,9 @@ def test_functions_that_raise(world: World, caplog: pytest.LogCaptureFixture) ->
         ({"max_tokens": 0, "prompt": "é" * 5}, 10 + 6 + 10 + 4096),
         ({"prompt": b"123", "n": True}, 6 + 1 + 3 + 4096),
         ({"contents": "hi", "config": {"max_output_tokens": 9}}, 8 + 2 + 6 + 17 + 9),
+        ({"max_tokens": -1}, 10 + 4096),
+        ({"max_tokens": "7"}, 10 + 1 + 4096),
+        ({"max_tokens": 1}, 10 + 1),
     ],
 )
 def test_the_most_by_itself(world: World, kwargs: dict[str, Any], most: int) -> None:
@@ -320,6 +324,20 @@ def test_the_most_by_itself(world: World, kwargs: dict[str, Any], most: int) -> 
     error = error_of(world, Pipeline(policy).wrap(world.function("never")), **kwargs)
     assert error.most >= most - sum(len(name) for name in kwargs)
     assert error.most <= most + 2
+
+
+@pytest.mark.parametrize("wrap", [lambda each: [each], lambda each: {"": each}])
+def test_text_far_down_counts(world: World, wrap: Any) -> None:
+    """A value that contains itself comes to an end."""
+    policy = SpendLimit(1, 60, price=tokens, answer=1)
+    fn = Pipeline(policy).wrap(world.function("never"))
+    value: Any = "x" * 100
+    for _ in range(15):
+        value = wrap(value)
+    assert error_of(world, fn, value).most == 101
+    ring: list[Any] = ["x" * 100]
+    ring.append(wrap(ring))
+    assert 101 < error_of(world, fn, ring).most < 2_101
 
 
 def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,10 +558,17 @@ def test_a_pickled_one_begins_anew() -> None:
     assert repr(again) == repr(policy)
     assert repr(policy) == "SpendLimit(5, 60, price=tokens, key='model', name='ours')"
     assert copy.deepcopy(policy) is policy
-    with pytest.raises(TypeError, match="keyed"):
-        policy.snapshot()
-    said = str(Pipeline(policy).explain())
-    assert "more than 5 for each model" in said
+    assert message_of(TypeError, policy.snapshot) == (
+        "this limit is keyed: use snapshots(), which has each value's"
+    )
+
+
+@pytest.mark.parametrize(("key", "whose"), [(None, ""), ("model", " for each model")])
+def test_it_is_explained(key: str | None, whose: str) -> None:
+    """In a line."""
+    assert SpendLimit(5, 60, price=tokens, key=key).effect().line == (
+        "rejects calls that could bring what is spent in 60 s to more than 5" + whose
+    )
 
 
 # Threads, forks and Ctrl-C

@@ -117,6 +117,56 @@ def test_the_callers_own_value_by_position(world: World, own: float, expected: f
     assert seen == [expected]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "own", "passed_on"),
+    [
+        (5, None, 5000),
+        (5, 2000, 2000),
+        (5, 5001, 5000),
+        (5, True, True),
+        (5, "httpx", "httpx"),
+        (0.0019, None, 1),
+    ],
+)
+def test_an_argument_in_ms_gets_whole_milliseconds(
+    world: World, seconds: float, own: Any, passed_on: Any
+) -> None:
+    """What the caller gave counts as milliseconds, too, by position and by name."""
+    seen: list[Any] = []
+
+    def ask(prompt: str, timeout_ms: Any = None) -> None:
+        seen.append(timeout_ms)
+
+    fn = Pipeline(Timeout(seconds, pass_as="timeout_ms")).wrap(coloured(world, ask))
+    world.run(fn, "hi", own)
+    world.run(fn, "hi", timeout_ms=own)
+    assert seen == [passed_on] * 2
+
+
+@pytest.mark.parametrize(
+    ("own", "passed_on"),
+    [
+        (None, {"http_options": {"timeout": 5000}}),
+        ({"seed": 1}, {"seed": 1, "http_options": {"timeout": 5000}}),
+        ({"http_options": {"timeout": 2000}}, {"http_options": {"timeout": 2000}}),
+        ({"http_options": {"timeout": 9000}}, {"http_options": {"timeout": 5000}}),
+    ],
+)
+def test_googles_client_gets_it_in_its_config(world: World, own: Any, passed_on: Any) -> None:
+    """It takes no `timeout`; the rest of the caller's config stays."""
+    seen: list[Any] = []
+
+    def generate_content(model: str, config: Any = None) -> None:
+        seen.append(config)
+
+    generate_content.__module__ = "google.genai.models"
+    policy = Timeout(5, pass_as="timeout")
+    fn = Pipeline(policy).wrap(coloured(world, generate_content))
+    world.run(fn, "m", own)
+    world.run(fn, "m", config=own)
+    assert seen == [passed_on] * 2
+
+
 def test_an_argument_the_function_does_not_take() -> None:
     """A function without that argument is refused at decoration, as with keys."""
     pipeline = Pipeline(Timeout(5, pass_as="timeout"))

@@ -22,11 +22,12 @@ from resilience import (
     Timeout,
     WorkersBusyError,
 )
-from resilience._core.guard import drive
+from resilience._core.outside import drive, sync_runtime
 from resilience._runtimes.asyncio_ import asyncio_
 from resilience._runtimes.loops import runtime_for
 from resilience._runtimes.threads import not_waiting, threads
 from resilience.circuit.storage import Jobs
+from resilience.testing import virtual_time
 from support.calling import run_in
 from support.polling import until
 
@@ -362,6 +363,40 @@ def test_who_may_not_wait_is_refused() -> None:
             drive(jobs.run(not_waiting, lambda: None))
 
     drive(jobs.run(threads, inside))
+    assert all_free(jobs)
+
+
+def test_who_loses_patience_is_told_how_many_are_busy() -> None:
+    """A job inside the only one waits for itself: for as long as jobs may wait, and no longer."""
+    jobs = Jobs(1, 2.5)
+
+    def inside() -> None:
+        with pytest.raises(WorkersBusyError) as caught:
+            drive(jobs.run(sync_runtime(), lambda: None))
+        assert caught.value.workers == 1
+
+    with virtual_time(start=0.0) as clock:
+        drive(jobs.run(sync_runtime(), inside))
+        assert clock.now() == 2.5
+    assert all_free(jobs)
+
+
+def test_jobs_of_a_parent_process_are_not_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads are not there to end them; as many are at work at once as before."""
+    jobs = Jobs(1, 0.0)
+
+    def inside() -> str:
+        parent = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+        return drive(jobs.run(sync_runtime(), beside))
+
+    def beside() -> str:
+        with pytest.raises(WorkersBusyError):
+            drive(jobs.run(sync_runtime(), lambda: None))
+        return "ok"
+
+    with virtual_time():
+        assert drive(jobs.run(sync_runtime(), inside)) == "ok"
     assert all_free(jobs)
 
 

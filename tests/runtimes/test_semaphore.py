@@ -26,11 +26,13 @@ from resilience import (
     Timeout,
 )
 from resilience._core import semaphore as semaphores
+from resilience._core.context import get_ambient
 from resilience._core.guard import drive
 from resilience._runtimes.asyncio_ import asyncio_
 from resilience._runtimes.loops import runtime_for
 from resilience._runtimes.threads import not_waiting, threads
 from resilience.policy import Runtime, Semaphore
+from resilience.testing import virtual_time
 from support.arriving import Arrival, arriving, at_the_end_of_a_with, interrupt
 from support.calling import rest_and_full, run_in
 from support.concurrency import fast_switching, in_threads, run_apart  # noqa: F401
@@ -83,11 +85,18 @@ async def together(loop: str, *runs: Callable[[], Awaitable[Any]]) -> None:
 )
 def test_bad_numbers_are_refused(options: Any, error: type[Exception]) -> None:
     """At construction, by name."""
-    with pytest.raises(error, match=r"permits|queue"):
+    with pytest.raises(error, match=r"^(permits|queue) must "):
         Semaphore(*options)
 
 
 # One after the other
+
+
+def test_a_queue_of_nobody() -> None:
+    """Where all permits are taken, nobody waits for one."""
+    semaphore = Semaphore(1, 0)
+    assert acquire(semaphore)
+    assert not acquire(semaphore)
 
 
 def test_permits_are_counted() -> None:
@@ -100,6 +109,42 @@ def test_permits_are_counted() -> None:
     assert acquire(semaphore)
     assert not acquire(semaphore, 0.0)
     assert (semaphore.free, semaphore.waiting) == (0, 0)
+
+
+@async_worlds
+def test_who_had_to_wait_is_forgotten(world: World) -> None:
+    """A semaphore keeps nothing of a call that came in, or of one that lost patience."""
+    semaphore = Semaphore(1)
+    assert semaphore.try_acquire()
+    came: list[bool] = []
+
+    async def ask(patience: float) -> None:
+        runtime = runtime_for(get_ambient(), asynchronous=True)
+        came.append(await semaphore.acquire(runtime, None, patience))
+
+    async def give() -> None:
+        await world.clock.asleep(2)
+        semaphore.release()
+
+    async def main() -> None:
+        await together(world.name, lambda: ask(1), lambda: ask(5), give)
+
+    world.run(main)
+    assert came == [False, True]
+    assert (semaphore.free, semaphore.waiting) == (0, 0)
+    assert not semaphore._given
+
+
+def test_a_call_waits_no_longer_than_its_time_limit() -> None:
+    """However patient the policy is; a sync call, too."""
+    bulkhead = Bulkhead(1, patience=60)
+    assert bulkhead.slots.try_acquire()
+    with virtual_time(start=0.0) as clock:
+        guarded = Pipeline(Timeout(5), bulkhead).wrap(lambda: "ok")
+        with pytest.raises(DeadlineExceededError):
+            guarded()
+        assert clock.now() == 5
+    assert bulkhead.slots.waiting == 0
 
 
 @rest_and_full
@@ -632,3 +677,4 @@ def test_who_may_not_wait_does_not_queue() -> None:
     assert drive(semaphore.acquire(not_waiting, None, 60))
     assert not drive(semaphore.acquire(not_waiting, None, 60))
     assert (semaphore.free, semaphore.waiting) == (0, 0)
+    assert drive(not_waiting.waiter().wait(60, None)) is False  # it was not set

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +11,9 @@ import httpx
 import openai
 import pytest
 
-from resilience import RateLimit, Retry
 from resilience.failures import limits_of
 from resilience.sdks.limits import ServerLimit
-from resilience.testing import virtual_time
 from resilience.testing.gateway import Error, Gateway
-from support.limits import Told, under
 
 OPENAI = {
     "x-ratelimit-limit-requests": "500",
@@ -125,101 +121,3 @@ def test_the_real_clients_over_the_wire() -> None:
             assert limits_of(parsed) == ()
             assert bool(limits_of(raw)) == bool(limits_of(stream)) == bool(names)
             stream.close()
-
-
-# Followed
-
-
-def follows(**options: Any) -> tuple[RateLimit, Any]:
-    limit = RateLimit(follow=True, **options)
-    return limit, limit._paces.only
-
-
-@pytest.mark.fault(363)
-def test_a_limit_is_taken_over_up_and_down() -> None:
-    """From an error and from a result; the limit of a day, or of who knows what, is not."""
-    for server, each in ((1000, 0.06), (60, 1.0)):
-        headers = {
-            "x-ratelimit-limit-requests": str(server),
-            "x-ratelimit-remaining-requests": str(server - 1),
-            "x-ratelimit-reset-requests": f"{60000 // server}ms",
-        }
-        for outcome in ("error", "result"):
-            limit, pace = follows(requests=500, per=60)
-            with virtual_time():
-                if outcome == "error":
-                    with pytest.raises(Told):
-                        under(limit).call(_raising, Told(0, **headers))
-                else:
-                    under(limit).call(lambda h=headers: SimpleNamespace(headers=h))
-            assert pace.each == pytest.approx(each)
-    daily = {
-        "x-ratelimit-limit-requests": "14400",
-        "x-ratelimit-remaining-requests": "14370",
-        "x-ratelimit-reset-requests": "2m59.56s",
-    }
-    full = {**daily, "x-ratelimit-remaining-requests": "14400"}
-    for headers in (daily, full, {**daily, "x-ratelimit-reset-requests": "0"}):
-        limit, pace = follows(requests=500, per=60)
-        with virtual_time():
-            under(limit).call(lambda h=headers: SimpleNamespace(headers=h))
-        assert pace.each == pytest.approx(0.12)
-
-
-@pytest.mark.fault(363)
-def test_what_others_have_used_is_known() -> None:
-    """Less is left than was thought: the next calls wait for it; with nothing left until a reset,
-    for that."""
-    with virtual_time() as clock:
-        limit, _ = follows(requests=60, per=60, burst=0.5)
-        fn = under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
-        began = clock.now()
-        fn({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0"})
-        fn({})
-        assert clock.now() == began  # without a reset it says nothing
-        fn(
-            {
-                "x-ratelimit-limit-requests": "60",
-                "x-ratelimit-remaining-requests": "0",
-                "x-ratelimit-reset-requests": "60s",
-            }
-        )
-        fn({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "20"})
-        assert clock.now() - began == pytest.approx(1)
-        fn({})
-        assert clock.now() - began == pytest.approx(21)
-
-
-def test_tokens_are_followed_too() -> None:
-    """Where tokens are limited here; else what is said of them is no concern."""
-    headers = {
-        "x-ratelimit-limit-tokens": "600",
-        "x-ratelimit-remaining-tokens": "0",
-        "x-ratelimit-reset-tokens": "60s",
-    }
-    with virtual_time() as clock:
-        limit, pace = follows(tokens=60, per=60, burst=1.0, estimate=lambda headers: 10)
-        fn = under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))
-        began = clock.now()
-        fn(headers)
-        assert pace.each_token == pytest.approx(0.1)
-        fn({})
-        assert clock.now() - began == pytest.approx(1)
-        limit, pace = follows(requests=60, per=60)
-        under(limit).wrap(lambda headers: SimpleNamespace(headers=headers))(headers)
-        assert pace.each == 1.0
-
-
-@pytest.mark.real
-def test_a_call_at_rest_follows_as_well() -> None:
-    """And without `follow` nobody looks."""
-    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "500"}
-    for follow in (True, False):
-        limit = RateLimit(requests=1000, per=60, follow=follow)
-        pace: Any = limit._paces.only
-        under(Retry(), limit).call(lambda: SimpleNamespace(headers=headers))
-        assert (pace.empty - time.monotonic() > 400) is follow
-
-
-def _raising(error: Exception) -> None:
-    raise error

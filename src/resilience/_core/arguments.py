@@ -74,8 +74,7 @@ class _Milliseconds(Slot):
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any], otherwise: Any = None) -> Any:
         found = Slot.given(self, args, kwargs, otherwise)
-        plain = isinstance(found, (int, float)) and not isinstance(found, bool)
-        return found / 1000 if plain else found
+        return found / 1000 if isinstance(found, (int, float)) else found
 
     def replaced(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any

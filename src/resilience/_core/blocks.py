@@ -7,7 +7,6 @@ marker, and so does a wait; the loop drives the chain from outside: up to the bl
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from types import coroutine
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -19,6 +18,7 @@ from resilience.policy import Policy
 from .call import Call, Journal
 from .context import get_ambient
 from .guard import Guard, drive
+from .options import warn
 from .order import missing_keys
 from .runtime import Inner, NoWaiter, Runtime, Waiter
 
@@ -131,7 +131,7 @@ class Attempts:
         if self._guard.pipeline not in _warned:
             for hazard in missing_keys(policies, self._arguments):
                 _warned.add(self._guard.pipeline)
-                logging.getLogger("resilience").warning("%s", hazard)
+                warn("%s", hazard)
         outer = get_ambient()
         self._journal = Journal(self._guard, outer)
         self._runtime = _Stepping(runtime_for(outer, asynchronous=asynchronous))

@@ -199,10 +199,16 @@ class Journal(Branch):
         for attempt in attempts:
             numbers[attempt.number] = number = self.next_number()
             kept.append(evolve(attempt, number=number, started=attempt.started - later))
+        self.remember(Journal.adopt, set[int]).update(numbers.values())
         if len(kept) > _KEPT:
             del kept[_KEPT // 2 : -(_KEPT // 2)]
         self.attempts = kept
         return numbers
+
+    def adopted(self, number: int) -> bool:
+        """Whether another call has made the attempt of that number."""
+        memo = self.memo
+        return memo is not None and number in memo.get(Journal.adopt, ())
 
     def own(self, error: Exception) -> Exception:
         """The call's own last error in place of a rejection, if the call was made at all."""

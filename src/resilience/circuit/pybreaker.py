@@ -212,7 +212,7 @@ class Stored(SharedState):
             self._take_over(seen, *found, runtime.now())
 
     def _take_over(self, seen: State, state: str, opened: Any, counter: Any, now: float) -> None:
-        failures = counter if state == CLOSED and isinstance(counter, int) else 0
+        failures = counter if isinstance(counter, int) else 0
         if failures > 0:
             self._counting = True
         if state != CLOSED and opened is not None and opened == self._opened:

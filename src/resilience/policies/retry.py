@@ -7,7 +7,6 @@ not retry an error on which an inner one has given up.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -31,6 +30,7 @@ from resilience._core.options import (
     title,
     to_count,
     to_plain_function,
+    warn,
 )
 from resilience.errors import RejectedError
 from resilience.events import GaveUp
@@ -386,10 +386,10 @@ class Retry(Policy):
             if self.adjust is not None:
                 _ask("Retry(adjust=)", self._adjust, run, self.adjust)
             if not run.call.afford():
-                return _gives_up(run.call, "the retry budget is spent", remark=False)
+                return _gives_up(run.call, "the retry budget is spent")
             return pause if run.tally.begin(self.attempts) else None
         except Exception as problem:  # the call has succeeded, and this must not undo it
-            logging.getLogger("resilience").warning("%s", _told(problem))
+            warn("%s", _told(problem))
             return None
 
     def _why_not(self, run: _Run, number: int, failure: Failure) -> str | None:

@@ -264,7 +264,7 @@ def _receive(caller: _Caller) -> Any:
     numbers = journal.adopt(attempts, (journal.began or 0.0) - began)
     branch.number = max(numbers.values(), default=branch.number)
     for report in reports:
-        branch.report(report._replace(number=numbers.get(report.number, branch.number)))
+        branch.report(report._replace(number=branch.number))
     if served is not None or degraded:
         journal.answered_by(served, degraded=degraded)
     if error is None:

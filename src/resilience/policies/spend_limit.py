@@ -151,21 +151,11 @@ class SpendLimit(Restarting, Gate):
         )
 
     def refuses(self, call: Call) -> bool:
-        return self._refusal(call) is not None
+        return self.free_in(call) > 0
 
     def free_in(self, call: Call) -> float:
-        refusal = self._refusal(call)
-        if refusal is None:
-            return 0.0
-        return math.inf if refusal.retry_after is None else refusal.retry_after
-
-    def _refusal(self, call: Call) -> SpendLimitExceededError | None:
-        ledger, now = self._ledgers.found(call), clock_now()
-        if ledger is None:
-            return None
-        most = self._most(call)
-        wait = ledger.free_in(most, self.cost, now)
-        return None if wait == 0 else self._error(ledger, call, most, wait, now)
+        ledger = self._ledgers.found(call)
+        return 0.0 if ledger is None else ledger.free_in(self._most(call), self.cost, clock_now())
 
     def _error(
         self, ledger: _Ledger, call: Call, most: float, wait: float, now: float
@@ -261,14 +251,16 @@ class _Reservation:
         self.most = most
         self.used: Any = None
         """What gives the tokens that its result says it took."""
+        self._journal = call.journal
         self._branch = call.branch
         self._number = call.branch.number
         self._now = runtime.now
 
     @property
     def made(self) -> bool:
-        """Whether the function was called."""
-        return self._branch.number != self._number
+        """Whether the function was called, and not by another call for this one as well."""
+        number = self._branch.number
+        return number != self._number and not self._journal.adopted(number)
 
     def settle(self, spent: float) -> None:
         """Record what it has cost. Only the first call counts, from any thread."""
