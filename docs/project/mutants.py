@@ -75,9 +75,7 @@ class Collected(PytestRunner):
 
     def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
         """0 if all of them pass, 1 as soon as one fails."""
-        if not mutant_name:
-            return 0  # without a mutant they have just been run, for the statistics
-        function = mangled_name_from_mutant_name(mutant_name)
+        function = mangled_name_from_mutant_name(mutant_name) if mutant_name else ""
         for name in self._likeliest_first(function, tests or self._items):
             failed, _ = self._run(name, quietly=True)
             if failed:
@@ -143,6 +141,7 @@ class Mutation:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         runner = ForkRunner(max_workers=WORKERS, test_runner=Collected(session), debug=False)
+        runner.run_clean_tests = lambda tests: 0  # they were just run, for the statistics
         mutmut.get_mutant_runner = lambda max_workers=1: runner
         with change_cwd(ROOT):
             mutmut._run(self._patterns, WORKERS)
