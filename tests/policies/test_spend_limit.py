@@ -9,6 +9,7 @@ import os
 import pickle
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -338,6 +339,16 @@ def test_text_far_down_counts(world: World, wrap: Any) -> None:
     ring: list[Any] = ["x" * 100]
     ring.append(wrap(ring))
     assert 101 < error_of(world, fn, ring).most < 2_101
+
+
+def test_the_text_of_messages_that_are_objects_counts(world: World) -> None:
+    """In a list, as LangChain's and Google's; nothing is read of an argument that is one."""
+    policy = SpendLimit(1, 60, price=tokens, answer=1)
+    fn = Pipeline(policy).wrap(world.function("never"))
+    parts = [SimpleNamespace(text="x" * 50), SimpleNamespace(text=None)]
+    said = [SimpleNamespace(content="x" * 50), SimpleNamespace(parts=parts), object()]
+    assert error_of(world, fn, said).most == 101
+    assert error_of(world, fn, "x", SimpleNamespace(content="x" * 50)).most == 2
 
 
 def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ from unittest.mock import MagicMock
 import pytest
 from anthropic.types import Message, RawMessageDeltaEvent, RawMessageStartEvent
 from cohere import MessageEndV2ChatStreamResponse, V2ChatResponse
-from google.genai.types import GenerateContentResponse
+from google.genai.types import Content, GenerateContentResponse, Part
 from groq.types.chat import ChatCompletion as GroqCompletion
 from groq.types.chat import ChatCompletionChunk as GroqChunk
+from langchain_core.messages import HumanMessage, SystemMessage
 from mistralai.client.models import ChatCompletionResponse, CompletionEvent
 from ollama import ChatResponse
 from openai.types import CreateEmbeddingResponse
@@ -21,6 +22,7 @@ from openai.types.responses import Response, ResponseCompletedEvent
 
 from conftest import World
 from resilience import BadResult, Pipeline, Retry
+from resilience._core.estimate import estimate_tokens
 from resilience.events import AttemptEnded, TokensUsed, recording
 from resilience.sdks.tokens import tokens_of, tokens_of_stream
 from support.calling import error_of
@@ -243,3 +245,15 @@ def test_a_stream_publishes_them_when_it_ends(world: World) -> None:
     with recording(TokensUsed) as events:
         world.run(amain if world.asynchronous else main)
     assert [(event.input, event.output) for event in events] == [(3, 4)]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [SystemMessage("x" * 20), HumanMessage([{"type": "text", "text": "x" * 20}])],
+        [Content(role="user", parts=[Part(text="x" * 20), Part(text="x" * 20)])],
+    ],
+    ids=["langchain", "google"],
+)
+def test_the_tokens_of_messages_that_are_objects_are_estimated(messages: list[Any]) -> None:
+    assert estimate_tokens(messages) == 40 // 4 + 1000

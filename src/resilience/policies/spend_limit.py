@@ -16,7 +16,7 @@ from attrs import Factory, field, frozen
 from resilience._core.arguments import slot_to_read
 from resilience._core.clock import moment
 from resilience._core.clock import now as clock_now
-from resilience._core.estimate import ANSWER_LIMITS, limit_in
+from resilience._core.estimate import ANSWER_LIMITS, limit_in, said_in
 from resilience._core.identity import Restarting
 from resilience._core.instances import Instances
 from resilience._core.keyed import Keyed, check_key, key_of, key_title, model_in
@@ -45,6 +45,8 @@ _SLICES = 60
 """Parts of the period in which what was spent is kept."""
 _CLOSE = 1e-9
 _DEEPEST = 20
+_ARGUMENT = 2
+"""How deep an argument is among all of them; what is deeper may be a message."""
 
 
 def _to_cost(name: str, value: Any) -> float:
@@ -361,7 +363,8 @@ def _bytes(value: Any, depth: int = 0) -> int:
         return sum(_bytes(each, depth + 1) for each in (*value, *value.values()))
     if depth < _DEEPEST and isinstance(value, Sequence):
         return sum(_bytes(each, depth + 1) for each in value)
-    return 0
+    said = said_in(value) if depth > _ARGUMENT else None
+    return 0 if said is None else _bytes(said, depth + 1)
 
 
 def _longest_answer(call: Call, otherwise: int) -> int:
