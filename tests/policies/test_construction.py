@@ -14,6 +14,7 @@ import tenacity
 
 from resilience import (
     BadResult,
+    Bulkhead,
     CircuitBreaker,
     Consecutive,
     FailureRate,
@@ -22,6 +23,7 @@ from resilience import (
     Model,
     ModelFallback,
     Pipeline,
+    RateLimit,
     Retry,
     SingleFlight,
     SlowCalls,
@@ -309,11 +311,24 @@ def test_a_window_by_time_and_by_number() -> None:
         FailureRate(0.5, window=60, calls=100)
 
 
-@pytest.mark.parametrize("tolerate", [0, 0.2])
-def test_more_successes_than_can_be_are_refused(tolerate: float) -> None:
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (functools.partial(CircuitBreaker, tolerate=0.2), "successes"),
+        (RateLimit, "requests"),
+        (RateLimit, "tokens"),
+        (Bulkhead, "limit"),
+    ],
+)
+def test_a_count_that_no_float_holds_is_refused(make: Any, field: str) -> None:
     """By name, not by an OverflowError from within."""
-    with pytest.raises(ValueError, match=r"^successes .*1329 bits"):
-        CircuitBreaker(successes=10**400, tolerate=tolerate)
+    with pytest.raises(ValueError, match=f"^{field} must be finite, got an integer too large"):
+        make(**{field: 10**400})
+
+
+def test_as_many_successes_as_a_float_holds() -> None:
+    breaker = CircuitBreaker(successes=int(1e308), tolerate=0.9)
+    assert breaker.state == "closed"
 
 
 @pytest.mark.fault(74)

@@ -54,6 +54,7 @@ def to_count(name: str, value: Any, least: int = 1) -> int:
     """A whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
+    to_number(name, value)  # it is calculated with floats
     if value < least:
         raise ValueError(f"{name} must be {least} or more, got {value!r}")
     return value

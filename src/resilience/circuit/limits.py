@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -87,9 +88,4 @@ def _tripping(breaker: Any) -> tuple[float, tuple[Counted, ...]]:
 
 def _failable_trials(successes: int, tolerate: float) -> int:
     """How many trials may go badly beside `successes` good ones, for a share of `tolerate`."""
-    try:
-        return math.floor(successes * tolerate / (1 - tolerate) + 1e-9)
-    except OverflowError:
-        raise ValueError(
-            f"successes must be less than 1e308, got one of {successes.bit_length()} bits"
-        ) from None
+    return math.floor(min(successes * tolerate / (1 - tolerate), sys.float_info.max) + 1e-9)
