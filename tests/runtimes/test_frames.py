@@ -15,9 +15,6 @@ import pytest
 from resilience._runtimes.frames import frames_by_thread
 
 pytestmark = [pytest.mark.real, pytest.mark.steady]
-up_to_311 = pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="garbage is collected between instructions there"
-)
 
 
 @contextmanager
@@ -46,7 +43,6 @@ def test_each_thread_is_found() -> None:
         assert frames[threading.get_ident()].f_back is sys._getframe()
 
 
-@up_to_311
 @pytest.mark.fault(402)
 def test_no_garbage_is_collected_meanwhile() -> None:
     """Where `sys._current_frames()` itself does that, a finalizer can stop the interpreter."""
@@ -69,7 +65,6 @@ def test_no_garbage_is_collected_meanwhile() -> None:
     assert not [line for line in lines if "_current_frames()" in line]
 
 
-@up_to_311
 def test_whoever_collects_no_garbage_goes_on_so() -> None:
     gc.disable()
     try:

@@ -28,8 +28,6 @@ def frames_by_thread() -> Mapping[int, FrameType]:
     thread takes as it begins and ends, and a finalizer that is interrupted there stops the
     interpreter for good (CPython issue 106883). So no garbage is collected meanwhile.
     """
-    if sys.version_info >= (3, 12):
-        return sys._current_frames()
     with _one_at_a_time:
         collects = gc.isenabled()
         try:
