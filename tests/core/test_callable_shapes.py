@@ -18,9 +18,11 @@ from resilience import (
     Fallback,
     ModelFallback,
     Pipeline,
+    RateLimit,
     Retry,
     resilient,
 )
+from resilience.testing import script, virtual_time
 from support.calling import message_of, rest_and_full
 from support.policies import Busy
 
@@ -247,6 +249,20 @@ def test_with_asynchronous_false_awaitables_are_results(policies: Any) -> None:
 
     assert fn() is later
     assert fn() is later
+
+
+def test_with_asynchronous_false_a_call_in_a_loop_waits_on_the_spot() -> None:
+    """The first one, too: there is nothing to find out."""
+
+    pipeline = Pipeline(RateLimit(1, per=3), asynchronous=False)
+
+    async def main() -> list[str]:
+        return [pipeline.call(script(word)) for word in ("one", "two")]
+
+    with virtual_time() as clock:
+        began = clock.now()
+        assert asyncio.run(main()) == ["one", "two"]
+        assert clock.now() - began == 3
 
 
 @REST_AND_FULL

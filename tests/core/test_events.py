@@ -221,13 +221,15 @@ def test_an_interrupted_call_tells_its_end(error: type[BaseException]) -> None:
     """Ctrl-C comes out; the course is whole all the same."""
 
     def interrupted() -> None:
+        clock.sleep(3)
         raise error
 
-    with recording() as events, pytest.raises(error):
+    with virtual_time() as clock, recording() as events, pytest.raises(error):
         Pipeline(Retry()).call(interrupted)
     assert classes(events) == HEALTHY
     assert events[2].interrupted
     assert type(events[3].error) is error
+    assert events[2].attempt.duration == events[3].elapsed == 3
 
 
 @pytest.mark.fault(390)
@@ -468,6 +470,17 @@ def test_listening_ends() -> None:
     assert classes(seen) == [CallEnded] * 2
     assert at_rest(before)
     assert at_rest(since)
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_every_event_names_its_function(kind: type[Event], world: World) -> None:
+    """Also where it is the only one that anybody listens to."""
+    seen: list[Any] = []
+    fn = Pipeline(Retry(), listeners=[(seen.append, kind)]).wrap(world.function("ok"))
+    for _ in range(2):
+        world.run(fn)
+
+    assert [event.function for event in seen] == [fn.__qualname__] * 2
 
 
 def test_a_pipelines_listener_may_ask_for_some_classes(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 import types
@@ -27,6 +28,7 @@ from resilience import (
 from resilience._core import invoke as invoke_
 from resilience._core.call import Call
 from resilience._core.context import ambient, get_ambient
+from resilience.events import CallEnded, recording
 from resilience.testing import script, virtual_time
 from support.calling import awaited, rest_and_full, run_in
 from support.policies import Busy
@@ -105,6 +107,42 @@ def test_a_failure_at_rest_is_the_first_attempt(loop: str) -> None:
     assert attempt.duration >= 0
     assert numbers == [1]
     assert breaker.state == "open"
+
+
+@pytest.mark.parametrize("loop", ["sync", "asyncio", "trio"])
+def test_further_attempts_after_a_failure_at_rest(loop: str) -> None:
+    """They are counted on, and what they waited is their own."""
+
+    def fn() -> None:
+        raise ConnectionError
+
+    async def afn() -> None:
+        fn()
+
+    guarded: Any = Pipeline(Retry(attempts=3, wait=0)).wrap(fn if loop == "sync" else afn)
+    with pytest.raises(ConnectionError) as caught:
+        guarded() if loop == "sync" else run_in(loop, guarded)
+    attempts = history(caught.value)
+    assert [(each.number, each.waited) for each in attempts] == [(1, 0), (2, 0), (3, 0)]
+
+
+@pytest.mark.parametrize("loop", ["sync", "asyncio", "trio"])
+def test_whoever_comes_to_listen_during_a_call_hears_when_it_began(loop: str) -> None:
+    """Its attempt began with it, also where it was at rest until then."""
+    with contextlib.ExitStack() as stack:
+
+        def fn() -> None:
+            heard.append(stack.enter_context(recording(CallEnded)))
+
+        async def afn() -> None:
+            fn()
+
+        heard: list[Any] = []
+        guarded: Any = Pipeline(Retry()).wrap(fn if loop == "sync" else afn)
+        guarded() if loop == "sync" else run_in(loop, guarded)
+    (((ended,)),) = heard
+    assert [attempt.started for attempt in ended.attempts] == [0]
+    assert ended.elapsed >= ended.attempts[0].duration
 
 
 @pytest.mark.fault(68)

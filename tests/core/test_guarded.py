@@ -100,8 +100,15 @@ def wraps_a_guarded_one() -> int:
     return at_module_level()
 
 
+bears_anothers_attributes = functools.update_wrapper(Pipeline().wrap(echo), at_module_level)
+
+
 @pytest.mark.parametrize(
-    "thing", [echo, len, 7, None, Bot, Bot().__init__, Pipeline(Retry()), wraps_a_guarded_one]
+    "thing",
+    [
+        *(echo, len, 7, None, Bot, Bot().__init__, Pipeline(Retry())),
+        *(wraps_a_guarded_one, bears_anothers_attributes),
+    ],
 )
 def test_what_is_not_guarded_has_no_handle(thing: Any) -> None:
     """A function that wraps a guarded one, and bears all its attributes, is another function."""

@@ -151,7 +151,7 @@ def test_an_outcome_unwraps(world: World) -> None:
     with pytest.raises(KeyError) as caught:
         failed.unwrap()
     assert caught.value is error
-    assert back.unwrap() == "bad"
+    assert back.value == back.unwrap() == "bad"
     assert isinstance(back.error, BadResultError)
     with pytest.raises(BadResultError):
         raised.unwrap()

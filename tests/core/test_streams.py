@@ -38,7 +38,7 @@ from resilience.events import StreamEnded, StreamInterrupted, StreamRestarted, r
 from resilience.failures import Kind, describe
 from resilience.policies.streaming import Restarted
 from resilience.testing import virtual_time
-from support.calling import passing
+from support.calling import error_of, passing
 from support.gates import Bulkhead
 from support.streams import Source, consumed
 
@@ -113,6 +113,15 @@ def test_a_failure_after_content_is_an_interruption(world: World) -> None:
     assert got.error.text == "ab"
     assert len(source.calls) == 1
     assert source.closed == 1
+
+
+def test_of_very_many_items_an_interruption_has_the_last(world: World) -> None:
+    """A stream may go on for as long as the program runs."""
+    source = Source(world, [*range(10_005), ConnectionError()])
+    got = consumed(world, Pipeline(Retry()).wrap(source.function))
+
+    assert type(got.error) is StreamInterruptedError
+    assert got.error.received == tuple(range(5, 10_005))
 
 
 def test_an_interruption_tells_no_content() -> None:
@@ -436,6 +445,40 @@ def test_a_limit_that_is_exceeded_by_an_end_or_an_error(world: World, options: A
         assert type(error) is DeadlineExceededError
         if not world.asynchronous:  # there the read goes on to its own end
             assert error.__cause__ is last.then or not last.then
+
+
+@pytest.mark.parametrize("options", [{"first": 3}, {"first": 3, "idle": 9}, {"total": 3}])
+def test_a_limit_holds_for_the_call_that_gives_the_stream(world: World, options: Any) -> None:
+    """With its own arguments; what it raises late is the cause."""
+    error = ConnectionError()
+    fn = Pipeline(Streaming(**options)).wrap(world.function(Takes(5, error)))
+    late = error_of(world, fn, 1, n=2)
+
+    assert type(late) is DeadlineExceededError
+    assert late.seconds == 3
+    assert world.calls == [((1,), {"n": 2})]
+    if not world.asynchronous:  # there the call goes on to its own end
+        assert late.__cause__ is error
+
+
+@async_worlds
+@pytest.mark.parametrize("more", [{}, {"first": 3}])
+def test_a_plain_function_may_give_the_stream(world: World, more: Any) -> None:
+    """With `asynchronous=True`: nothing of it is awaited, whatever the limits."""
+    stream = AsyncStream(Source(world, ITEMS)._async(ITEMS))
+    fn = Pipeline(Streaming(**more), asynchronous=True).wrap(lambda: stream)
+
+    assert consumed(world, fn).items == ITEMS
+
+
+@pytest.mark.parametrize("options", [{"first": 3}, {"idle": 3}, {"total": 3}])
+@pytest.mark.parametrize("own", [ConnectionError(), DeadlineExceededError(7)])
+def test_what_the_call_raises_in_time_is_left_as_it_is(
+    world: World, own: Exception, options: Any
+) -> None:
+    fn = Pipeline(Streaming(**options)).wrap(world.function(Takes(2, own)))
+
+    assert error_of(world, fn) is own
 
 
 def test_a_limit_that_is_exceeded_by_the_mere_end(world: World) -> None:

@@ -18,6 +18,7 @@ import resilience
 from conftest import World
 from resilience import (
     CircuitBreaker,
+    CircuitOpenError,
     Fallback,
     Model,
     ModelFallback,
@@ -229,6 +230,8 @@ def test_models_with_other_policies_are_told_apart() -> None:
         (Retry(attempts=1), "raised at once"),
         (Retry(attempts=2), "retried once"),
         (Retry(attempts=None), "retried"),
+        (Retry(on=Exception), "retried 2 times"),
+        (Retry(on=~kind(Kind.AUTH)), "retried 2 times"),
         (Retry(idempotent=False), "retried 2 times, if it was surely not executed"),
         (
             Retry(attempts=2, idempotent=callable),
@@ -241,6 +244,63 @@ def test_how_often_it_is_retried(retry: Retry, words: str) -> None:
     failures = Pipeline(retry).explain().failures
     assert failures[Kind.SERVER][0] == words
     assert failures[Kind.REJECTED] == ("raised at once",)
+
+
+IS = "replaced by the fallback value"
+IS_NOT = "raised at once"
+MAY = "replaced by the fallback value if on="
+
+
+@pytest.mark.parametrize(
+    ("on", "server", "rejected"),
+    [
+        (Exception, IS, IS),
+        (RejectedError, IS_NOT, IS),
+        (CircuitOpenError, IS_NOT, MAY),
+        (ConnectionError, MAY, IS_NOT),
+        ((ConnectionError, CircuitOpenError), MAY, MAY),
+        (status(503), MAY, IS_NOT),
+        (~status(503), MAY, IS),
+        (kind(Kind.SERVER), IS, IS_NOT),
+        (~kind(Kind.SERVER), IS_NOT, IS),
+        (kind(Kind.SERVER) | status(503), IS, IS_NOT),
+        (kind(Kind.SERVER) & status(503), MAY, IS_NOT),
+        (kind(Kind.TIMEOUT) | status(503), MAY, IS_NOT),
+        (kind(Kind.TIMEOUT) & status(503), IS_NOT, IS_NOT),
+        (kind(Kind.SERVER) & ~kind(Kind.TIMEOUT), IS, IS_NOT),
+    ],
+    ids=repr,
+)
+def test_how_sure_a_reaction_is(on: Any, server: str, rejected: str) -> None:
+    """It depends on the failure's kind alone, or on more: its class, its status. A rejection has
+    no status, and its class is one of ours."""
+    failures = Pipeline(Fallback("else", on=on)).explain().failures
+    for each, words in ((Kind.SERVER, server), (Kind.REJECTED, rejected)):
+        found = failures[each][0]
+        assert found.startswith(words)
+        assert (" if on=" in found) == (words is MAY)
+
+
+@pytest.mark.parametrize(
+    ("on", "named"),
+    [
+        (RejectedError, True),
+        ((ConnectionError, RejectedError), True),
+        (CircuitOpenError, True),
+        (kind(Kind.REJECTED) & ~status(400), True),
+        (TRANSIENT | kind(Kind.REJECTED), True),
+        (ConnectionError, False),
+        (TRANSIENT, False),
+        (~kind(Kind.AUTH), False),
+        (~kind(Kind.AUTH) & ~status(400), False),
+        (Exception, False),
+    ],
+    ids=repr,
+)
+def test_a_rejection_is_retried_only_where_it_is_named(on: Any, named: bool) -> None:
+    """Not where it is merely not left out."""
+    words = Pipeline(Retry(on=on)).explain().failures[Kind.REJECTED]
+    assert words[0].startswith("retried" if named else "raised at once")
 
 
 def test_another_account_is_said() -> None:

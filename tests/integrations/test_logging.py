@@ -996,6 +996,7 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], error: type[Exceptio
         (59.6, "60 s"),
         (660, "11 min"),
         (36_000, "10 h"),
+        (7_200_000, "2000 h"),
     ],
 )
 def test_times_are_said_shortly(seconds: float, text: str) -> None:
