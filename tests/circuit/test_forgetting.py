@@ -281,13 +281,17 @@ def test_forgetting_gives_rest_back(clock: VirtualTime) -> None:
     assert rests(pipeline)
 
 
-def test_a_forgotten_circuit_is_gone_at_once(clock: VirtualTime) -> None:
-    """It does not wait for the garbage collector."""
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_forgotten_circuit_is_gone_at_once(clock: VirtualTime, changed: bool) -> None:
+    """It does not wait for the garbage collector, whatever it has been before."""
     breaker = CircuitBreaker(key="model", keep=2)
     Pipeline(breaker).call(answer, "x")
     gone = weakref.ref(breaker.circuit("x"))
     gc.disable()
     try:
+        if changed:
+            breaker.circuit("x").open()
+            breaker.circuit("x").close()
         crowd(breaker)
         assert gone() is None
     finally:

@@ -91,10 +91,11 @@ def test_rest_comes_back_when_no_policy_is_busy() -> None:
 
 def test_suspending_and_updating_is_a_new_period() -> None:
     """A call that looks again afterwards sees that something happened meanwhile."""
-    switch = Switch()
-    idle = Idle([switch], Emitter(None, ()))
+    idle = Idle([Switch()], Emitter(None, ()))
     before = idle.period
-    switch.turn(False)
+    idle.suspend()
+    assert idle.period is None
+    idle.update()
     assert idle.period is not before
     assert idle.period is not None
 

@@ -16,6 +16,8 @@ import pytest
 
 from conftest import Takes, World
 from resilience import (
+    Bulkhead,
+    BulkheadFullError,
     CircuitBreaker,
     CircuitOpenError,
     FailureRate,
@@ -56,6 +58,22 @@ def test_call_wrap_and_decorate_are_the_same(world: World) -> None:
     for way in ways:
         assert world.run(way(world.function(ConnectionError, "ok")), 1, two=2) == "ok"
     assert world.calls == [((1,), {"two": 2})] * 12
+
+
+def test_what_a_pipeline_guards_already_it_guards_once() -> None:
+    """`call` puts its policies around a function or a method of its own no second time."""
+    pipeline = Pipeline(Bulkhead(1, queue=0))
+
+    class Service:
+        @pipeline
+        def ask(self, size: int) -> tuple[Service, int]:
+            return self, size
+
+    service = Service()
+    assert pipeline.call(service.ask, 2) == (service, 2)
+    assert pipeline.call(pipeline.wrap(echo), size=2) == {"size": 2}
+    with pytest.raises(BulkheadFullError):
+        Pipeline(pipeline).call(service.ask, 2)
 
 
 def test_arguments_named_like_ours_reach_the_function(world: World) -> None:
@@ -420,3 +438,17 @@ def test_a_policy_may_refuse_a_function() -> None:
         assert message_of(TypeError, pipeline.wrap, secret) == "secret"
         assert message_of(TypeError, pipeline.call, secret) == "secret"
         assert isinstance(pipeline.outcome(lambda: 1), Outcome)
+
+
+def test_a_policy_looks_at_a_function_once() -> None:
+    """However often `call` gets it; at a partial each time, as what is bound may differ."""
+    looked_at: list[Any] = []
+
+    class Curious(Cautious):
+        def check(self, fn: Callable[..., Any]) -> None:
+            looked_at.append(fn)
+
+    pipeline, partial = Pipeline(Curious()), functools.partial(echo, size=1)
+    for fn in (partial, partial, echo, echo):
+        pipeline.call(fn)
+    assert looked_at == [partial, partial, echo]

@@ -402,6 +402,17 @@ def test_the_longest_is_taken(
             2,
             2 * (9 + 64),
         ),
+        # A chain inside is asked twice for 2 s each; between, 0.5 s as a server may ask for.
+        (
+            [
+                ModelFallback("a"),
+                Retry(attempts=1, wait=RetryAfter(Fixed(0), longest=0.5, spread=0)),
+                Timeout(2),
+                ModelFallback("b"),
+            ],
+            4,
+            2 + 0.5 + 2,
+        ),
         ([Streaming(on_interrupted="restart"), Timeout(10)], 4, 10),
         ([Stamp(), Twice(), Timeout(1)], 2, 3.5),
         ([ModelFallback("a", "b", rounds=1), Turnstile(), Retry(attempts=1), Timeout(3)], 2, 7.4),
@@ -415,6 +426,26 @@ def test_figures(policies: list[Policy], most: float, longest: float) -> None:
         explained = Pipeline(*policies).explain()
     assert explained.most_calls == most
     assert explained.longest == pytest.approx(longest)
+
+
+@pytest.mark.parametrize(
+    ("retry", "waits", "pause"),
+    [
+        (Retry(attempts=1, wait=90), 0, 60),
+        (Retry(attempts=3, wait=90), 180, 90),
+        (Retry(attempts=3, wait=Linear(1, 1, 9)), 3, 60),
+        (Retry(attempts=None, wait=0), 0, 60),
+        (Retry(attempts=None, wait=90), math.inf, 90),
+        (Retry(attempts=None, wait=RetryAfter(Fixed(0), longest=80)), math.inf, 100),
+        (Retry(attempts=2, wait=RetryAfter(Fixed(70), longest=40)), 70, 70),
+        (Retry(attempts=2, wait=RetryAfter(RetryAfter(resets=True), longest=40)), 75, 75),
+        (Retry(attempts=2, wait=RetryAfter(Fixed(0), too_long="clamp")), 75, math.inf),
+    ],
+)
+def test_what_a_retry_says_of_its_waits(retry: Retry, waits: float, pause: float) -> None:
+    """All together, and the longest before a chain comes back: as a server may ask for, too."""
+    effect = retry.effect()
+    assert (effect.waits, effect.pause) == (waits, pause)
 
 
 def test_who_does_not_say_is_named() -> None:

@@ -133,8 +133,8 @@ def seconds_of_ones_own(state: Any) -> float:
         (Exponential(1, 2, jitter=0.5), "0.5 to 1.5 s, 1 to 3 s"),
         (FullJitter(1, 2), "0 to 1 s, 0 to 2 s"),
         (Decorrelated(1, 20), "1 to 20 s each time"),
-        (RetryAfter(Fixed(2), longest=7, spread=0), "or what the server asks (no retry if"),
-        (RetryAfter(too_long="clamp"), "(60 s if that is more than 60 s)"),
+        (RetryAfter(Fixed(2), spread=0), "2 s each time; or what the server asks (no retry if"),
+        (RetryAfter(too_long="clamp"), "asks and up to 25 % more (60 s if that is more than 60 s)"),
         (seconds_of_ones_own, "as long as seconds_of_ones_own says"),
         (lambda state: 1.0, "as long as function says"),
         (Fixed(1) + Fixed(2), "as long as wait_combine says"),
@@ -144,6 +144,26 @@ def test_the_wait_schedule(wait: object, words: str) -> None:
     """The waits that come first, and how far they grow; what a server asks goes first."""
     (_, line), *_ = Pipeline(Retry(attempts=5, wait=wait)).explain().policies  # type: ignore[arg-type]
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("attempts", "wait", "words"),
+    [
+        (2, Fixed(2), "2 s"),
+        (3, Fixed(2), "2 s each time"),
+        (3, Linear(1, 1, 9), "1 s, 2 s"),
+        (4, Linear(1, 1, 9), "1 s, 2 s, 3 s"),
+        (9, Linear(1, 1, 3), "1 s, 2 s, then 3 s each time"),
+        (None, Linear(2, 0, 9), "2 s each time"),
+        (None, Exponential(1, 2, max=9, jitter=0), "1 s, 2 s, 4 s ... up to 9 s"),
+        (None, Exponential(0, 2, max=9, jitter=0), "0 s each time"),
+        (None, FullJitter(3, 1, max=9), "0 to 3 s each time"),
+    ],
+)
+def test_the_wait_schedule_of_so_many_attempts(attempts: int | None, wait: Any, words: str) -> None:
+    """Three waits are shown, and the last one where there are more."""
+    (_, line), *_ = Pipeline(Retry(attempts=attempts, wait=wait)).explain().policies
+    assert line.partition("; waits ")[2] == words
 
 
 def is_late(state: object) -> bool:
