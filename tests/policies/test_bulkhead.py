@@ -141,9 +141,10 @@ def test_so_many_are_let_in_and_the_others_in_order(world: World) -> None:
 
 
 @async_worlds
-def test_who_finds_the_queue_full_is_rejected_at_once(world: World) -> None:
+@pytest.mark.parametrize("key", [None, lambda: "one"])
+def test_who_finds_the_queue_full_is_rejected_at_once(world: World, key: Any) -> None:
     """One is inside, one waits: the third gets its error before any time has passed."""
-    bulkhead = Bulkhead(1, queue=1, name="gpu")
+    bulkhead = Bulkhead(1, queue=1, key=key, name="gpu")
     work = Pipeline(bulkhead).wrap(world.function(Takes(3, "done")))
     ends: list[tuple[str, float]] = []
     errors: list[BulkheadFullError] = []
@@ -166,7 +167,7 @@ def test_who_finds_the_queue_full_is_rejected_at_once(world: World) -> None:
     delayed, rejected = events
     assert rejected.error is error
     assert (delayed.policy, delayed.model, delayed.seconds) == ("Bulkhead", None, None)
-    assert load(bulkhead) == (1, 0)
+    assert bulkhead.rooms() == {}
 
 
 def test_who_loses_patience_is_rejected(world: World) -> None:
@@ -214,6 +215,19 @@ def test_a_timeout_cuts_the_wait_for_a_permit(world: World, inside: bool) -> Non
 
     run_in(world.name, lambda: together(world.name, one, one))
     assert ends == (["done", "done"] if inside else ["done", "late"])
+    assert load(bulkhead) == (1, 0)
+
+
+def test_a_timeout_outside_cuts_the_wait_of_a_sync_call() -> None:
+    """Before its patience ends; the event of the wait names the model of the chain."""
+    bulkhead = Bulkhead(1)
+    with virtual_time() as clock:
+        began = clock.now()
+        chain = Pipeline(Timeout(2), ModelFallback("a", "b"), bulkhead)
+        with pytest.raises(DeadlineExceededError), recording(CallDelayed) as delays:
+            Pipeline(bulkhead).call(chain.wrap(lambda *, model: model))
+        assert [(each.policy, each.model) for each in delays] == [("Bulkhead", "a")]
+        assert clock.now() - began == 2
     assert load(bulkhead) == (1, 0)
 
 
@@ -317,12 +331,17 @@ def test_a_key_that_cannot_be_computed_limits_nothing(
     assert "Bulkhead(key=) raised" in caplog.text
 
 
-@pytest.mark.parametrize("third", [[], [[]]], ids=["raises", "list"])
-def test_a_key_that_fails_the_second_time_limits_nothing(third: list[Any]) -> None:
-    """A call that would have to wait is let in."""
+@pytest.mark.parametrize(
+    ("third", "raised"), [([], "StopIteration"), ([[]], "TypeError")], ids=["raises", "list"]
+)
+def test_a_key_that_fails_the_second_time_limits_nothing(
+    third: list[Any], raised: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call that would have to wait is let in, and the log says so."""
     values = iter(["a", "a", *third])
     pipeline = Pipeline(Bulkhead(1, key=lambda *args: next(values)), listeners=[print])
     assert pipeline.call(lambda: pipeline.call(lambda: "in")) == "in"
+    assert caplog.messages == [f"Bulkhead(key=) raised {raised}"]
 
 
 @pytest.mark.parametrize("key", [None, "tenant", lambda tenant: {"a": 1}[tenant]])
@@ -381,6 +400,41 @@ def test_keys_without_calls_are_forgotten(listeners: Any) -> None:
     assert len(bulkhead._rooms._all) <= 2 * module._KEPT
 
 
+@rest_and_full
+def test_a_key_with_a_call_is_kept(listeners: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many other keys come and go meanwhile, of which only a few are kept."""
+    monkeypatch.setattr(module, "_KEPT", 4)
+    bulkhead = Bulkhead(1, queue=0, key="number")
+    pipeline = Pipeline(bulkhead, listeners=listeners)
+
+    @pipeline
+    def work(number: int) -> None:
+        if number >= 0:
+            assert bulkhead.rooms() == {-1: Load(0, 0), number: Load(0, 0)}
+        else:
+            for each in range(20):
+                work(each)
+            with pytest.raises(BulkheadFullError):
+                work(-1)
+
+    work(-1)
+    assert bulkhead.rooms() == {}
+    assert len(bulkhead._rooms._all) <= 4 + 1
+
+
+def test_keys_of_calls_that_overlap_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although one of them is under way at any time."""
+    monkeypatch.setattr(module, "_KEPT", 4)
+    bulkhead = Bulkhead(1, key="number")
+    stream = Stream()
+    work = Pipeline(bulkhead).wrap(lambda number: Stream())
+    for number in range(50):
+        before, stream = stream, work(number)
+        before.end()
+    assert bulkhead.rooms() == {49: Load(0, 0)}
+    assert len(bulkhead._rooms._all) <= 4 + 1
+
+
 # Permits come back
 
 
@@ -420,25 +474,26 @@ def test_a_stream_keeps_its_permit_to_its_end(real_world: World, listeners: Any,
     assert load(bulkhead) == (1, 0)
 
 
-def test_calls_are_at_rest(real_world: World) -> None:
+@pytest.mark.parametrize("key", [None, "fails", lambda fails: "one"])
+def test_calls_are_at_rest(real_world: World, key: Any) -> None:
     """Healthy calls take their permits without the whole way; one that fails goes it, and does not
     ask for a second permit."""
-    bulkhead, chained = Bulkhead(1, queue=1), Chained()
-    inside: list[tuple[int, int]] = []
+    bulkhead, chained = Bulkhead(1, queue=1, key=key), Chained()
+    inside: list[Load] = []
 
     def work(fails: bool) -> str:
-        inside.append(load(bulkhead))
+        inside.extend(bulkhead.rooms().values())
         if fails:
             raise ConnectionError
         return "ok"
 
     fn = Pipeline(chained, Retry(attempts=2, wait=0), bulkhead).wrap(coloured(real_world, work))
-    assert [real_world.run(fn, False) for _ in range(3)] == ["ok"] * 3
+    assert [real_world.run(fn, fails=False) for _ in range(3)] == ["ok"] * 3
     assert chained.calls == 0
     assert len(history(error_of(real_world, fn, True))) == 2
     assert chained.calls == 1
-    assert inside == [(0, 0)] * 5
-    assert load(bulkhead) == (1, 0)
+    assert inside == [Load(0, 0)] * 5
+    assert bulkhead.rooms() == {}
 
 
 @async_worlds

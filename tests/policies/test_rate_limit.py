@@ -12,7 +12,7 @@ import random
 import time
 import tracemalloc
 from functools import partial
-from itertools import count, pairwise
+from itertools import count, pairwise, product
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,9 +41,10 @@ from resilience.testing import VirtualTime, virtual_time
 from support.arriving import arriving, at_the_end_of_a_with, interrupt
 from support.calling import error_of, rest_and_full, run_in
 from support.concurrency import fast_switching, in_threads, run_apart  # noqa: F401
+from support.functions import coloured
 from support.gates import Stream
 from support.limits import Admitted, Told, batch, most_in, under
-from support.own_policies import Asks, both_loops, together
+from support.own_policies import Asks, Chained, both_loops, together
 
 FILES = {pacing.__file__, module.__file__, guard.__file__, hooks.__file__}
 
@@ -134,6 +135,20 @@ def test_a_share_goes_at_once_after_a_pause(world: World) -> None:
     began = admitted.at[0]
     times = [round(each - began, 6) for each in admitted.at]
     assert times == [0, 0, 0, 1, 2, 3, 103, 103, 103, 104, 105, 106]
+
+
+@pytest.mark.parametrize("key", [None, "tokens"])
+def test_what_is_not_limited_takes_no_time(world: World, key: Any) -> None:
+    """Requests where tokens are, and tokens where requests are."""
+    for limit in (
+        RateLimit(tokens=40, per=10, burst=1.0, key=key, estimate=lambda tokens: tokens),
+        RateLimit(requests=40, per=10, burst=1.0, key=key, estimate=lambda tokens: tokens),
+    ):
+        fn = under(limit).wrap(world.function(lambda tokens: "in"))
+        began = world.clock.now()
+        for _ in range(40):
+            world.run(fn, 1)
+        assert world.clock.now() == began
 
 
 def test_tokens_and_requests_are_both_kept(world: World) -> None:
@@ -262,6 +277,37 @@ def test_each_key_has_a_limit(world: World) -> None:
     assert world.clock.now() - began == pytest.approx(5)
 
 
+class Shares:
+    """A storage that is asked for the limit of each value of the key."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def share_hold(self) -> None:
+        """Never called: it is how a storage is known."""
+
+    def share(self, name: str, key: Any, pace: pacing.Pace, owner: int) -> pacing.Pace:
+        self.asked.append((name, key, pace.each, owner))
+        return pace
+
+
+@pytest.mark.parametrize("key", [None, "model"])
+def test_a_storage_has_the_limit_of_each_key(world: World, key: Any) -> None:
+    """By the name of the policy and the value of the key; calls go by what it gives, and only those
+    that wait are delayed."""
+    shares = Shares()
+    limit = RateLimit(requests=1, per=10, key=key, storage=shares, name="llm")
+    fn = under(limit).wrap(world.function("in"))
+    began = world.clock.now()
+    with recording(CallDelayed) as delays:
+        for model in ("a", "b", "a"):
+            world.run(fn, model=model)
+    assert len(delays) == (2 if key is None else 1)
+    values = [None] if key is None else ["a", "b"]
+    assert shares.asked == [("llm", value, 10, id(limit)) for value in values]
+    assert world.clock.now() - began == pytest.approx(20 if key is None else 10, abs=0.2)
+
+
 def test_a_key_that_cannot_be_computed_lets_the_call_through(
     real_world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -331,6 +377,32 @@ def test_a_call_that_would_wait_too_long_is_rejected_now(world: World) -> None:
     assert (again.retry_after, again.name) == (error.retry_after, error.name)
 
 
+@async_worlds
+@pytest.mark.parametrize("key", [None, "model"])
+def test_a_call_whose_turn_comes_too_late_after_all(world: World, key: Any) -> None:
+    """While it waits the server says that nothing is left: it is rejected then, with the time at
+    which it may go, and leaves the queue."""
+    limit = RateLimit(requests=1, per=4, patience=5, key=key, follow=True)
+    nothing_left = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "90"}
+
+    @under(limit)
+    async def chat(*, model: str) -> Any:
+        await world.clock.asleep(2)
+        return SimpleNamespace(headers=nothing_left)
+
+    async def second() -> None:
+        await world.clock.asleep(1)
+        with pytest.raises(RateLimitExceededError) as caught:
+            await chat(model="m")
+        assert caught.value.model == (None if key is None else "m")
+        assert caught.value.retry_after == pytest.approx(90)
+        assert world.clock.now() - began == pytest.approx(2)
+
+    began = world.clock.now()
+    run_in(world.name, lambda: together(world.name, partial(chat, model="m"), second))
+    assert limit.waiting == 0
+
+
 def test_no_patience_never_waits(world: World) -> None:
     """What has no room now is rejected, however soon there would be."""
     fn = under(RateLimit(requests=1, per=0.5, patience=0)).wrap(world.function("in"))
@@ -360,6 +432,16 @@ def test_a_rejection_names_the_model_where_that_is_the_key(world: World) -> None
     fn = chain.wrap(world.function("in"))
     world.run(fn)
     assert error_of(world, fn).model in ("a", "b")  # whatever the key
+
+
+def test_a_delay_names_the_model_of_the_chain(world: World) -> None:
+    """Whatever the key."""
+    chain = under(ModelFallback("a", "b"), RateLimit(requests=1, per=10))
+    fn = chain.wrap(world.function("in"))
+    with recording(CallDelayed) as delays:
+        world.run(fn)
+        world.run(fn)
+    assert [(each.policy, each.model) for each in delays] == [("RateLimit", "a")]
 
 
 @pytest.mark.parametrize("key", [None, "tenant", lambda tenant: {"a": 1}[tenant]])
@@ -624,7 +706,6 @@ def test_tokens_are_followed_too() -> None:
         assert pace.each == 1.0
 
 
-@pytest.mark.real
 def test_a_call_at_rest_follows_as_well() -> None:
     """And without `follow` nobody looks."""
     headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "500"}
@@ -638,7 +719,36 @@ def test_a_call_at_rest_follows_as_well() -> None:
 # At rest
 
 
-@pytest.mark.real
+@pytest.mark.parametrize("first", [0, 1, 5])
+@pytest.mark.parametrize("room_tokens", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("room", [0.0, 2.0])
+def test_a_call_starts_at_once_just_when_it_would_not_wait(
+    room: float, room_tokens: float, first: int
+) -> None:
+    """To the instant: a call at rest goes by the same rule as one that asks beforehand."""
+    for each, cost, later in product((0.0, 1.0), (0, 1, 2.5, 5), (0, 0.5, 1, 2, 4.5, 5)):
+        pace = pacing.Pace(each, room, 1.0, room_tokens)
+        assert pace.take(first, 100)
+        at_once = pace.expected(cost, 100 + later) == 100 + later
+        assert pace.take(cost, 100 + later) is at_once
+
+
+@pytest.mark.parametrize("key", [None, "tokens", lambda tokens: "one"])
+def test_calls_are_at_rest(real_world: World, key: Any) -> None:
+    """As long as there is room for them, also where they take tokens; one that is rejected goes the
+    whole way."""
+    chained = Chained()
+    limit = RateLimit(
+        tokens=1000, per=1e6, burst=0.5, patience=0, key=key, estimate=lambda tokens: tokens
+    )
+    fn = under(chained, Retry(attempts=1), limit).wrap(coloured(real_world, lambda tokens: "in"))
+    assert [real_world.run(fn, 150) for _ in range(3)] == ["in"] * 3
+    assert real_world.run(fn, 50) == "in"
+    assert chained.calls == 0
+    assert type(error_of(real_world, fn, 150)) is RateLimitExceededError
+    assert chained.calls == 1
+
+
 def test_a_call_at_rest_takes_its_turn_once() -> None:
     """By `begin` and `end`, without the full path; an error goes on with what was taken."""
     limit = RateLimit(requests=10, per=1000, burst=0.3)
@@ -654,7 +764,6 @@ def test_a_call_at_rest_takes_its_turn_once() -> None:
     assert pace.empty - time.monotonic() == pytest.approx(200, abs=1)
 
 
-@pytest.mark.real
 @rest_and_full
 def test_usage_is_put_right_at_rest_and_on_the_full_path(listeners: Any) -> None:
     """With and without a key."""
@@ -693,7 +802,6 @@ def test_a_function_found_to_be_async_is_charged_once(loop: str, listeners: Any)
     run_in(loop, main)
 
 
-@pytest.mark.real
 @pytest.mark.fault(105)
 @both_loops
 def test_a_sync_call_on_a_loop_is_rejected_rather_than_blocking_it(loop: str) -> None:
@@ -734,6 +842,21 @@ def test_tasks_wait_in_the_order_of_asking(world: World) -> None:
     assert admitted.order == list(range(50))
     assert admitted.at[-1] - admitted.at[0] == pytest.approx(4.9, abs=0.01)
     assert limit.waiting == 0
+
+
+@async_worlds
+@pytest.mark.parametrize(
+    "limit", [{"requests": 2}, {"tokens": 20, "estimate": lambda: 10}], ids=["requests", "tokens"]
+)
+def test_a_delay_is_told_with_those_ahead(world: World, limit: Any) -> None:
+    """As long as it will be, with all that wait already; and so it turns out."""
+    admitted = Admitted(world.clock.now)
+    fn = under(RateLimit(per=20, burst=1.0, **limit)).wrap(world.function(lambda: admitted()))
+    with recording(CallDelayed) as delays:
+        run_in(world.name, lambda: together(world.name, *[fn] * 5))
+    assert [each.seconds for each in delays] == pytest.approx([10, 20, 30], abs=0.2)
+    times = [at - admitted.at[0] for at in admitted.at]
+    assert times == pytest.approx([0, 0, 10, 20, 30], abs=0.2)
 
 
 @pytest.mark.fault(30, 22, 103)
@@ -958,7 +1081,6 @@ def test_100_000_keys_in_flat_memory() -> None:
     assert grown < 100_000
 
 
-@pytest.mark.real
 def test_a_forgotten_limit_is_not_used_again() -> None:
     """A call that had it in hand takes the new one: two are never used for one value."""
     limit = RateLimit(requests=1, per=1000, key="user")
@@ -975,10 +1097,11 @@ def test_a_forgotten_limit_is_not_used_again() -> None:
 def test_a_limit_that_is_found_although_it_is_forgotten_is_replaced(world: World) -> None:
     """As Ctrl-C may leave it, between the two."""
     limit = RateLimit(requests=1, per=1000, key=lambda: "a")
+    limit._paces.at("another one", world.clock.now()).take(0.0, world.clock.now())
     pace = limit._paces.at("a", world.clock.now())
     assert pace.unused(world.clock.now())
     assert world.run(under(limit).wrap(world.function("in"))) == "in"
-    (found,) = limit._paces.all().values()
+    found = limit._paces.all()["a"]
     assert found is not pace
     assert found.empty == pytest.approx(world.clock.now() + 1000, abs=0.2)
 

@@ -189,7 +189,7 @@ def test_a_cost_that_is_none_costs_nothing(
     fn = Pipeline(budget, Retry(attempts=3, wait=0)).wrap(world.function(ConnectionError))
     assert type(error_of(world, fn, 1)) is ConnectionError
     assert len(world.calls) == 3
-    assert "RetryBudget(cost=)" in caplog.text
+    assert caplog.messages[0].startswith("RetryBudget(cost=) raised ")
 
 
 # What comes out
@@ -657,6 +657,7 @@ def test_an_argument_that_is_not_there() -> None:
         ({"reserve": "1"}, TypeError, "reserve"),
         ({"burst": 0.5}, ValueError, "burst"),
         ({"burst": 0}, ValueError, "burst"),
+        ({"burst": -1}, ValueError, "burst"),
         ({"cost": len}, ValueError, "burst"),
         ({"cost": len, "burst": 0}, ValueError, "burst"),
         ({"cost": 5}, TypeError, "cost"),
@@ -671,6 +672,26 @@ def test_an_argument_that_is_not_there() -> None:
 def test_bad_options(options: dict[str, Any], kind: type[Exception], said: str) -> None:
     """Field, rule and value."""
     assert said in message_of(kind, RetryBudget, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ratio": 0, "reserve": 0}, "ratio must be more than 0 if reserve is 0, got 0.0"),
+        ({"burst": 0.5}, "burst must be 1 or more, got 0.5"),
+        ({"burst": 0}, "burst must be more than 0, got 0"),
+        ({"cost": len}, "burst must be given with cost, in the same unit, got None"),
+    ],
+)
+def test_what_would_allow_for_nothing(options: dict[str, Any], said: str) -> None:
+    """Or for nobody knows how much."""
+    assert message_of(ValueError, RetryBudget, **options) == said
+
+
+def test_parts_of_an_amount() -> None:
+    """A budget in money may be of less than one, and begin with less."""
+    assert RetryBudget(cost=len, burst=0.5, of="successes").snapshot().left == 0.5
+    assert RetryBudget(reserve=0.05).snapshot().left == 0.5
 
 
 def test_it_reads_as_it_is_made() -> None:

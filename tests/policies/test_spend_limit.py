@@ -75,6 +75,16 @@ def test_an_attempt_is_admitted_by_the_most_that_it_may_cost(world: World) -> No
     assert len(world.calls) == 3
 
 
+def test_amounts_may_be_parts_of_a_dollar(world: World) -> None:
+    """Less than one, both the limit and what an attempt costs."""
+    policy = SpendLimit(0.5, 60, price=lambda *_: 0.125, estimate=lambda: 0.25)
+    fn = Pipeline(policy).wrap(world.function(used(1, 1)))
+    for _ in range(3):
+        world.run(fn)
+    assert spent(policy) == 0.375
+    assert error_of(world, fn).most == 0.25
+
+
 def test_it_is_reserved_while_the_attempt_is_under_way(world: World) -> None:
     """So that no number of calls at the same time can spend more."""
     policy = limit(cost=100, most=40)
@@ -529,6 +539,7 @@ def test_an_argument_that_is_not_there() -> None:
     ("options", "kind", "said"),
     [
         ({"cost": 0}, ValueError, "cost"),
+        ({"cost": -1}, ValueError, "cost"),
         ({"cost": "5"}, TypeError, "cost"),
         ({"cost": math.inf}, ValueError, "cost"),
         ({"per": 0}, ValueError, "per"),
@@ -546,6 +557,12 @@ def test_bad_options(options: dict[str, Any], kind: type[Exception], said: str) 
     """Field, rule and value."""
     given = {"cost": 5, "per": 60, "price": tokens} | options
     assert said in message_of(kind, SpendLimit, **given)
+
+
+def test_a_limit_of_nothing() -> None:
+    """Is a mistake."""
+    said = message_of(ValueError, SpendLimit, cost=0, per=60, price=tokens)
+    assert said == "cost must be more than 0, got 0"
 
 
 @pytest.mark.fault(65)
