@@ -1045,11 +1045,12 @@ def test_the_outcome_of_a_restarted_stream_is_the_fresh_ones(world: World) -> No
 
 
 @async_worlds
-def test_the_total_holds_over_restarts(world: World) -> None:
-    """However many fresh attempts there are."""
+@pytest.mark.parametrize("fresh", [["a", Takes(3, "b")], [Takes(3, "a")]], ids=str)
+def test_the_total_holds_over_restarts(world: World, fresh: list[Any]) -> None:
+    """However many fresh attempts there are, before their first content as after it."""
     began = world.clock.now()
-    source = Source(world, ["a", Takes(3, ConnectionError())])
-    fn = Pipeline(Retry(), Streaming(total=5, on_interrupted="restart")).wrap(source.function)
+    source = Source(world, ["a", Takes(3, ConnectionError())], fresh)
+    fn = Pipeline(Streaming(total=5, on_interrupted="restart")).wrap(source.function)
     got = consumed(world, fn)
 
     assert type(got.error) is StreamInterruptedError
@@ -1131,7 +1132,6 @@ def test_a_restart_may_not_bring_a_stream(world: World) -> None:
     assert type(got.error) is StreamInterruptedError
 
 
-@async_worlds
 def test_limits_of_two_policies_hold_together(world: World) -> None:
     """The smaller one of each counts; what only one of them says holds, too."""
     source = Source(world, ["a", Takes(2, "b"), Takes(2, "c"), Takes(2, "d")])
@@ -1140,6 +1140,83 @@ def test_limits_of_two_policies_hold_together(world: World) -> None:
 
     assert got.items == ["a", "b", "c"]
     assert type(got.error) is StreamInterruptedError
+    assert type(got.error.__cause__) is DeadlineExceededError
+    assert got.error.__cause__.seconds == 5
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["outside", "inside"])
+@pytest.mark.parametrize("other", [{}, {"first": 60}, {"idle": 60}, {"total": 60}], ids=str)
+@pytest.mark.parametrize(
+    ("options", "script"),
+    [
+        ({"first": 3}, [Takes(5, "a")]),
+        ({"total": 3}, [Takes(5, "a")]),
+        ({"idle": 3}, ["a", Takes(5, "b")]),
+        ({"total": 3}, ["a", Takes(2, "b"), Takes(2, "c")]),
+    ],
+    ids=str,
+)
+def test_a_limit_holds_beside_those_of_another_policy(
+    world: World, options: Any, script: list[Any], other: Any, swapped: bool
+) -> None:
+    """Wherever each of them stands, and it is the one that is told."""
+    began = world.clock.now()
+    policies = [Streaming(**options), Pipeline(Streaming(**other))]
+    pipeline = Pipeline(*(policies[::-1] if swapped else policies))
+    got = consumed(world, pipeline.wrap(Source(world, script).function))
+
+    assert got.items == ([] if len(script) == 1 else ["a", "b"][: len(script) - 1])
+    error = got.error.__cause__ if got.items else got.error  # type: ignore[union-attr]
+    assert type(error) is DeadlineExceededError
+    assert error.seconds == 3
+    if world.asynchronous:
+        assert world.clock.now() - began == 3
+
+
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
+def test_the_first_content_is_due_over_all_the_attempts_inside(world: World) -> None:
+    """A `Streaming` outside of `Retry` counts from its own beginning."""
+    source = Source(world, [Takes(2, ConnectionError())], [Takes(2, "a")])
+    pipeline = Pipeline(Streaming(first=3), Retry(attempts=2, wait=0), Pipeline(Streaming(first=9)))
+    got = consumed(world, pipeline.wrap(source.function))
+
+    assert type(got.error) is DeadlineExceededError
+    assert len(source.calls) == 2
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_what_a_streaming_asks_for_holds_beside_another(world: World, outside: bool) -> None:
+    """Of two, it is enough that one of them restarts a stream, holds it back, or counts all that
+    comes as life."""
+
+    def items(streaming: Streaming, *scripts: Any) -> list[str]:
+        policies = [streaming, Pipeline(Streaming(first_content=len))]
+        policies = policies if outside else policies[::-1]
+        return consumed(world, Pipeline(*policies).wrap(Source(world, *scripts).function)).items
+
+    cut = ["a", ConnectionError()]
+    assert items(Streaming(on_interrupted="restart"), cut, ITEMS)[-3:] == ITEMS
+    assert items(Streaming(deliver="whole"), cut) == []
+    pings = ["a", Takes(2, ""), Takes(2, ""), "b"]
+    assert items(Streaming(idle=3, alive="bytes"), pings) == ["a", "", "", "b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "lenient"),
+    [
+        ([{}], False),
+        ([{"complete": False}], True),
+        ([{"complete": False}, {}], True),
+        ([{}, {"complete": False}], True),
+    ],
+)
+def test_an_end_without_a_finish_reason(world: World, options: list[Any], lenient: bool) -> None:
+    """It is an interruption, unless one of the policies takes it for an end."""
+    chunk = ChatCompletionChunk.construct(choices=[])
+    streamings = [Pipeline(Streaming(**each)) for each in options]
+    got = consumed(world, Pipeline(*streamings).wrap(Source(world, [chunk]).function))
+
+    assert (got.error is None) is lenient
 
 
 def test_a_function_of_items_that_raises_is_logged(world: World, caplog: Any) -> None:

@@ -29,6 +29,7 @@ from resilience import (
     guarded,
     resilient,
 )
+from resilience.circuit.trip import FailureRate
 from resilience.explaining import Explanation
 from resilience.matching import no_choices
 from resilience.policy import Policy
@@ -187,6 +188,12 @@ def test_how_often(retry: Retry, words: str) -> None:
     assert words in line
 
 
+GOES_ON = (
+    "goes on at once from one whose circuit is open, that does not answer in time, or asks for a "
+    "wait beyond Retry's patience"
+)
+
+
 @pytest.mark.parametrize(
     ("policy", "line"),
     [
@@ -227,6 +234,27 @@ def test_how_often(retry: Retry, words: str) -> None:
         (
             Streaming(on_interrupted="restart"),
             "guards a stream to its end; up to 3 more calls of all this if it breaks off",
+        ),
+        (
+            CircuitBreaker(reset_after=9),
+            "one circuit: after 5 failures in a row rejects calls for 9 s each time, "
+            "then lets 1 through to try",
+        ),
+        (
+            CircuitBreaker(trip=FailureRate(0.5), key="model", reset_after=9, trials=2),
+            "a circuit for each model: after FailureRate(0.5) rejects calls for 9 s each time, "
+            "then lets 2 through to try",
+        ),
+        (ModelFallback("a"), "calls a"),
+        (ModelFallback("a", "b", rounds=1), f"tries a, then b; {GOES_ON}"),
+        (
+            ModelFallback("a", "b"),
+            f"tries a, then b; {GOES_ON}; comes back once to one that was left for a wait",
+        ),
+        (
+            ModelFallback("a", "b", "c", rounds=4),
+            f"tries a, then b, then c; {GOES_ON}; comes back up to 3 times to one that was left "
+            "for a wait",
         ),
     ],
 )

@@ -303,6 +303,13 @@ def test_a_rejection_is_retried_only_where_it_is_named(on: Any, named: bool) -> 
     assert words[0].startswith("retried" if named else "raised at once")
 
 
+def test_what_a_circuit_counts_is_said() -> None:
+    """A service's own faults; a rejection is none, and nothing is done about it."""
+    failures = Pipeline(CircuitBreaker()).explain().failures
+    assert failures[Kind.SERVER] == ("counted by the circuit", "raised at once")
+    assert failures[Kind.AUTH] == failures[Kind.REJECTED] == ("raised at once",)
+
+
 def test_another_account_is_said() -> None:
     """A quota moves on where a model has an account of its own, and not where all share one."""
     own = Pipeline(ModelFallback("a", Model("b", account="other"))).explain()

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+import tenacity
 
 from conftest import Takes, World, async_worlds
 from resilience import (
@@ -29,7 +30,7 @@ from resilience import (
 )
 from resilience.events import AttemptEnded, CallEnded
 from resilience.failures import Advice, Failure, Kind
-from resilience.matching import code
+from resilience.matching import code, empty_answer, no_choices
 from resilience.policy import Call, Inner, Policy, Runtime
 from support.calling import error_of, message_of, passing
 from support.errors import note_of
@@ -113,6 +114,34 @@ def test_what_a_check_may_return(world: World, found: Any, kind: Kind, advice: A
     assert attempt.failure.error is outcome.error
     if found is BUSY:
         assert attempt.failure == BUSY
+
+
+@pytest.mark.parametrize(
+    ("check", "result", "kind"),
+    [
+        (no_choices, "<html>Bad Gateway</html>", Kind.SERVER),
+        (empty_answer, {"choices": [{"message": {"content": ""}}]}, Kind.UNKNOWN),
+    ],
+)
+def test_what_the_checks_of_the_library_find(
+    world: World, check: Any, result: Any, kind: Kind
+) -> None:
+    """No answer at all is the service's fault, an empty one nobody's: both are asked for once
+    more."""
+    pipeline = Pipeline(Retry(wait=1), BadResult(check))
+    outcome = world.run(pipeline.outcome, world.function(result))
+
+    assert [attempt.failure.kind for attempt in outcome.attempts] == [kind, kind]
+    assert {attempt.failure.sent for attempt in outcome.attempts} == {True}
+
+
+def test_true_means_what_the_result_itself_says(world: World) -> None:
+    """An error body is the error that it tells of."""
+    body = {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}
+    pipeline = Pipeline(BadResult(lambda result: "error" in result))
+    outcome = world.run(pipeline.outcome, world.function(body))
+
+    assert [attempt.failure.kind for attempt in outcome.attempts] == [Kind.RATE_LIMIT]
 
 
 @pytest.mark.parametrize("found", [False, None, 0, ""])
@@ -674,6 +703,15 @@ def test_an_attempt_after_a_good_one(world: World) -> None:
 
     assert world.run(fn) == "fine 2"
     assert error_of(world, fn).result == "bad"
+
+
+def test_a_good_result_of_which_another_is_wanted(world: World) -> None:
+    """An attempt that went well, and that another one follows, has no result to let go."""
+    wanting = Retry(on=tenacity.retry_if_result(lambda result: result == "poor"), wait=1)
+    fn = Pipeline(wanting, BadResult(is_bad)).wrap(world.function("poor", "bad"))
+
+    assert world.run(fn) == "bad"
+    assert len(world.calls) == 2
 
 
 def test_methods_keep_their_self(world: World) -> None:

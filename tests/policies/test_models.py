@@ -347,6 +347,32 @@ def test_served_by_after_the_call(steps: Any, model: str, listeners: Any) -> Non
     assert served_by() == model
 
 
+@rest_and_full
+@pytest.mark.parametrize(
+    ("named", "served"),
+    [
+        ({}, "a"),
+        ({"model": None}, "a"),
+        ({"model": "a"}, "a"),
+        ({"model": "b"}, "b"),
+        ({"model": "c"}, "c"),
+        ({"model": "x"}, "x"),
+    ],
+)
+@pytest.mark.parametrize("first", ["a", Model("a", seed=1)], ids=["plain", "overrides"])
+def test_served_by_is_the_model_that_was_asked(
+    first: Any, named: dict[str, Any], served: str, listeners: Any
+) -> None:
+    """Whoever has chosen it, for a function that takes it by name only, as those of SDKs do; with
+    what else it changes."""
+    chain = ModelFallback(first, "b", Model("c", seed=2))
+    overrides = {model.name: model.overrides for model in chain.models}
+    asked = Pipeline(chain, listeners=listeners).call(echo, **named)
+
+    assert asked == {"model": served, **overrides.get(served, {})}
+    assert served_by() == served
+
+
 @pytest.mark.parametrize(
     ("steps", "served", "degraded"),
     [

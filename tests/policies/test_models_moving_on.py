@@ -8,16 +8,19 @@ import pytest
 
 from conftest import Takes, World
 from resilience import (
+    Bulkhead,
     CircuitBreaker,
     CircuitOpenError,
     DeadlineExceededError,
     Model,
     ModelFallback,
     Pipeline,
+    RateLimit,
     Retry,
     guarded,
     history,
 )
+from resilience.events import ModelLeft, ModelSkipped, recording
 from resilience.failures import Advice, Kind
 from resilience.matching import raised, status
 from resilience.waits import Fixed, RetryAfter
@@ -224,14 +227,29 @@ def test_a_per_model_circuit_that_is_open_is_not_a_free_model(world: World, insi
 
     breakers["b"].isolate()
     world.calls.clear()
-    assert world.run(pipeline.wrap(world.function(rate_limit(), "ok"))) == "ok"
+    with recording(ModelLeft, ModelSkipped) as events:
+        assert world.run(pipeline.wrap(world.function(rate_limit(), "ok"))) == "ok"
     assert models(world) == ["a", "a"]
     assert world.clock.sleeps == [7]
+    assert events == []
 
 
 def test_a_policy_that_is_no_circuit_rejects_nobody(world: World) -> None:
     """With another policy by `per_model`, a model counts as free."""
     pipeline = Pipeline(ModelFallback("a", "b", per_model=30), Retry(attempts=2, wait=7))
+
+    assert world.run(pipeline.wrap(world.function(rate_limit(), "ok"))) == "ok"
+    assert models(world) == ["a", "b"]
+    assert world.clock.sleeps == []
+
+
+@pytest.mark.filterwarnings("ignore::resilience.PolicyOrderWarning")
+@pytest.mark.parametrize(
+    "outer", [lambda: Bulkhead(1, queue=0), lambda: RateLimit(1, per=60)], ids=["room", "rate"]
+)
+def test_what_has_let_the_call_in_keeps_no_model_from_it(world: World, outer: Any) -> None:
+    """A bulkhead outside of the chain is full of this very call: the other model is free."""
+    pipeline = Pipeline(outer(), ModelFallback("a", "b"), Retry(attempts=2, wait=7))
 
     assert world.run(pipeline.wrap(world.function(rate_limit(), "ok"))) == "ok"
     assert models(world) == ["a", "b"]
@@ -269,8 +287,10 @@ def test_a_circuit_with_a_key_of_its_own_is_asked_with_the_arguments(world: Worl
     assert models(world) == ["a", "b"]
 
     world.calls.clear()
-    assert world.run(pipeline.wrap(world.function(rate_limit(), "ok")), 1) == "ok"
+    with recording(ModelLeft, ModelSkipped) as events:
+        assert world.run(pipeline.wrap(world.function(rate_limit(), "ok")), 1) == "ok"
     assert models(world) == ["a", "a"]
+    assert events == []
 
 
 def test_a_model_whose_circuit_cannot_be_computed_is_free(world: World) -> None:
@@ -303,6 +323,16 @@ def test_a_round_that_others_delay_has_to_fit_into_within(world: World) -> None:
 
     assert models(world) == ["a", "b"]
     assert world.clock.sleeps == []
+
+
+def test_a_round_for_a_circuit_has_to_fit_into_within(world: World) -> None:
+    """It was let go in time, but another model took too long: there is no going round either."""
+    breaker = CircuitBreaker(key="model", reset_after=7)
+    breaker.circuit("a").open()
+    pipeline = Pipeline(ModelFallback("a", "b"), Retry(within=10, wait=0), breaker)
+    error_of(world, pipeline.wrap(world.function(Takes(12, rate_limit(600)), "ok")))
+
+    assert models(world) == ["b"]
 
 
 # Whose limit it is

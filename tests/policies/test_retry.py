@@ -17,7 +17,8 @@ import trio
 from conftest import Takes, World, async_worlds
 from resilience import Pipeline, Retry, Timeout, history
 from resilience._core import guard
-from resilience.failures import Kind, describe
+from resilience.events import GaveUp, recording
+from resilience.failures import Advice, Kind, describe
 from resilience.matching import TRANSIENT
 from resilience.waits import Exponential, Fixed, RetryAfter
 from support.calling import error_of, passing
@@ -471,6 +472,65 @@ def test_deadline_of_an_outer_guarded_function_is_respected(world: World) -> Non
 
     assert type(error_of(world, guarded)) is ConnectionError
     assert world.clock.sleeps == []
+
+
+# Why there is no other attempt
+
+
+@pytest.mark.parametrize(
+    ("policies", "made", "reason", "noted"),
+    [
+        ([Retry(attempts=1)], ConnectionError, "1 attempt made", False),
+        ([Retry(attempts=2, wait=0)], ConnectionError, "2 attempts made", False),
+        ([Retry()], ValueError, "unknown is not retried", False),
+        ([Retry(idempotent=False)], ConnectionResetError, "it may have been executed", False),
+        (
+            [Retry(attempts=5, wait=0)],
+            lambda: DescribedError(Advice.RETRY, Kind.SERVER, retry_limit=2),
+            "server is not retried more than 2 times",
+            False,
+        ),
+        (
+            [Retry(stop=tenacity.stop_after_attempt(1))],
+            ConnectionError,
+            "its stop ended it",
+            False,
+        ),
+        ([Retry(wait=lambda state: math.inf)], ConnectionError, "its wait said to give up", True),
+        (
+            [Retry(wait=9, within=5)],
+            ConnectionError,
+            "a wait of 9 s would not have fitted into the 5 s left",
+            True,
+        ),
+        (
+            [Retry()],
+            lambda: rate_limit(600),
+            "the server asked for 600 s, longer than the longest wait "
+            "(retry at 2027-01-15 08:10:00 UTC)",
+            True,
+        ),
+        (
+            [Retry(on=lambda failure: failure.kind is Kind.CONNECTION, adjust=lambda *_: 1 / 0)],
+            ConnectionError,
+            "Retry(adjust=) raised ZeroDivisionError",
+            True,
+        ),
+    ],
+)
+def test_the_reason_for_giving_up(
+    world: World, policies: list[Any], made: Any, reason: str, noted: bool
+) -> None:
+    """It is told by an event, with the last attempt, and by the note where the error itself and
+    the number of attempts do not say it."""
+    error = made()
+    with recording(GaveUp) as events:
+        assert error_of(world, Pipeline(*policies).wrap(world.function(error))) is error
+
+    (event,) = events
+    assert event.reason == reason
+    assert (event.attempt.number, event.attempt.failure.error) == (len(world.calls), error)
+    assert (f"no retry: {reason}" in "".join(getattr(error, "__notes__", []))) is noted
 
 
 # With which arguments

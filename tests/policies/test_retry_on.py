@@ -26,7 +26,7 @@ from resilience import (
     history,
 )
 from resilience.failures import Advice, Kind
-from resilience.matching import TRANSIENT, raised, status
+from resilience.matching import TRANSIENT, kind, raised, status
 from resilience.policy import Call, Inner, Policy, Runtime
 from resilience.waits import RetryAfter
 from support.calling import error_of
@@ -359,10 +359,13 @@ def test_an_option_that_raises_over_a_rejection(world: World, option: str) -> No
 class SecondRejected(Policy):
     """Rejects the second call."""
 
+    def __init__(self, retry_after: float | None = 1.0) -> None:
+        self.retry_after = retry_after
+
     def bind(self, inner: Inner, runtime: Runtime) -> Inner:
         async def second_rejected(call: Call) -> Any:
             if call.journal.attempts:
-                raise RejectedError(1.0)
+                raise RejectedError(self.retry_after)
             return await inner(call)
 
         return second_rejected
@@ -439,6 +442,133 @@ def test_retry_limit_holds_for_matches_by_advice(world: World, on: Any, calls: i
     assert len(world.calls) == calls
 
 
+class ByKind(tenacity.retry_base):
+    """A predicate of one's own, which looks at what the failure is taken for."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+
+    def __call__(self, state: Any) -> bool:
+        return state.failure.kind is self.kind
+
+
+def test_a_predicate_of_ones_own_sees_what_the_failure_means(world: World) -> None:
+    """In the state, beside what tenacity has there."""
+    retry = Retry(on=ByKind(Kind.CONNECTION), wait=0)
+
+    assert world.run(Pipeline(retry).wrap(world.function(ConnectionError, "ok"))) == "ok"
+    assert type(error_of(world, Pipeline(retry).wrap(world.function(OSError, "ok")))) is OSError
+
+
+@pytest.mark.parametrize(
+    ("on", "waited"),
+    [
+        (CircuitOpenError, True),
+        (Kind.REJECTED, True),
+        (lambda failure: failure.kind is Kind.REJECTED, True),
+        (tenacity.retry_if_exception_type(CircuitOpenError), True),
+        (ByKind(Kind.REJECTED), True),
+        ([Kind.REJECTED, Advice.RETRY], True),
+        (TRANSIENT, False),
+        (Exception, False),
+        (~kind(Kind.TIMEOUT), False),
+        (Advice.STOP, False),
+        (tenacity.retry_if_exception_type(), False),
+        (tenacity.retry_if_exception_type(ConnectionError), False),
+    ],
+)
+@pytest.mark.parametrize("attempts", [2, None])
+def test_a_rejection_is_waited_for_where_it_is_named(
+    world: World, on: Any, waited: bool, attempts: int | None
+) -> None:
+    """Until its `retry_at`; who means any error does not mean a rejection."""
+    breaker = CircuitBreaker(reset_after=9)
+    breaker.open()
+    fn = Pipeline(Retry(on=on, wait=1, attempts=attempts), breaker).wrap(world.function("ok"))
+    if waited:
+        assert world.run(fn) == "ok"
+    else:
+        assert type(error_of(world, fn)) is CircuitOpenError
+
+    assert world.clock.sleeps == [9] * waited
+
+
+def test_a_wait_sees_the_rejection(world: World) -> None:
+    """As it sees an error: itself, and what it means."""
+    seen: list[Any] = []
+
+    def wait(state: Any) -> float:
+        seen.append((type(state.outcome.exception()), state.failure.kind))
+        return 12
+
+    breaker = CircuitBreaker(reset_after=9)
+    breaker.open()
+    world.run(Pipeline(Retry(on=CircuitOpenError, wait=wait), breaker).wrap(world.function("ok")))
+
+    assert seen == [(CircuitOpenError, Kind.REJECTED)]
+    assert world.clock.sleeps == [12]
+
+
+def test_a_rejection_of_which_nobody_knows_the_end_is_not_waited_for(world: World) -> None:
+    """And nothing is said to have gone wrong."""
+    retry = Retry(on=[Kind.CONNECTION, Kind.REJECTED], wait=0)
+    fn = Pipeline(retry, SecondRejected(None)).wrap(world.function(ConnectionError))
+    error = error_of(world, fn)
+
+    assert type(error) is ConnectionError
+    assert world.clock.sleeps == [0]
+    assert "no retry" not in note_of(error)
+
+
+@pytest.mark.fault(328)
+@pytest.mark.parametrize(
+    ("least", "problem"), [("five", "TypeError"), (5, "AttributeError")], ids=["itself", "other"]
+)
+def test_a_condition_that_raises_over_a_rejection_is_named(
+    world: World, least: Any, problem: str
+) -> None:
+    """For the rejection itself, or for any other error, with which it is compared."""
+
+    def soon(failure: Any) -> bool:
+        return failure.kind is Kind.CONNECTION or failure.error.retry_after < least
+
+    retry = Retry(on=soon, wait=0)
+    error = error_of(world, Pipeline(retry, SecondRejected()).wrap(world.function(ConnectionError)))
+
+    assert type(error) is ConnectionError
+    assert note_of(error).endswith(f"Retry(on=) raised {problem}")
+
+
+def test_a_rejection_that_is_not_named_is_no_attempt(world: World) -> None:
+    """A model whose circuit was open has all its attempts when its turn comes again."""
+    breaker = CircuitBreaker(key="model", reset_after=7, on=TimeoutError)
+    breaker.circuit("a").open()
+    pipeline = Pipeline(ModelFallback("a", "b"), Retry(attempts=1, wait=0), breaker)
+    error_of(world, pipeline.wrap(world.function(rate_limit(600), ConnectionError())))
+
+    assert [kwargs["model"] for _, kwargs in world.calls] == ["b", "a"]
+    assert world.clock.sleeps == [7]
+
+
+@pytest.mark.parametrize(
+    ("other", "asked", "slept"),
+    [(None, ["a"], [9]), (20, ["a"], [9]), (9, ["b"], [9]), (4, ["b"], [4])],
+)
+def test_a_named_rejection_is_left_to_a_model_that_is_free_sooner(
+    world: World, other: float | None, asked: list[str], slept: list[float]
+) -> None:
+    """Only to such a one: else it is waited for, as without a chain."""
+    breakers = {"a": CircuitBreaker(reset_after=9), "b": CircuitBreaker(reset_after=other or 1)}
+    breakers["a"].open()
+    breakers["b"].isolate() if other is None else breakers["b"].open()
+    retry = Retry(on=CircuitOpenError, wait=1)
+    chain = ModelFallback("a", "b", per_model=lambda name: Pipeline(retry, breakers[name]))
+
+    assert world.run(Pipeline(chain).wrap(world.function("ok"))) == "ok"
+    assert [kwargs["model"] for _, kwargs in world.calls] == asked
+    assert world.clock.sleeps == slept
+
+
 def test_a_rejection_that_lasts_too_long_is_not_waited_for(world: World) -> None:
     """Also where it is named: the next attempt would come later than any may begin."""
     breaker = CircuitBreaker(reset_after=30)
@@ -447,6 +577,24 @@ def test_a_rejection_that_lasts_too_long_is_not_waited_for(world: World) -> None
     error = error_of(world, Pipeline(waiting, breaker).wrap(world.function("ok")))
     assert type(error) is CircuitOpenError
     assert world.clock.sleeps == []
+
+
+@pytest.mark.parametrize("wait", [RetryAfter(), 1], ids=["default", "seconds"])
+@pytest.mark.parametrize(("opens", "slept"), [(60, [60]), (61, [])])
+def test_a_rejection_is_waited_for_a_minute_at_most(
+    world: World, wait: Any, opens: float, slept: list[float]
+) -> None:
+    """Whatever the wait is."""
+    world.clock.random = lambda: 0.0
+    breaker = CircuitBreaker(reset_after=opens)
+    breaker.open()
+    fn = Pipeline(Retry(on=CircuitOpenError, wait=wait), breaker).wrap(world.function("ok"))
+    if slept:
+        assert world.run(fn) == "ok"
+    else:
+        assert type(error_of(world, fn)) is CircuitOpenError
+
+    assert world.clock.sleeps == slept
 
 
 def test_rejections_count_as_attempts_where_they_are_named(world: World) -> None:

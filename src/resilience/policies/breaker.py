@@ -407,7 +407,7 @@ class CircuitBreaker(Identity, Gate):
         if error is NO_VERDICT:
             return None, None, None
         failure = call.failure(error)
-        own = failure.error if failure.error is not None else error
+        own = cast(Exception, failure.error)
         if issubclass(type(own), RejectedError) or not call.matches(cast(Match, self.on), failure):
             return None, None, None
         circuit = permit.circuit

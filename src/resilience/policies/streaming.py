@@ -128,23 +128,22 @@ class Streaming(Policy):
             None if each is None else plain(each) for each in (own, self.idle, self.total)
         )
         limit = _least(first, total)
-        watch = begins_by = None
+        idle = _least(idle, outer.idle)
+        watch, begins_by = None, outer.begins_by
         end = _least(outer.end, call.journal.guard.stream_end)
-        if limit is not None or idle is not None or end is not None:
+        if any(each is not None for each in (limit, idle, begins_by, end)):
             now = runtime.now()
             end = _least(end, None if total is None else now + total)
-            begins_by = _least(outer.begins_by, None if limit is None else now + limit)
-            begins_by = _least(begins_by, end)
-            watch = runtime.watch(
-                None if begins_by is None else begins_by - now, end, total or outer.total
-            )
+            begins_by = _least(begins_by, None if limit is None else now + limit)
+            total = _least(total, outer.total or None)
+            watch = runtime.watch(None if begins_by is None else begins_by - now, end, total)
         resume = None if self.on_interrupted is None else self._continued
         return Terms(
             first=_least(limit, outer.first),
             begins_by=begins_by,
-            idle=_least(idle, outer.idle),
+            idle=idle,
             end=end,
-            total=_least(total, outer.total or None) or 0.0,
+            total=total or 0.0,
             complete=self.complete and outer.complete,
             whole=self.deliver == "whole" or outer.whole,
             content=outer.content if self.first_content is None else self._is_content,

@@ -131,6 +131,7 @@ class _Watch:
     def stop(self) -> None:
         """It is over."""
         if self.fired is None:
+            self._limit = self._end = math.inf
             self._since = None
 
 
