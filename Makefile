@@ -164,7 +164,7 @@ fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing of the header parsers; RUNS says
 
 # From the start. To go on with a run that was broken off: python docs/project/mutants.py
 # All of them take many hours: SAMPLE= tries all.
-SAMPLE ?= 1500
+SAMPLE ?= 800
 
 mutation: $(VENV)/.mutation  ## breaks the code in many small ways; the tests must notice
 	rm -rf mutants
