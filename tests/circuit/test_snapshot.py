@@ -69,6 +69,16 @@ def test_a_snapshot_as_plain_data() -> None:
     assert {type(fact) for fact in found["last_failure"].values()} == {str}
 
 
+@pytest.mark.parametrize(
+    ("key", "told"), [("eu", "eu"), (7, 7), (None, None), (("eu", 7), "('eu', 7)")]
+)
+def test_a_key_as_plain_data(key: Any, told: Any) -> None:
+    """As it is where JSON has it, else in words."""
+    breaker = CircuitBreaker(key=lambda: key)
+    Pipeline(breaker).call(lambda: "ok")
+    assert breaker.circuit(key).snapshot().to_dict()["key"] == told
+
+
 def test_a_snapshot_without_a_rule_or_a_call_has_no_rate(world: World) -> None:
     """None, not nothing: neither without such a rule, nor before the first call."""
     rate = CircuitBreaker(trip=FailureRate(0.5, calls=4, minimum=4))

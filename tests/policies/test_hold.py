@@ -178,7 +178,9 @@ def test_each_key_is_held_by_itself(world: World) -> None:
         return model
 
     fn = under(hold).wrap(coloured(world, step))
-    error_of(world, fn, model="a")
+    with recording(HoldBegan) as begun:
+        error_of(world, fn, model="a")
+    assert [(event.key, event.model) for event in begun] == [("a", "a")]
     began = world.clock.now()
     assert world.run(fn, model="b") == "b"
     assert world.clock.now() == began
@@ -538,6 +540,38 @@ def test_those_who_wait_are_let_go_one_after_the_other(world: World) -> None:
     assert max(admitted.at) - began <= 20 * (1 + 2 * 0.25)
     spaces = [later - sooner for sooner, later in pairwise(admitted.at)]
     assert max(spaces) <= 2 * min(spaces)
+
+
+@async_worlds
+def test_who_comes_behind_others_expects_to_wait_over_the_spread(world: World) -> None:
+    """Whose patience ends before that is rejected at once; the first in the queue is not."""
+    hold, clock = Hold(patience=22), world.clock
+    clock.random = lambda: 0.0
+    began, went = clock.now(), []
+
+    @Pipeline(hold)
+    async def work() -> None:
+        went.append(clock.now() - began)
+
+    async def late() -> None:
+        await clock.asleep(1)
+        with pytest.raises(RateLimitExceededError) as rejection:
+            await work()
+        assert rejection.value.retry_after == pytest.approx(19 + 5)
+
+    told(world, hold, 20)
+    run_in(world.name, lambda: together(world.name, work, late))
+    assert went == [pytest.approx(20)]
+
+
+def test_calls_that_are_refused_again_go_at_four_fifths_of_what_was_taken() -> None:
+    """Five calls in the 14 s from the first one to the end of the next hold."""
+    lane = module._Lane(None, 0.25)
+    lane.hold(10, 0, math.inf, None)
+    assert lane.passes(20)
+    lane.accepts = 5
+    lane.hold(4, 30, 20, None)
+    assert lane.gap == 14 / 5 / 0.8
 
 
 @async_worlds

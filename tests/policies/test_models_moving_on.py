@@ -149,17 +149,36 @@ def test_a_skipped_model_is_told_of(world: World, first: bool) -> None:
 # Waiting or leaving
 
 
-@pytest.mark.parametrize("asked", [10, None])
-def test_a_wait_leaves_to_the_next_free_model(world: World, asked: float | None) -> None:
-    """While another model is free, a long wait, or one without a number, is not waited for; the
-    note says so."""
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (rate_limit(10), "did not wait"),
+        (rate_limit(None), "did not wait"),
+        (TimeoutError(), "did not retry a silent model"),
+    ],
+    ids=["seconds", "no number", "silent"],
+)
+def test_a_wait_leaves_to_the_next_free_model(world: World, first: Exception, said: str) -> None:
+    """While another model is free, a long wait, or one without a number, is not waited for, nor is
+    a silent model asked again; the note says so, once."""
     pipeline = Pipeline(ModelFallback("a", "b"), Retry())
-    error = error_of(world, pipeline.wrap(world.function(rate_limit(asked), ValueError())))
+    error = error_of(world, pipeline.wrap(world.function(first, ValueError())))
 
     assert models(world) == ["a", "b"]
     assert world.clock.sleeps == []
     assert type(error) is ValueError
-    assert "free" in note_of(error)
+    assert note_of(error).count("another model is free") == 1
+    assert f"{said}: another model is free" in note_of(error)
+
+
+@pytest.mark.parametrize(("rounds", "asked"), [(1, "abbb"), (2, "ababb"), (3, "ababab")])
+def test_a_chain_goes_round_so_often(world: World, rounds: int, asked: str) -> None:
+    """As long as each has asked for time; then the last one waits as it would alone."""
+    world.clock.random = lambda: 0.0
+    pipeline = Pipeline(ModelFallback("a", "b", rounds=rounds), Retry(attempts=3))
+    error_of(world, pipeline.wrap(world.function(rate_limit(10))))
+
+    assert models(world) == [*asked]
 
 
 def test_the_model_that_is_free_first_is_waited_for(world: World) -> None:

@@ -309,6 +309,16 @@ def test_functions_that_raise(world: World, caplog: pytest.LogCaptureFixture) ->
     assert spent(policy) == 2
     assert "SpendLimit(price=) raised ZeroDivisionError" in caplog.text
     assert "SpendLimit(estimate=) raised TypeError" in caplog.text
+    assert {text.split(" raised")[0] for text in caplog.messages if "raised" in text} == {
+        "SpendLimit(price=)",
+        "SpendLimit(estimate=)",
+    }
+
+
+def test_an_estimate_is_asked_with_the_arguments_of_the_call(world: World) -> None:
+    policy = SpendLimit(100, 60, price=tokens, estimate=lambda prompt, *, copies: 30 * copies)
+    error = error_of(world, Pipeline(policy).wrap(world.function("never")), "x", copies=4)
+    assert error.most == 120
 
 
 # The most that a call may cost, by itself
