@@ -560,6 +560,31 @@ def test_the_same_line_is_said_once_a_second(clocked: Clocked) -> None:
     assert "more like this" not in clocked.lines[-1].text
 
 
+GONE = Failure(Kind.SERVER, Advice.RETRY)
+NO_CALL = None, None, None
+
+
+@pytest.mark.fault(348)
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda name: CircuitOpened(*NO_CALL, name, None, None, "closed", "open", False, 5, GONE),
+        lambda name: CircuitOpened(*NO_CALL, "c", name, name, "closed", "open", False, 5, GONE),
+        lambda name: HoldBegan(*NO_CALL, name, None, None, 5, GONE),
+        lambda name: HoldBegan(*NO_CALL, "h", name, name, 5, GONE),
+        lambda name: CallDelayed("chat", "fn", 1, name, None, 5),
+        lambda name: ModelLeft("chat", "fn", 1, name, "b", GONE),
+        lambda name: ModelLeft("chat", "fn", 1, "a", name, GONE),
+    ],
+    ids=["circuit", "its model", "hold", "its model", "policy", "model", "next model"],
+)
+def test_each_has_lines_of_its_own(clocked: Clocked, event: Callable[[str], Event]) -> None:
+    """Circuits, holds, policies and models by their names, in one and the same second."""
+    for name in ("x", "y", "x"):
+        clocked.log.write(event(name))
+    assert len(clocked.lines) == 2
+
+
 @pytest.mark.fault(348)
 def test_a_count_is_kept_until_it_is_said(clocked: Clocked) -> None:
     """However late that is; the line tells since when."""

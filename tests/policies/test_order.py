@@ -182,3 +182,112 @@ def test_attempts_that_use_up_the_total_are_told_in_figures() -> None:
     (message,) = hazards(policies)[1]
 
     assert re.findall(r"\d+", message) == ["2", "15", "30"]
+
+
+@pytest.mark.parametrize(
+    ("policies", "said"),
+    [
+        (
+            lambda: [Retry(), Retry()],
+            "two Retry policies in one pipeline whose `on` may match the same failure: what"
+            " the inner one gives up on, the outer one does not retry (unless "
+            "retry_exhausted=True); keep one, or make their `on` disjoint",
+        ),
+        (
+            lambda: [CircuitBreaker(), Retry()],
+            "CircuitBreaker outside Retry: it counts only calls whose retries have failed, "
+            "and opens late; put it inside Retry",
+        ),
+        (
+            lambda: [Timeout(60), CircuitBreaker()],
+            "CircuitBreaker with a Timeout outside it and none inside: a call cut from "
+            "outside is no verdict, so hung calls are never counted; put a Timeout inside "
+            "it",
+        ),
+        (
+            lambda: [Retry(), MODELS],
+            "Retry outside ModelFallback: every retry runs through the whole chain of "
+            "models again; put it inside ModelFallback",
+        ),
+        (
+            lambda: [Retry(), RetryBudget()],
+            "RetryBudget inside Retry or ModelFallback: it does not see their extra calls; "
+            "put it outside",
+        ),
+        (
+            lambda: [SPENDING, Retry()],
+            "SpendLimit outside Retry or ModelFallback: it reserves what one attempt may "
+            "cost, and they make several; put it inside",
+        ),
+        (
+            lambda: [MODELS, Timeout(9), Retry()],
+            "attempt Timeout outside Retry with no total Timeout: it bounds all attempts at"
+            " one model together, and nothing bounds the call; put it inside Retry and a "
+            "total Timeout outermost",
+        ),
+        (
+            lambda: [Timeout(30), MODELS, Retry(attempts=2), Timeout(15)],
+            "2 attempts of 15 s use up the total Timeout of 30 s before the second model's "
+            "turn; shorten the attempts' Timeout or lengthen the total",
+        ),
+        (
+            lambda: [Retry(), Fallback(1)],
+            "Fallback inside Retry, ModelFallback or CircuitBreaker: its value hides the "
+            "failure from them; put it outside",
+        ),
+        (
+            lambda: [Streaming(first=3), Retry()],
+            "Streaming outside Retry: its time for the first content covers all attempts; "
+            "put it inside Retry",
+        ),
+        (
+            lambda: [CHECK, Retry()],
+            "BadResult outside policies that see bad results: it reads as if they did not, "
+            "as it is the attempt's result that is checked; put it innermost",
+        ),
+        (
+            lambda: [CircuitBreaker(), SingleFlight()],
+            "SingleFlight inside CircuitBreaker: a failure that several callers share is "
+            "counted once for each of them; put it outside",
+        ),
+        (
+            lambda: [IdempotencyKey(), SingleFlight()],
+            "SingleFlight inside IdempotencyKey: no call equals another, as each has a "
+            "header of its own; put it outside, or give it a key",
+        ),
+        (
+            lambda: [Retry(), SingleFlight()],
+            "SingleFlight inside Retry: when a shared call fails, everybody who shares it "
+            "retries after a wait of their own, and those retries are not shared; put it "
+            "outside",
+        ),
+        (
+            lambda: [Timeout(5), Timeout(5)],
+            "a Timeout of 5 s inside one of 5 s: the inner one never fires; make the outer "
+            "one longer, or leave the inner one out",
+        ),
+        (
+            lambda: [Timeout(1), Retry(wait=30)],
+            "Retry waits 30 s or more, and a Timeout of 1 s is outside it: no wait fits, so"
+            " it never retries; wait less, or lengthen the Timeout",
+        ),
+        (
+            lambda: [Bulkhead(1), Retry()],
+            "Bulkhead outside Retry: a call keeps its permit while it waits to retry; put "
+            "it inside Retry",
+        ),
+        (
+            lambda: [RateLimit(9), Retry()],
+            "RateLimit outside Retry: it counts a call once, however often it is retried, "
+            "and goes beyond the limit; put it inside Retry",
+        ),
+        (
+            lambda: [Hold(), Retry()],
+            "Hold outside Retry: it hears of a Retry-After only when all retries have "
+            "failed; put it inside Retry",
+        ),
+    ],
+)
+def test_what_a_warning_says(policies: Callable[[], list[Any]], said: str) -> None:
+    """The policy and its place, what comes of that, and what to do."""
+    assert hazards(policies())[1] == [said]
