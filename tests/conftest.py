@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.constants
+import faulthandler
 import gc
 import inspect
 import os
@@ -40,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     What LiteLLM leaves behind is its own: models that pydantic warns of, clients, a loop.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    global errors
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        errors = os.dup(2)
     if LITELLM:
         config.addinivalue_line("filterwarnings", "ignore:Items? .* on TypedDict class:UserWarning")
         config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
@@ -54,11 +58,29 @@ def put_aside() -> None:
     gc.freeze()
 
 
+errors = 2
+"""Where errors are seen although pytest captures what tests print."""
+watched = 0.0
+"""When the watch was begun, by the monotonic clock."""
+
+
+def pytest_runtest_setup() -> None:
+    """A test that not even its timeout ends has stopped the interpreter: show where, and leave.
+
+    pytest's own `faulthandler_timeout` starts a thread for each test, which takes 1.5 ms.
+    """
+    global watched
+    if time.monotonic() - watched > 10:
+        watched = time.monotonic()
+        faulthandler.dump_traceback_later(180, exit=True, file=errors)
+
+
 def pytest_collection_finish() -> None:
     put_aside()
 
 
 def pytest_sessionfinish() -> None:
+    faulthandler.cancel_dump_traceback_later()
     gc.unfreeze()
 
 
