@@ -49,6 +49,7 @@ demo: $(VENV)/.demo  ## a scripted bad minute with the real SDK, and a page abou
 # memory, as there is no C in here.
 TIMED := $(BIN)/python $(MEASURE) -m pytest -m "real and not steady"
 WAITS := tests/sdks tests/policies tests/testing tests/failover
+SECOND := tests/runtimes tests/circuit tests/docs tests/explaining
 STEADY := -m "steady or not real"
 BESIDE := env PYTHONMALLOC=pymalloc nice -n 4 $(BIN)/python -X dev $(MEASURE) -m pytest $(STEADY)
 
@@ -56,8 +57,8 @@ test: $(VENV)/.test  ## the whole suite
 	@parts=; n=0; trap 'kill $$parts' INT TERM; \
 	part() { n=$$((n + 1)); "$$@" > $(VENV)/part.$$n.txt 2>&1 & parts="$$parts $$!"; }; \
 	part $(BESIDE) tests/sdks; \
-	part $(BESIDE) tests/runtimes tests/circuit; \
-	part $(BESIDE) --ignore=tests/sdks --ignore=tests/runtimes --ignore=tests/circuit; \
+	part $(BESIDE) $(SECOND); \
+	part $(BESIDE) --ignore=tests/sdks $(SECOND:%=--ignore=%); \
 	part $(TIMED) $(WAITS); \
 	$(TIMED) $(WAITS:%=--ignore=%); failed=$$?; \
 	for part in $$parts; do wait $$part || failed=1; done; \
