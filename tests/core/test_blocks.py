@@ -321,7 +321,7 @@ def test_a_loop_without_the_block_is_an_error(world: World) -> None:
 
     with pytest.raises(RuntimeError) as caught:
         run_in(world.name, aloop) if world.asynchronous else loop()
-    assert str(caught.value) == "the attempt before was not entered: write `with attempt:`"
+    assert "`with attempt:`" in str(caught.value)
     assert len(rounds) == 1
 
 
@@ -355,7 +355,7 @@ def test_attempts_are_for_one_loop(finished: bool, again: Any) -> None:
         iter(attempts)
     with pytest.raises(RuntimeError) as caught:
         again(attempts)
-    assert str(caught.value) == "attempts() is for one loop; call it again for another"
+    assert "call it again" in str(caught.value)
 
 
 def test_an_attempt_is_for_one_block() -> None:

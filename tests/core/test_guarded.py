@@ -124,7 +124,7 @@ def test_a_handle_is_not_made_by_hand() -> None:
     """It says what gives one."""
     for wrong in ((), (len,)):
         says = message_of(TypeError, Guarded, *wrong)
-        assert says == "a Guarded is what guarded(fn) gives; it is not made by hand"
+        assert "guarded(fn)" in says
 
 
 def test_a_function_guarded_twice_has_the_outer_handle() -> None:

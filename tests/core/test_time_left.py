@@ -389,7 +389,7 @@ def test_it_is_for_one_block() -> None:
         pass
     with pytest.raises(RuntimeError) as caught:
         block.__enter__()
-    assert str(caught.value) == "deadline() is for one block; call it again for another"
+    assert "call it again" in str(caught.value)
 
 
 def test_left_in_another_context() -> None:

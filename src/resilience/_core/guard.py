@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from types import FunctionType
+from types import CoroutineType, FunctionType
 from typing import Any, NoReturn, TypeVar
 
 from resilience._runtimes.loops import loop_runtime, runtime_for
@@ -465,8 +465,8 @@ def _refuse_to_wait(inner: Coroutine[Any, Any, Any]) -> NoReturn:
 def _innermost(inner: Any) -> str:
     """The name of the policy's coroutine that has suspended."""
     name = str(inner.__qualname__)
-    while (inner := getattr(inner, "cr_await", None)) is not None:
-        found = str(getattr(inner, "__qualname__", ""))
-        if ".bind." in found:
-            name = found
+    while isinstance(inner, CoroutineType):
+        if ".bind." in inner.__qualname__:
+            name = inner.__qualname__
+        inner = inner.cr_await
     return name
