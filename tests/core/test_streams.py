@@ -800,6 +800,17 @@ def test_restart(world: World) -> None:
     assert source.calls == [((1,), {"n": 2})] * 2
 
 
+def test_a_restart_leaves_the_model_of_the_call(world: World) -> None:
+    """Also one that is none of the chain's, which comes last then."""
+    source = Source(world, ["a", ConnectionError()], ["x"])
+    fn = Pipeline(ModelFallback("m", "n"), Streaming(on_interrupted="restart")).wrap(
+        source.function
+    )
+    consumed(world, fn, model="other")
+
+    assert [kwargs["model"] for _, kwargs in source.calls] == ["other", "m"]
+
+
 @async_worlds
 def test_a_sync_stream_in_an_event_loop_is_not_restarted(world: World) -> None:
     """Its next read cannot wait for a fresh attempt."""

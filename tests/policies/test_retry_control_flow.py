@@ -153,6 +153,18 @@ def test_stop_iteration_is_retried_when_named() -> None:
 
 
 @pytest.mark.fault(68)
+def test_stop_iteration_comes_out_in_place_of_a_rejection() -> None:
+    """Where the circuit has opened before its retry."""
+    same = StopIteration("mine")
+    with virtual_time() as clock:
+        fn = World("sync", clock).function(same)
+        pipeline = Pipeline(Retry(on=Exception), CircuitBreaker(failures=1, on=Exception))
+        with pytest.raises(StopIteration) as info:
+            pipeline.call(fn)
+    assert info.value is same
+
+
+@pytest.mark.fault(68)
 def test_stop_async_iteration(world: World) -> None:
     """StopAsyncIteration comes out as itself after one call."""
     error = error_of(world, Pipeline(Retry()).wrap(world.function(StopAsyncIteration)))

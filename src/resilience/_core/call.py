@@ -215,7 +215,6 @@ class Journal(Branch):
         if issubclass(type(error), RejectedError):
             in_hand = self.in_hand
             if in_hand is not None and in_hand.error is not None:  # no policy has called inward
-                self.rejection = str(error)
                 return in_hand.error
             for attempt in reversed(self.attempts):
                 own = None if attempt.failure is None else attempt.failure.error
