@@ -1051,6 +1051,31 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert run_apart(code, measured=False) == ["0"]
 
 
+@pytest.mark.fault(23)
+@pytest.mark.real
+@pytest.mark.steady
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_waits_for_no_task_of_its_parent() -> None:
+    """Whose event loop does not run here."""
+    code = """
+import asyncio, os
+from resilience import Pipeline, RateLimit
+limit = RateLimit(requests=1, per=1000, burst=0.001, patience=None)
+async def answer(): return "in"
+fn = Pipeline(limit).wrap(answer)
+async def main():
+    tasks = [asyncio.ensure_future(fn()) for _ in range(4)]
+    while limit.waiting < 3: await asyncio.sleep(0)
+    child = os.fork()
+    if child == 0:
+        os._exit(limit.waiting)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), limit.waiting)
+    for task in tasks: task.cancel()
+asyncio.run(main())
+"""
+    assert run_apart(code) == ["0", "3"]
+
+
 @pytest.mark.fault(35, 36, 37)
 def test_clocks_that_stand_still_or_leap() -> None:
     """Nothing is divided by, and nothing lasts longer than it must."""

@@ -418,3 +418,23 @@ def test_in_a_child_process_all_permits_are_free() -> None:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     assert drive(jobs.run(threads, inside)) == 0
+
+
+def test_a_job_that_begins_too_late_does_nothing() -> None:
+    """Its caller has given up meanwhile, and with it the permit."""
+    ran: list[int] = []
+    kept: list[Any] = []
+
+    class Leaves(type(threads)):  # type: ignore[misc]
+        """Where a call gives up before its job has begun."""
+
+        async def blocking(self, job: Any, call: Any = None) -> None:
+            kept.append(job)
+            raise KeyboardInterrupt
+
+    jobs = Jobs(1, 0)
+    for _ in range(3):  # each finds the permit of the last one
+        with pytest.raises(KeyboardInterrupt):
+            drive(jobs.run(Leaves(), lambda: ran.append(1)))
+    assert [job() for job in kept] == [None] * 3
+    assert ran == []
